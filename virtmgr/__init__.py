@@ -1,0 +1,3 @@
+"""virtmgr: one manager for virtual machines and Linux containers."""
+
+__version__ = "0.1.0"

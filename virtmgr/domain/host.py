@@ -1,0 +1,125 @@
+"""Hosts, clusters and pools: where workloads run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from virtmgr.domain.values import Value
+from virtmgr.domain.workload import Reason
+
+
+class SchedulingPolicy(StrEnum):
+    SPREAD = "spread"  # least used first
+    PACK = "pack"  # most used first, to free whole hosts
+    BALANCED = "balanced"  # least used, and CPU and memory used alike
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """Hosts that schedule and migrate among each other under one policy."""
+
+    id: str
+    name: str
+    description: str = ""
+    policy: SchedulingPolicy = SchedulingPolicy.BALANCED
+    overcommit_vcpus: float = 4.0
+    overcommit_memory: float = 1.0
+    overcommit_disk: float = 1.0
+    labels: dict[str, str] = field(default_factory=dict)
+    created_at: datetime
+    version: int = 1
+
+
+class HostState(StrEnum):
+    ENROLLING = "enrolling"  # has a join token, no agent has synced yet
+    READY = "ready"
+    CORDONED = "cordoned"  # keeps what it runs, takes nothing new
+    MAINTENANCE = "maintenance"
+    UNREACHABLE = "unreachable"  # its lease ran out
+
+
+class DriverFacts(Value):
+    """One driver on a host: whether it works, its version, and what it can do."""
+
+    name: str  # oci | libvirt | fake
+    healthy: bool
+    version: str = ""
+    kinds: tuple[str, ...] = ()  # of vm, container
+    inits: tuple[str, ...] = ()  # of system, app
+    features: tuple[str, ...] = ()  # declared capabilities, see ports.driver.Feature
+    reason: Reason | None = None  # why it is not healthy, or what is reduced
+
+
+class Fingerprint(Value):
+    """What the agent found out about its host at start."""
+
+    hostname: str
+    machine_id: str
+    boot_id: str
+    architecture: str
+    os: str = ""
+    kernel: str = ""
+    cpu_model: str = ""
+    vcpus: float = Field(gt=0)  # logical CPUs
+    memory: int = Field(gt=0)  # bytes
+    disk: int = Field(ge=0)  # bytes, of the file system that holds the default pool
+    cgroup: str = "none"  # v1 | v2 | hybrid | none
+    kernel_features: dict[str, bool] = Field(default_factory=dict)
+    accelerator: str = "none"  # kvm | tcg | none, what VMs run under
+    accelerator_reason: str = ""  # why not kvm
+    drivers: tuple[DriverFacts, ...] = ()
+    agent_version: str = ""
+    stream_url: str = ""  # where the control plane dials exec, console, … (wss://…)
+
+
+@dataclass(kw_only=True)
+class Host:
+    """An enrolled machine.
+
+    ``capacity_*`` comes from the fingerprint; ``claimed_*`` is the sum of its workloads' claims.
+    ``version`` counts every change of claims: a placement commits only against the one it read.
+    ``revision`` counts every change of what is desired on the host, for delta syncs.
+    """
+
+    id: str
+    name: str
+    cluster_id: str
+    state: HostState = HostState.ENROLLING
+    labels: dict[str, str] = field(default_factory=dict)  # zone and rack are labels
+    architecture: str = ""
+    capacity_vcpus: float = 0.0
+    capacity_memory: int = 0
+    capacity_disk: int = 0
+    claimed_vcpus: float = 0.0
+    claimed_memory: int = 0
+    claimed_disk: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)  # the last Fingerprint, as JSON
+    certificate_serial: str | None = None  # hexadecimal; only this one may sync
+    certificate_expires_at: datetime | None = None
+    join_token_hash: str | None = None  # SHA-256, cleared on use
+    join_token_expires_at: datetime | None = None
+    lease_expires_at: datetime | None = None
+    last_seen_at: datetime | None = None
+    revision: int = 0
+    version: int = 1
+    created_at: datetime
+
+
+@dataclass(kw_only=True)
+class Pool:
+    """Where a host keeps disks."""
+
+    id: str
+    host_id: str
+    name: str
+    type: str = "directory"
+    path: str = ""
+    capacity: int = 0  # bytes
+    used: int = 0  # bytes
+    shared: bool = False
+    created_at: datetime

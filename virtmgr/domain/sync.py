@@ -1,0 +1,161 @@
+"""The sync protocol between control plane and agent: desired goes down, observed goes up.
+
+Sync is idempotent: it may be lost, repeated or delayed. Desired state is numbered by the host's
+``revision``; the agent says which one it knows and is sent what changed since, or everything.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from virtmgr.domain.host import Fingerprint
+from virtmgr.domain.image import ImageManifest
+from virtmgr.domain.network import NetworkType
+from virtmgr.domain.values import Value
+from virtmgr.domain.workload import (
+    Init,
+    Kind,
+    PowerState,
+    Reason,
+    Usage,
+    WorkloadSpec,
+    WorkloadStatus,
+)
+
+PROTOCOL = 1
+
+
+class DesiredImage(Value):
+    id: str
+    name: str
+    manifest: ImageManifest
+
+
+class DesiredVolume(Value):
+    """A volume that a workload uses on this host."""
+
+    id: str
+    name: str
+    size: int  # bytes
+    path: str | None = None  # containers: where it is mounted
+    read_only: bool = False
+
+
+class DesiredNic(Value):
+    """A NIC with its addresses; ``index`` n is eth``n`` in a container."""
+
+    id: str
+    index: int
+    network_id: str
+    mac: str
+    ipv4: str | None = None  # with prefix length: 10.40.0.5/16
+    ipv6: str | None = None
+    gateway4: str | None = None
+    gateway6: str | None = None
+    dns: tuple[str, ...] = ()
+    dns_domain: str = ""  # full domain of names on the network: default.virt
+    mtu: int = 1500
+
+
+class DesiredWorkload(Value):
+    """A workload as its host should run it, every reference resolved."""
+
+    id: str
+    project: str  # name, for people
+    name: str
+    kind: Kind
+    init: Init | None
+    generation: int
+    revision: int
+    spec: WorkloadSpec
+    state: PowerState
+    deleting: bool = False
+    force_stop: bool = False
+    restart_nonce: int = 0
+    image: DesiredImage | None = None
+    cdrom: DesiredImage | None = None
+    nics: tuple[DesiredNic, ...] = ()
+    volumes: tuple[DesiredVolume, ...] = ()
+
+
+class NetworkName(Value):
+    """A name that a network's DNS answers, and its fixed DHCP lease."""
+
+    name: str
+    mac: str
+    ipv4: str | None = None
+    ipv6: str | None = None
+
+
+class DesiredNetwork(Value):
+    """A network that a host's workloads are on."""
+
+    id: str
+    name: str
+    type: NetworkType
+    bridge: str  # device: the host's own for BRIDGE, else derived from the id
+    ipv4: str | None = None
+    ipv6: str | None = None
+    gateway4: str | None = None
+    gateway6: str | None = None
+    dns_domain: str = ""  # default.virt
+    mtu: int = 1500
+    names: tuple[NetworkName, ...] = ()
+
+
+class ObservedWorkload(Value):
+    """What the agent saw of one workload. ``gone``: nothing of it is left on the host."""
+
+    id: str
+    observed_generation: int
+    status: WorkloadStatus
+    gone: bool = False
+    restart_nonce: int = 0  # the last one carried out
+
+
+class ObservedVolume(Value):
+    id: str
+    ready: bool
+    reason: Reason | None = None
+    gone: bool = False
+
+
+class ObservedPool(Value):
+    name: str
+    path: str
+    capacity: int
+    used: int
+
+
+class SyncRequest(Value):
+    """What the agent sends. ``full`` says that ``workloads`` is all that it has."""
+
+    protocol: int = PROTOCOL
+    known_revision: int = 0
+    full: bool = False
+    fingerprint: Fingerprint | None = None  # at the first sync and when it changed
+    workloads: tuple[ObservedWorkload, ...] = ()
+    volumes: tuple[ObservedVolume, ...] = ()
+    pools: tuple[ObservedPool, ...] = ()
+    usage: dict[str, Usage] = Field(default_factory=dict)  # by workload id
+
+
+class SyncResponse(Value):
+    """What the control plane answers.
+
+    ``full``: ``workloads`` is all that should be on the host, and what is not in it must go.
+    Otherwise ``workloads`` holds what changed after ``known_revision``. ``networks`` always holds
+    every network that the host's workloads are on.
+    """
+
+    protocol: int = PROTOCOL
+    revision: int
+    full: bool
+    workloads: tuple[DesiredWorkload, ...] = ()
+    networks: tuple[DesiredNetwork, ...] = ()
+    removed_volumes: tuple[str, ...] = ()  # ids whose files must go
+    images: tuple[str, ...] = ()  # ids still in the inventory; others may be collected
+    lease_seconds: float = 30.0
+    server_time: datetime

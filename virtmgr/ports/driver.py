@@ -1,0 +1,246 @@
+"""The driver port: how a host runs workloads. Drivers carry out; they decide nothing.
+
+Every verb is idempotent: repeating it, or repeating it after a crash in its middle, ends in the
+same state. Verbs block; the agent calls them from worker threads, never two at once for one
+workload. Failures are raised as ``virtmgr.domain.errors.DriverError`` (or another HostError).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from socket import socket
+from typing import BinaryIO, Protocol, runtime_checkable
+
+from virtmgr.domain.host import DriverFacts
+from virtmgr.domain.sync import DesiredNic, DesiredWorkload
+from virtmgr.domain.workload import Init, Kind, Usage
+
+
+class Feature(StrEnum):
+    """What a driver may be able to do beyond the basic verbs."""
+
+    PAUSE = "pause"
+    RESIZE_VCPUS_LIVE = "resize_vcpus_live"
+    SHRINK_VCPUS_LIVE = "shrink_vcpus_live"
+    RESIZE_MEMORY_LIVE = "resize_memory_live"
+    ATTACH_VOLUME_LIVE = "attach_volume_live"
+    ATTACH_NIC_LIVE = "attach_nic_live"
+    EXEC = "exec"
+    CONSOLE = "console"
+    DISPLAY = "display"
+    LOGS = "logs"
+    FILES = "files"
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a driver can do, for which kinds; ``why_not`` gives the reason for what it cannot."""
+
+    kinds: frozenset[Kind]
+    inits: frozenset[Init] = frozenset()
+    features: frozenset[Feature] = frozenset()
+    why_not: Mapping[Feature, str] = field(default_factory=dict)
+
+
+class RuntimeState(StrEnum):
+    """What a driver sees of one workload."""
+
+    ABSENT = "absent"  # nothing of it is on the host
+    PREPARED = "prepared"  # disks and definition are there, it was never started since boot
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"  # it ran and ended
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a driver sees of one workload right now."""
+
+    state: RuntimeState
+    exit_code: int | None = None  # EXITED; None where the driver cannot know (VMs: 0 clean)
+    signal: int | None = None
+    oom_killed: bool = False
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    pid: int | None = None  # of init or QEMU, in the host's namespace
+
+
+@dataclass(frozen=True)
+class LocalImage:
+    """An image as files on this host, verified."""
+
+    layers: tuple[Path, ...] = ()  # unpacked layer directories, lowest first
+    disk: Path | None = None
+    disk_format: str = "qcow2"
+    kernel: Path | None = None
+    initrd: Path | None = None
+
+
+@dataclass(frozen=True)
+class Provision:
+    """The local things that ``prepare`` and ``update`` build on."""
+
+    image: LocalImage | None = None
+    cdrom: Path | None = None
+    volumes: Mapping[str, Path] = field(default_factory=dict)  # volume id → raw disk file
+    id_base: int = 0  # containers: first host id of the workload's own 65,536-id range
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """Which changed fields of the spec took effect, and which wait for a restart."""
+
+    needs_restart: tuple[str, ...] = ()
+
+
+OnChange = Callable[[str], None]
+"""Called with a workload id whenever its runtime state may have changed; from any thread."""
+
+
+@runtime_checkable
+class WorkloadDriver(Protocol):
+    """Runs workloads of one or more kinds on this host."""
+
+    name: str
+
+    def capabilities(self) -> Capabilities:
+        """What this driver can do on this host."""
+        ...
+
+    def facts(self) -> DriverFacts:
+        """Probe the driver: version, health, and the reason where it is unhealthy."""
+        ...
+
+    def recover(self, on_change: OnChange) -> None:
+        """Called once at agent start: find what runs already, clean half-made things, watch it."""
+        ...
+
+    def prepare(self, workload: DesiredWorkload, provision: Provision) -> None:
+        """Make disks and definition. Afterwards ``inspect`` says PREPARED (or EXITED)."""
+        ...
+
+    def start(self, workload: DesiredWorkload, provision: Provision) -> None:
+        """Start it; returns when it runs. Takes up the spec as it is now."""
+        ...
+
+    def stop(self, workload_id: str, *, timeout: float, force: bool) -> None:
+        """Ask it to end, wait ``timeout`` seconds, then end it by force (at once if ``force``)."""
+        ...
+
+    def pause(self, workload_id: str) -> None: ...
+
+    def resume(self, workload_id: str) -> None: ...
+
+    def update(self, workload: DesiredWorkload, provision: Provision) -> UpdateResult:
+        """Bring a running or prepared workload to its spec, live where possible."""
+        ...
+
+    def destroy(self, workload_id: str) -> None:
+        """Remove every trace of it, running or not. Volumes are not touched."""
+        ...
+
+    def inspect(self, workload_id: str) -> Inspection: ...
+
+    def list(self) -> tuple[str, ...]:
+        """Ids of all workloads of which anything is on this host."""
+        ...
+
+    def stats(self, workload_ids: Iterable[str]) -> Mapping[str, Usage]:
+        """Usage of those that run; others are left out."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching. Workloads go on."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExecRequest:
+    """A command to run inside a workload. ``rows`` and ``columns`` size the terminal."""
+
+    command: tuple[str, ...]
+    tty: bool = False
+    stdin: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    workdir: str | None = None
+    user: str | None = None
+    rows: int = 24
+    columns: int = 80
+
+
+class ExecSession(Protocol):
+    """A command that runs inside a workload. The streams are unbuffered, blocking files.
+
+    With a terminal, ``stdin`` and ``stdout`` are the terminal and ``stderr`` is None.
+    """
+
+    stdin: BinaryIO | None
+    stdout: BinaryIO
+    stderr: BinaryIO | None
+
+    def resize(self, rows: int, columns: int) -> None: ...
+
+    def wait(self) -> int:
+        """The exit code; 128 + n where signal n ended it."""
+        ...
+
+    def kill(self) -> None: ...
+
+
+@runtime_checkable
+class CanExec(Protocol):
+    def exec(self, workload_id: str, request: ExecRequest) -> ExecSession: ...
+
+
+@runtime_checkable
+class HasConsole(Protocol):
+    def console(self, workload_id: str) -> socket:
+        """A connected stream socket to the serial console or terminal; closing it detaches."""
+        ...
+
+
+@runtime_checkable
+class HasDisplay(Protocol):
+    def display(self, workload_id: str) -> socket:
+        """A connected stream socket that speaks RFB (RFC 6143)."""
+        ...
+
+
+@runtime_checkable
+class HasLogs(Protocol):
+    def logs(self, workload_id: str, *, follow: bool, tail: int | None) -> Iterator[bytes]:
+        """Output so far (its last ``tail`` lines), then, with ``follow``, as it comes.
+
+        A following iterator yields ``b""`` at least every second while nothing comes, so that
+        its reader can give up; it ends when the workload is gone.
+        """
+        ...
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """Copies files as tar streams; paths are absolute inside the workload."""
+
+    def pull(self, workload_id: str, path: str) -> Iterator[bytes]:
+        """A tar of the file or directory at ``path``, named by its last component."""
+        ...
+
+    def push(self, workload_id: str, path: str, tar: BinaryIO) -> None:
+        """Unpack ``tar`` in the directory ``path``."""
+        ...
+
+
+class NicConnector(Protocol):
+    """Puts a container's NIC in place; the network adapter implements it."""
+
+    def connect(self, nic: DesiredNic, pid: int) -> None:
+        """Make veth, address and routes of ``nic`` in the network namespace of ``pid``."""
+        ...
+
+    def disconnect(self, nic_id: str) -> None:
+        """Remove the veth; no error if it is gone."""
+        ...

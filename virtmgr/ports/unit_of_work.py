@@ -1,0 +1,298 @@
+"""The inventory port: one unit of work is one database transaction.
+
+``with units() as uow: …; uow.commit()``. Leaving without ``commit`` rolls back. Entities that a
+repository returns are live: changing their attributes changes the row at commit. On SQLite a unit
+of work begins with BEGIN IMMEDIATE, on PostgreSQL with READ COMMITTED and row locks where a method
+says so; ``read_only=True`` never takes a write lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from virtmgr.domain.host import Cluster, Host, Pool
+from virtmgr.domain.image import Image
+from virtmgr.domain.network import Address, Network
+from virtmgr.domain.operation import Event, IdempotencyKey, Operation, StreamTicket
+from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
+from virtmgr.domain.volume import Volume
+from virtmgr.domain.workload import Nic, Workload
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ListQuery:
+    """What a list asks for.
+
+    ``filters`` maps a column's API name (``kind``, ``state``, ``host``, …) to a value or a tuple
+    of values, any of which matches. ``labels`` must all be carried. ``text`` matches names that
+    contain it, case-insensitively. ``sort`` is a column's API name, ``-`` in front for
+    descending; ids break ties. ``cursor`` is what a page gave as ``next_cursor``.
+    ``project_ids`` limits to those projects (None: no limit).
+    """
+
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    text: str | None = None
+    sort: str = "name"
+    limit: int = 100
+    cursor: str | None = None
+    project_ids: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    items: Sequence[T]
+    next_cursor: str | None = None
+
+
+class Repository(Protocol[T]):
+    """What every kind of resource offers."""
+
+    def add(self, entity: T) -> None:
+        """Insert at once (flush), so that constraints speak here.
+
+        :raises NameTaken: a unique constraint is violated.
+        """
+        ...
+
+    def get(self, id: str) -> T | None: ...
+
+    def lock(self, id: str) -> T | None:
+        """Like ``get``, but fresh from the database and locked until the end of the unit."""
+        ...
+
+    def remove(self, entity: T) -> None: ...
+
+    def list(self, query: ListQuery) -> Page[T]:
+        """One page.
+
+        :raises InvalidRequest: unknown filter or sort column, or a cursor that is not ours.
+        """
+        ...
+
+
+class NamedRepository(Repository[T], Protocol[T]):
+    """Resources with a name that is unique everywhere."""
+
+    def find(self, reference: str) -> T | None:
+        """By id or by name."""
+        ...
+
+
+class ProjectRepository(Repository[T], Protocol[T]):
+    """Resources with a name that is unique in their project."""
+
+    def find(self, project_id: str, reference: str) -> T | None:
+        """By id or by name, only in this project."""
+        ...
+
+
+class ImageRepository(NamedRepository[Image], Protocol):
+    def find(self, reference: str) -> Image | None:
+        """By id, name or alias."""
+        ...
+
+    def set_aliases(self, image: Image, aliases: Iterable[str]) -> None:
+        """Replace its aliases, each unique among all images' names and aliases.
+
+        :raises NameTaken: one is in use.
+        """
+        ...
+
+    def find_by_blob(self, digest: str) -> bool:
+        """Whether any image refers to this blob."""
+        ...
+
+
+class NetworkRepository(ProjectRepository[Network], Protocol):
+    def find(self, project_id: str, reference: str) -> Network | None:
+        """By id or name in the project, else among the shared networks."""
+        ...
+
+    def of_host(self, host_id: str) -> Sequence[Network]:
+        """Networks that workloads on the host have NICs on."""
+        ...
+
+    def names(self, network_ids: Iterable[str]) -> Sequence[tuple[str, str, str, tuple[str, ...]]]:
+        """(network id, workload name, MAC, addresses) of every NIC on these networks."""
+        ...
+
+
+class AddressRepository(Repository[Address], Protocol):
+    def taken(self, network_id: str) -> frozenset[str]: ...
+
+    def of_nics(self, nic_ids: Iterable[str]) -> Mapping[str, Sequence[Address]]: ...
+
+
+class NicRepository(Repository[Nic], Protocol):
+    def of_workloads(self, workload_ids: Iterable[str]) -> Mapping[str, Sequence[Nic]]:
+        """NICs by workload, in the order of their index."""
+        ...
+
+
+class WorkloadRepository(ProjectRepository[Workload], Protocol):
+    def on_host(self, host_id: str, *, after_revision: int = -1) -> Sequence[Workload]:
+        """Workloads of the host whose ``revision`` is greater than ``after_revision``."""
+        ...
+
+    def placed(self) -> Sequence[tuple[str, str, str, dict[str, str]]]:
+        """(workload id, project id, host id, labels) of all placed ones, for affinity."""
+        ...
+
+
+class VolumeRepository(ProjectRepository[Volume], Protocol):
+    def of_workload(self, workload_id: str) -> Sequence[Volume]: ...
+
+    def on_host(self, host_id: str) -> Sequence[Volume]: ...
+
+
+class QuotaRepository(Repository[Quota], Protocol):
+    def charge(self, project_id: str, amounts: Mapping[str, float]) -> None:
+        """Add ``amounts`` (keys workloads, vcpus, memory, disk, volumes, addresses; negative to
+        give back) to what the project uses, in one conditional UPDATE.
+
+        :raises QuotaExceeded: where a positive amount would pass its limit; the message names
+            the resource, what is used, asked and allowed; ``detail`` has them as numbers.
+        """
+        ...
+
+
+class HostRepository(NamedRepository[Host], Protocol):
+    def all(self) -> Sequence[Host]: ...
+
+    def claim(self, host_id: str, version: int, *, vcpus: float, memory: int, disk: int) -> bool:
+        """Add to the host's claims if its version is still ``version``; bumps version.
+
+        False: somebody else was faster, or a claim would go below zero. One UPDATE.
+        """
+        ...
+
+    def release(self, host_id: str, *, vcpus: float, memory: int, disk: int) -> None:
+        """Give claims back (never below zero); bumps version."""
+        ...
+
+    def next_revision(self, host_id: str) -> int:
+        """Bump and return the host's desired revision. One UPDATE … RETURNING."""
+        ...
+
+    def by_certificate(self, serial: str) -> Host | None: ...
+
+    def by_join_token(self, secret_hash: str) -> Host | None: ...
+
+
+class TokenRepository(Repository[Token], Protocol):
+    def by_secret_hash(self, secret_hash: str) -> Token | None: ...
+
+
+class RoleBindingRepository(Repository[RoleBinding], Protocol):
+    def of_user(self, user_id: str) -> Sequence[RoleBinding]: ...
+
+
+class PoolRepository(Repository[Pool], Protocol):
+    def of_host(self, host_id: str) -> Sequence[Pool]: ...
+
+
+class OperationRepository(Repository[Operation], Protocol):
+    def open_for(self, target_id: str) -> Sequence[Operation]:
+        """Operations on a target that are not finished, oldest first."""
+        ...
+
+    def take(
+        self, verbs: Iterable[str], owner: str, lease_until: datetime, now: datetime
+    ) -> Operation | None:
+        """Claim the oldest unfinished operation of these verbs that nobody holds a live lease on.
+
+        Marks it running. One UPDATE … RETURNING; safe among processes.
+        """
+        ...
+
+
+class EventRepository(Protocol):
+    def append(self, event: Event) -> None: ...
+
+    def after(
+        self,
+        sequence: int,
+        *,
+        limit: int,
+        project_ids: frozenset[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> Sequence[Event]:
+        """Events with a greater sequence, oldest first."""
+        ...
+
+    def list(self, query: ListQuery) -> Page[Event]:
+        """Newest first by default (sort ``-sequence``)."""
+        ...
+
+    def last_sequence(self) -> int: ...
+
+
+class TicketRepository(Repository[StreamTicket], Protocol):
+    def redeem(self, secret_hash: str, now: datetime) -> StreamTicket | None:
+        """Mark an unexpired, unused ticket used and return it; None otherwise. One UPDATE."""
+        ...
+
+    def purge(self, before: datetime) -> None: ...
+
+
+class IdempotencyRepository(Protocol):
+    def get(self, user_id: str, key: str) -> IdempotencyKey | None: ...
+
+    def add(self, entry: IdempotencyKey) -> None: ...
+
+    def purge(self, before: datetime) -> None: ...
+
+
+class SettingRepository(Protocol):
+    """Small facts of the installation itself, such as when it was initialised."""
+
+    def get(self, key: str) -> str | None: ...
+
+    def set(self, key: str, value: str) -> None: ...
+
+
+class UnitOfWork(Protocol):
+    """One transaction over the whole inventory."""
+
+    projects: NamedRepository[Project]
+    quotas: QuotaRepository
+    users: NamedRepository[User]
+    role_bindings: RoleBindingRepository
+    tokens: TokenRepository
+    clusters: NamedRepository[Cluster]
+    hosts: HostRepository
+    pools: PoolRepository
+    images: ImageRepository
+    volumes: VolumeRepository
+    networks: NetworkRepository
+    addresses: AddressRepository
+    nics: NicRepository
+    workloads: WorkloadRepository
+    operations: OperationRepository
+    events: EventRepository
+    tickets: TicketRepository
+    idempotency: IdempotencyRepository
+    settings: SettingRepository
+
+    def flush(self) -> None: ...
+
+    def commit(self) -> None:
+        """Make it durable. Then the callbacks of ``after_commit`` run, in order."""
+        ...
+
+    def rollback(self) -> None: ...
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Run ``callback`` once the transaction is durable; dropped on rollback."""
+        ...
+
+
+class UnitOfWorkFactory(Protocol):
+    def __call__(self, *, read_only: bool = False) -> AbstractContextManager[UnitOfWork]: ...
