@@ -73,6 +73,7 @@ class Fingerprint(Value):
     accelerator: str = "none"  # kvm | tcg | none, what VMs run under
     accelerator_reason: str = ""  # why not kvm
     drivers: tuple[DriverFacts, ...] = ()
+    bridges: tuple[str, ...] = ()  # the host's own bridges, which BRIDGE networks may join
     agent_version: str = ""
     stream_url: str = ""  # where the control plane dials exec, console, … (wss://…)
 
@@ -99,7 +100,8 @@ class Host:
     claimed_memory: int = 0
     claimed_disk: int = 0
     facts: dict[str, Any] = field(default_factory=dict)  # the last Fingerprint, as JSON
-    certificate_serial: str | None = None  # hexadecimal; only this one may sync
+    certificate_serial: str | None = None  # hexadecimal; only this one may sync,
+    previous_certificate_serial: str | None = None  # or this, until the new one is first used
     certificate_expires_at: datetime | None = None
     join_token_hash: str | None = None  # SHA-256, cleared on use
     join_token_expires_at: datetime | None = None

@@ -157,5 +157,6 @@ class SyncResponse(Value):
     networks: tuple[DesiredNetwork, ...] = ()
     removed_volumes: tuple[str, ...] = ()  # ids whose files must go
     images: tuple[str, ...] = ()  # ids still in the inventory; others may be collected
+    report_all: bool = False  # the agent should send all that it observes, not only changes
     lease_seconds: float = 30.0
     server_time: datetime

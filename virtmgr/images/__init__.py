@@ -1,1 +1,1 @@
-"""images"""
+"""Images on the control plane: the store of blobs, importing what is not trusted, building."""

@@ -1,1 +1,1 @@
-"""store"""
+"""The inventory on SQLite or PostgreSQL: implements ``virtmgr.ports.unit_of_work``."""

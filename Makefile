@@ -1,0 +1,57 @@
+# virtmgr: 'make help' lists every target.
+SHELL := /bin/bash
+VENV := .venv/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List every target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install what is missing: Debian packages, Python packages (needs root)
+	@scripts/setup
+
+.PHONY: up
+up: ## Bring virtmgr up on this machine, with a VM and two containers running (needs root)
+	@scripts/setup up
+	@scripts/up
+
+.PHONY: down
+down: ## Stop everything that 'make up' started; data stays
+	@scripts/down
+
+.PHONY: clean-host
+clean-host: ## Stop, and remove every trace: domains, containers, bridges, mounts, files
+	@scripts/clean-host
+
+.PHONY: test
+test: ## Set up, then run all checks and tests, as CI does (needs root)
+	@scripts/setup test
+	@$(MAKE) --no-print-directory lint
+	@$(VENV)/pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: ## Formatting, lint, types, layers, lock file
+	@echo "==> ruff";  $(VENV)/ruff format --check --quiet . && $(VENV)/ruff check --quiet .
+	@echo "==> mypy";  $(VENV)/mypy
+	@echo "==> import-linter"; $(VENV)/lint-imports --no-cache > .lint-imports.log || { cat .lint-imports.log; exit 1; }; rm -f .lint-imports.log
+	@echo "==> lock file"; scripts/lock --check
+
+.PHONY: format
+format: ## Format the code
+	@$(VENV)/ruff format --quiet . && $(VENV)/ruff check --fix --quiet .
+
+.PHONY: lock
+lock: ## Make requirements.lock anew from setup.cfg
+	@scripts/lock
+
+.PHONY: wheel
+wheel: ## Build the self-contained wheel into dist/
+	@$(VENV)/python -m build --wheel --outdir dist .
+
+.PHONY: migration
+migration: ## Write a migration for what changed in store/tables.py: make migration NAME=what_changed
+	@test -n "$(NAME)" || { echo "give it a name: make migration NAME=what_changed" >&2; exit 2; }
+	@d=$$(mktemp -d) && trap 'rm -rf $$d' EXIT && \
+	  $(VENV)/alembic -x url=sqlite:///$$d/db upgrade head && \
+	  $(VENV)/alembic -x url=sqlite:///$$d/db revision --autogenerate -m "$(NAME)"

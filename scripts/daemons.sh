@@ -1,0 +1,73 @@
+# Starting and stopping virtmgr's processes on a machine without their systemd units; source it.
+
+DATA=/var/lib/virtmgr
+AGENT_DATA=/var/lib/virtmgr-agent
+AGENT_RUN=/run/virtmgr-agent
+PIDS=/run/virtmgr-up
+LOGS=/var/log/virtmgr
+mkdir -p "$PIDS" "$LOGS"
+chmod 750 "$LOGS"
+
+# A pid file holds "PID START": the kernel's start time tells a process from a later one.
+started_at() { cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null; }
+
+running() { # NAME
+    [ -f "$PIDS/$1" ] || return 1
+    local pid start
+    read -r pid start <"$PIDS/$1"
+    [ "$(started_at "$pid")" = "$start" ]
+}
+
+start() { # NAME COMMAND…
+    local name=$1
+    shift
+    setsid "$@" >>"$LOGS/$name.log" 2>&1 </dev/null &
+    note "$name" $!
+}
+
+note() { # NAME PID
+    echo "$2 $(started_at "$2")" >"$PIDS/$1"
+}
+
+stop() { # NAME
+    if running "$1"; then
+        local pid
+        read -r pid _ <"$PIDS/$1"
+        kill "$pid"
+        for _ in $(seq 200); do
+            running "$1" || break
+            sleep 0.1
+        done
+        if running "$1"; then kill -9 "$pid"; fi
+    fi
+    rm -f "$PIDS/$1"
+}
+
+wait_for() { # WHAT SECONDS COMMAND…
+    local what=$1 seconds=$2
+    shift 2
+    for _ in $(seq $((seconds * 5))); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.2
+    done
+    fail "$what is not ready after $seconds s" "see the logs in $LOGS"
+}
+
+host_is_ready() { "$VENV/bin/virtmgr" host show local -o json | grep -q '"state": *"ready"'; }
+
+libvirt_answers() { virsh -q -c qemu:///system uri; }
+
+start_libvirt() {
+    libvirt_answers >/dev/null 2>&1 && return
+    if [ -d /run/systemd/system ]; then
+        systemctl start libvirtd
+    else
+        say "starting libvirtd"
+        mkdir -p /run/lock /run/libvirt
+        setsid virtlogd >>"$LOGS/virtlogd.log" 2>&1 </dev/null &
+        note virtlogd $!
+        setsid libvirtd >>"$LOGS/libvirtd.log" 2>&1 </dev/null &
+        note libvirtd $!
+    fi
+    wait_for libvirtd 20 libvirt_answers
+}

@@ -1,0 +1,1 @@
+"""Small guests that real VMs boot in tests; built in seconds, kept in ~/.cache/virtmgr."""

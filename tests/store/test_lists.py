@@ -1,0 +1,263 @@
+"""Lists: pages, filters, labels, text, and cursors that are not ours."""
+
+from __future__ import annotations
+
+import base64
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.store.inventory import NOW, Inventory, make_event
+from virtmgr.domain.errors import InvalidRequest
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.project import Project
+from virtmgr.domain.workload import Kind, State, WorkloadSpec, WorkloadStatus
+from virtmgr.ports.unit_of_work import ListQuery
+from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
+
+COUNT = 23
+
+
+@pytest.fixture
+def many(units: SqlUnitOfWorkFactory, inventory: Inventory) -> Inventory:
+    """Workloads w00 … w22, with few different values in every other column."""
+    with units() as uow:
+        for number in range(COUNT):
+            name = f"w{number:02}"
+            is_vm = number % 3 == 0
+            kind = Kind.VM if is_vm else Kind.CONTAINER
+            labels = {"tier": "web" if number % 2 else "db", "1odd.key/x-y_z": "it's \"%_ö"}
+            uow.workloads.add(
+                inventory.make_workload(
+                    name,
+                    kind=kind,
+                    spec=WorkloadSpec(name=name, kind=kind, image="debian", labels=labels),
+                    status=WorkloadStatus(state=State.RUNNING if number % 4 else State.STOPPED),
+                    host_id=inventory.host.id if number % 5 else None,
+                    claim_vcpus=0.1 * (number % 3),
+                    created_at=NOW + timedelta(seconds=number // 4),
+                )
+            )
+        uow.commit()
+    return inventory
+
+
+def _walk(units: SqlUnitOfWorkFactory, repository: str, **query: Any) -> list[Any]:
+    items: list[Any] = []
+    cursor = None
+    while True:
+        with units(read_only=True) as uow:
+            page = getattr(uow, repository).list(ListQuery(cursor=cursor, **query))
+        assert len(page.items) <= query["limit"]
+        items += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return items
+
+
+SORTS = ("name", "created_at", "updated_at", "state", "kind", "host", "project", "image", "vcpus")
+
+
+@pytest.mark.parametrize("sort", [*SORTS, *(f"-{sort}" for sort in SORTS)])
+def test_pages_hold_every_row_once_and_in_order(
+    units: SqlUnitOfWorkFactory, many: Inventory, sort: str
+) -> None:
+    rows = _walk(units, "workloads", sort=sort, limit=4)
+    assert {row.name for row in rows} == {f"w{number:02}" for number in range(COUNT)}
+    assert len(rows) == COUNT
+    key = {
+        "name": lambda w: w.name,
+        "created_at": lambda w: w.created_at,
+        "state": lambda w: w.status.state,
+        "kind": lambda w: w.kind,
+        "host": lambda w: "host1" if w.host_id else "",
+        "vcpus": lambda w: w.claim_vcpus,
+    }.get(sort.removeprefix("-"), lambda _: 0)
+    expected = sorted(rows, key=lambda w: (key(w), w.id), reverse=sort.startswith("-"))
+    assert [row.id for row in rows] == [row.id for row in expected]
+
+
+@pytest.mark.parametrize("limit", [1, COUNT - 1, COUNT, COUNT + 1])
+def test_page_borders(units: SqlUnitOfWorkFactory, many: Inventory, limit: int) -> None:
+    assert len(_walk(units, "workloads", limit=limit)) == COUNT
+
+
+def _names(units: SqlUnitOfWorkFactory, **query: Any) -> set[int]:
+    with units(read_only=True) as uow:
+        page = uow.workloads.list(ListQuery(**query))
+    return {int(workload.name[1:]) for workload in page.items}
+
+
+def test_filters(units: SqlUnitOfWorkFactory, many: Inventory) -> None:
+    every = set(range(COUNT))
+    thirds = {n for n in every if n % 3 == 0}
+    assert _names(units, filters={"kind": "vm"}) == thirds
+    assert _names(units, filters={"kind": Kind.VM}) == thirds
+    assert _names(units, filters={"kind": ("vm", "container")}) == every
+    assert _names(units, filters={"state": "stopped"}) == {n for n in every if n % 4 == 0}
+    assert _names(units, filters={"state": ("failed", "unknown")}) == set()
+    assert _names(units, filters={"state": ()}) == set()
+    assert _names(units, filters={"host": many.host.id}) == {n for n in every if n % 5}
+    assert _names(units, filters={"host": None}) == {n for n in every if n % 5 == 0}
+    assert _names(units, filters={"host": (None, many.host.id)}) == every
+    assert _names(units, filters={"image": many.image.id, "kind": "vm"}) == thirds
+    assert _names(units, filters={"cluster": new_id()}) == set()
+    assert _names(units, filters={"deleting": False}) == every
+    assert _names(units, project_ids=frozenset({many.project.id})) == every
+    assert _names(units, project_ids=frozenset({new_id()})) == set()
+    assert _names(units, project_ids=frozenset()) == set()
+
+
+def test_state_follows_status(units: SqlUnitOfWorkFactory, many: Inventory) -> None:
+    with units() as uow:
+        workload = uow.workloads.find(many.project.id, "w01")
+        assert workload is not None
+        workload.status = WorkloadStatus(state=State.FAILED)
+        assert uow.workloads.list(ListQuery(filters={"state": "failed"})).items == [workload]
+        uow.commit()
+    assert _names(units, filters={"state": "failed"}) == {1}
+
+
+def test_labels(units: SqlUnitOfWorkFactory, many: Inventory) -> None:
+    odd = {n for n in range(COUNT) if n % 2}
+    awkward = {"1odd.key/x-y_z": "it's \"%_ö"}
+    assert _names(units, labels={"tier": "web"}) == odd
+    assert _names(units, labels={"tier": "web", **awkward}) == odd
+    assert _names(units, labels=awkward) == set(range(COUNT))
+    assert _names(units, labels={"tier": "we"}) == set()
+    assert _names(units, labels={"tier' OR 1=1 --": "web"}) == set()
+    assert _names(units, labels={"$.tier": "web"}) == set()
+
+
+def test_text(units: SqlUnitOfWorkFactory, many: Inventory) -> None:
+    assert _names(units, text="W1") == set(range(10, 20))
+    assert _names(units, text="%") == set()
+    assert _names(units, text="w_1") == set()
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"sort": "nonsense"}, "sort"),
+        ({"sort": "spec"}, "sort"),
+        ({"filters": {"colour": "red"}}, "colour"),
+        ({"filters": {"state": "flying"}}, "state"),
+        ({"filters": {"host": "host1"}}, "host"),
+        ({"filters": {"deleting": "maybe"}}, "deleting"),
+        ({"filters": {"kind": 3}}, "kind"),
+    ],
+)
+def test_unknown_columns_and_values(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, query: dict[str, Any], field: str
+) -> None:
+    with units(read_only=True) as uow, pytest.raises(InvalidRequest) as caught:
+        uow.workloads.list(ListQuery(**query))
+    assert caught.value.field == field
+    assert caught.value.hint
+
+
+def _encoded(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+FORGED = [
+    "",
+    "x",
+    "ö",
+    "AAAA",
+    "!!!!",
+    _encoded("{}"),
+    _encoded("[]"),
+    _encoded('["name"]'),
+    _encoded('["name",1,"x"]'),
+    _encoded('["name",null,"x"]'),
+    _encoded('["name","a",7]'),
+    _encoded('["name","a","not-an-id"]'),
+    _encoded('["name", "a", "01890000-0000-7000-8000-000000000000"]'),  # not as we write it
+    _encoded('["-name","a","01890000-0000-7000-8000-000000000000"]'),
+    _encoded('["kind","vm","01890000-0000-7000-8000-000000000000"]'),
+    _encoded('["name","a\\u0000","01890000-0000-7000-8000-000000000000"]'),
+    "A" * 100_000,
+]
+
+
+@pytest.mark.parametrize("cursor", FORGED, ids=range(len(FORGED)))
+def test_forged_cursors(units: SqlUnitOfWorkFactory, inventory: Inventory, cursor: str) -> None:
+    with units(read_only=True) as uow, pytest.raises(InvalidRequest) as caught:
+        uow.workloads.list(ListQuery(cursor=cursor))
+    assert caught.value.field == "cursor"
+
+
+@pytest.mark.parametrize("value", ['"never"', "1", "null", '"2026-05-04T12:00:00"'])
+def test_forged_times(units: SqlUnitOfWorkFactory, inventory: Inventory, value: str) -> None:
+    cursor = _encoded(f'["created_at",{value},"01890000-0000-7000-8000-000000000000"]')
+    with units(read_only=True) as uow, pytest.raises(InvalidRequest):
+        uow.workloads.list(ListQuery(sort="created_at", cursor=cursor))
+
+
+def test_forged_sequences(units: SqlUnitOfWorkFactory, inventory: Inventory) -> None:
+    for sequence in (2**80, True, 1.5):
+        cursor = _encoded(f'["-sequence",{str(sequence).lower()},{str(sequence).lower()}]')
+        with units(read_only=True) as uow, pytest.raises(InvalidRequest):
+            uow.events.list(ListQuery(cursor=cursor))
+
+
+def test_every_list_works_with_every_sort(
+    units: SqlUnitOfWorkFactory, inventory: Inventory
+) -> None:
+    repositories = (
+        *("projects", "quotas", "users", "role_bindings", "tokens", "clusters", "hosts", "pools"),
+        *("images", "volumes", "networks", "addresses", "nics", "workloads", "operations"),
+        *("events", "tickets"),
+    )
+    with units(read_only=True) as uow:
+        for name in repositories:
+            repository = getattr(uow, name)
+            listing = getattr(repository, "listing", None)
+            repository.list(ListQuery(project_ids=frozenset({inventory.project.id})))
+            for sort in listing.sorts if listing else ("sequence",):
+                first = repository.list(ListQuery(sort=f"-{sort}", limit=1))
+                if first.next_cursor:
+                    repository.list(ListQuery(sort=f"-{sort}", cursor=first.next_cursor))
+            for filtered in listing.filters if listing else ("type",):
+                repository.list(ListQuery(filters={filtered: None}))
+
+
+def test_lists_show_only_what_may_be_seen(
+    units: SqlUnitOfWorkFactory, inventory: Inventory
+) -> None:
+    other = Project(id=new_id(), name="other", created_at=NOW)
+    with units() as uow:
+        uow.projects.add(other)
+        uow.events.append(make_event(project_id=inventory.project.id, message="ours"))
+        uow.events.append(make_event(project_id=other.id, message="theirs"))
+        uow.events.append(make_event(message="nobody's"))
+        uow.commit()
+    ours = frozenset({inventory.project.id})
+    with units(read_only=True) as uow:
+        query = ListQuery(project_ids=ours)
+        assert [p.name for p in uow.projects.list(query).items] == ["acme"]
+        assert [n.name for n in uow.networks.list(query).items] == ["default"]
+        assert [q.project_id for q in uow.quotas.list(query).items] == [inventory.project.id]
+        assert [e.message for e in uow.events.list(query).items] == ["ours"]
+        assert [e.message for e in uow.events.after(0, limit=9, project_ids=ours)] == ["ours"]
+
+
+def test_events_newest_first_and_resumed(units: SqlUnitOfWorkFactory, inventory: Inventory) -> None:
+    with units() as uow:
+        for number in range(7):
+            uow.events.append(make_event(type=f"t{number % 2}", message=str(number)))
+        uow.commit()
+    assert [e.message for e in _walk(units, "events", limit=3)] == list("6543210")
+    assert [e.message for e in _walk(units, "events", limit=3, sort="sequence")] == list("0123456")
+    with units(read_only=True) as uow:
+        last = uow.events.last_sequence()
+        assert [e.message for e in uow.events.after(last - 3, limit=2)] == ["4", "5"]
+        assert [e.message for e in uow.events.after(0, limit=9, filters={"type": "t1"})] == [
+            "1",
+            "3",
+            "5",
+        ]
+        with pytest.raises(InvalidRequest):
+            uow.events.after(0, limit=9, filters={"colour": "red"})

@@ -1,0 +1,153 @@
+"""The agent's main loop: sync, reconcile, report; for as long as it is asked to."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from virtmgr.agent.control_plane import ControlPlane
+from virtmgr.agent.outbox import Outbox, Parcel
+from virtmgr.agent.reconciler import Reconciler
+from virtmgr.domain.errors import VirtmgrError
+from virtmgr.domain.host import Fingerprint
+from virtmgr.domain.sync import SyncRequest, SyncResponse
+from virtmgr.domain.workload import Usage
+from virtmgr.ports.host import HostStorage
+
+_INTERVAL = 10.0  # seconds between syncs of which nothing new is known; a third of the lease
+_HOUSEKEEPING = 3600.0  # seconds between looks at the certificate
+_BACK_OFF_MOST = 15.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the agent is made of; ``virtmgr.bootstrap`` puts it together."""
+
+    connect: Callable[[], ControlPlane]
+    reconciler: Reconciler
+    storage: HostStorage
+    outbox: Outbox
+    fingerprint: Callable[[], Fingerprint]
+    renew: Callable[[ControlPlane], bool]
+
+
+class Agent:
+    """Runs in the caller's thread until ``stop`` is called from another one."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._stopping = threading.Event()
+        self._control_plane = parts.connect()
+        self._revision = 0
+        self._full = True  # the control plane has not heard from this process yet
+        self._report_all = True
+        self._fingerprint: Fingerprint | None = None
+        self._usage_sent = 0.0
+        self._looked_at_certificate = 0.0
+
+    def run(self) -> None:
+        """Bring up what is desired, first from disk, then from the control plane."""
+        self._parts.reconciler.start()
+        self._fingerprint = self._parts.fingerprint()
+        waker = threading.Thread(target=self._wait_for_wakes, name="wake", daemon=True)
+        waker.start()
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                self._sync()
+                self._renew_certificate()
+                failures = 0
+            except VirtmgrError as error:
+                failures += 1
+                _log.warning("sync.failed", error=error.message, hint=error.hint)
+                most = min(_BACK_OFF_MOST, 0.25 * 2**failures)
+                self._stopping.wait(random.uniform(most / 2, most))
+                continue
+            self._parts.outbox.changed.wait(_INTERVAL * random.uniform(0.8, 1.0))
+        self._control_plane.close()
+        waker.join()
+        self._parts.reconciler.close()
+
+    def stop(self) -> None:
+        """Let ``run`` return soon; workloads go on."""
+        self._stopping.set()
+        self._parts.outbox.changed.set()
+
+    def _sync(self) -> None:
+        parcel = self._parts.outbox.take(everything=self._report_all)
+        try:
+            response = self._control_plane.sync(self._request(parcel))
+        except VirtmgrError:
+            self._parts.outbox.changed.set()
+            raise
+        self._parts.outbox.acknowledge(parcel)
+        self._full = False
+        self._fingerprint = None
+        self._report_all = response.report_all
+        if response.report_all:
+            self._parts.outbox.changed.set()
+        self._take_in(response)
+
+    def _request(self, parcel: Parcel) -> SyncRequest:
+        return SyncRequest(
+            known_revision=self._revision,
+            full=self._full,
+            fingerprint=self._fingerprint,
+            workloads=parcel.workloads,
+            volumes=parcel.volumes,
+        ).model_copy(update=self._slow_news())
+
+    def _slow_news(self) -> dict[str, object]:
+        """Usage and pools, which change all the time and are not worth a sync of their own."""
+        if time.monotonic() - self._usage_sent < _INTERVAL / 2:
+            return {}
+        self._usage_sent = time.monotonic()
+        return {"usage": self._usage(), "pools": self._parts.storage.pools()}
+
+    def _usage(self) -> dict[str, Usage]:
+        found: dict[str, Usage] = {}
+        for kind, workload_ids in self._parts.reconciler.running().items():
+            driver = self._parts.reconciler.drivers.get(kind)
+            if driver is None:
+                continue
+            try:
+                found.update(driver.stats(workload_ids))
+            except VirtmgrError as error:
+                _log.warning("usage.failed", driver=driver.name, error=error.message)
+        return found
+
+    def _take_in(self, response: SyncResponse) -> None:
+        self._parts.reconciler.apply(response.workloads, response.networks, full=response.full)
+        self._parts.reconciler.remove_volumes(response.removed_volumes)
+        self._revision = response.revision
+
+    def _renew_certificate(self) -> None:
+        if time.monotonic() - self._looked_at_certificate < _HOUSEKEEPING:
+            return
+        self._looked_at_certificate = time.monotonic()
+        if self._parts.renew(self._control_plane):
+            old, self._control_plane = self._control_plane, self._parts.connect()
+            old.close()
+
+    def _wait_for_wakes(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if self._control_plane.wait_for_wake(self._revision):
+                    self._parts.outbox.changed.set()
+                    self._await_revision_change()
+            except VirtmgrError:
+                self._stopping.wait(random.uniform(0.5, 2.0))  # the sync loop reports it
+
+    def _await_revision_change(self) -> None:
+        """Let the sync that was asked for happen before asking again."""
+        before = self._revision
+        for _ in range(100):
+            if self._revision != before or self._stopping.wait(0.005):
+                return

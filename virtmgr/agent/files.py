@@ -1,0 +1,98 @@
+"""What the agent keeps on disk, so that it and its host can restart without the control plane.
+
+DATA/workloads/ID.json   desired state and memory of one workload
+DATA/networks.json       the networks that they are on
+DATA/revision.json       the desired revision that all this is
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from virtmgr.domain.plan import Memory
+from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One workload as the agent keeps it. ``id_base`` is its range of user ids, 0 for none."""
+
+    desired: DesiredWorkload
+    memory: Memory = field(default_factory=Memory)
+    id_base: int = 0
+
+
+class StateFiles:
+    """Reads and writes the agent's state; every write replaces a whole file atomically."""
+
+    def __init__(self, directory: Path) -> None:
+        self._workloads = directory / "workloads"
+        self._networks = directory / "networks.json"
+        self._workloads.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def load(self) -> dict[str, Entry]:
+        """Every workload that was kept."""
+        for half_written in self._workloads.glob("*.new"):
+            half_written.unlink()
+        entries = (_decode(path.read_bytes()) for path in self._workloads.glob("*.json"))
+        return {entry.desired.id: entry for entry in entries}
+
+    def save(self, entry: Entry, *, durable: bool) -> None:
+        """Keep ``entry``; with ``durable`` it survives a power cut from here on."""
+        _replace(self._workloads / f"{entry.desired.id}.json", _encode(entry), durable=durable)
+
+    def remove(self, workload_id: str) -> None:
+        (self._workloads / f"{workload_id}.json").unlink(missing_ok=True)
+
+    def load_networks(self) -> tuple[DesiredNetwork, ...]:
+        if not self._networks.exists():
+            return ()
+        return tuple(
+            DesiredNetwork.model_validate(data) for data in json.loads(self._networks.read_bytes())
+        )
+
+    def save_networks(self, networks: tuple[DesiredNetwork, ...]) -> None:
+        data = [network.model_dump(mode="json") for network in networks]
+        _replace(self._networks, json.dumps(data).encode(), durable=True)
+
+
+def _encode(entry: Entry) -> bytes:
+    memory: dict[str, Any] = asdict(entry.memory)
+    if entry.memory.retry_at is not None:
+        memory["retry_at"] = entry.memory.retry_at.isoformat()
+    document = {
+        "desired": entry.desired.model_dump(mode="json", exclude_unset=True),
+        "memory": memory,
+        "id_base": entry.id_base,
+    }
+    return json.dumps(document).encode()
+
+
+def _decode(content: bytes) -> Entry:
+    document = json.loads(content)
+    known = {one.name for one in fields(Memory)}
+    memory = {key: value for key, value in document["memory"].items() if key in known}
+    if memory.get("retry_at") is not None:
+        memory["retry_at"] = datetime.fromisoformat(memory["retry_at"])
+    memory["needs_restart"] = tuple(memory.get("needs_restart", ()))
+    return Entry(
+        desired=DesiredWorkload.model_validate(document["desired"]),
+        memory=Memory(**memory),
+        id_base=document["id_base"],
+    )
+
+
+def _replace(path: Path, content: bytes, *, durable: bool) -> None:
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fdatasync(file.fileno())
+    temporary.replace(path)

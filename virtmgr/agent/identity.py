@@ -1,0 +1,95 @@
+"""The host's own key and certificate, and how it gets them."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from virtmgr.agent.control_plane import ControlPlane, join
+from virtmgr.config.settings import AgentSettings
+from virtmgr.domain.errors import InvalidRequest
+from virtmgr.ports.certificates import KeyTools
+
+_RENEW_BEFORE = timedelta(days=30)
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this host is to its control plane."""
+
+    host_id: str
+    server: str
+    directory: Path
+
+    @property
+    def key(self) -> Path:
+        return self.directory / "host.key"
+
+    @property
+    def certificate(self) -> Path:
+        return self.directory / "host.crt"
+
+    @property
+    def ca(self) -> Path:
+        return self.directory / "ca.crt"
+
+
+def load_or_join(settings: AgentSettings, tools: KeyTools) -> Identity:
+    """The identity from an earlier enrolment, or a new one by the join token.
+
+    :raises InvalidRequest: this host was never enrolled and has no join token.
+    """
+    directory = settings.data_directory / "pki"
+    kept = directory / "identity.json"
+    if kept.exists():
+        document = json.loads(kept.read_text())
+        server = settings.server or document["server"]
+        return Identity(host_id=document["host_id"], server=server, directory=directory)
+    if settings.join_token_file is None or settings.ca_file is None or not settings.server:
+        raise InvalidRequest(
+            "this host is not enrolled yet",
+            code="not_enrolled",
+            hint="get a join token with 'virtmgr host add NAME' and start the agent with "
+            "--server, --ca-file and --join-token-file",
+        )
+    tools.write_private(directory / "ca.crt", settings.ca_file.read_bytes())
+    key = directory / "host.key"
+    if not key.exists():
+        tools.write_private(key, tools.new_key())
+    answer = join(
+        settings.server,
+        tools.client_context(directory / "ca.crt"),
+        settings.join_token_file.read_text().strip(),
+        tools.signing_request(key.read_bytes()).decode(),
+        socket.gethostname(),
+    )
+    tools.write_private(directory / "host.crt", answer["certificate"].encode())
+    server = answer.get("agent_server") or settings.server
+    document = {"host_id": answer["host_id"], "server": server}
+    tools.write_private(kept, json.dumps(document).encode())
+    _log.info("host.enrolled", host=answer["host_id"], server=server)
+    return Identity(host_id=answer["host_id"], server=server, directory=directory)
+
+
+def client_context(identity: Identity, tools: KeyTools) -> ssl.SSLContext:
+    return tools.client_context(identity.ca, identity.certificate, identity.key)
+
+
+def renew_if_due(identity: Identity, control_plane: ControlPlane, tools: KeyTools) -> bool:
+    """Get a fresh certificate when a third of its life is left; whether one was got."""
+    expires = tools.certificate_expiry(identity.certificate.read_bytes())
+    if expires - datetime.now(UTC) > _RENEW_BEFORE:
+        return False
+    request = tools.signing_request(identity.key.read_bytes()).decode()
+    answer = control_plane.renew(request)
+    tools.write_private(identity.certificate, answer["certificate"].encode())
+    _log.info("certificate.renewed", host=identity.host_id)
+    return True

@@ -1,0 +1,101 @@
+"""Keeps the host's networks as desired in a thread of its own; the newest wish wins."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import structlog
+
+from virtmgr.domain.errors import NetworkError, VirtmgrError
+from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload
+from virtmgr.ports.host import HostNetwork
+
+_RETRY = 5.0  # seconds
+_PATIENCE = 60.0  # seconds that a start waits for its network
+
+_log = structlog.get_logger()
+
+
+class NetworkKeeper:
+    """Serialises ``HostNetwork.ensure``; several wishes in a row cost one call."""
+
+    def __init__(self, network: HostNetwork) -> None:
+        self._network = network
+        self._changed = threading.Condition()
+        self._wish: tuple[Sequence[DesiredNetwork], Sequence[DesiredWorkload]] = ((), ())
+        self._wished = 0
+        self._done = 0
+        self._error: VirtmgrError | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="networks", daemon=True)
+
+    def start(self) -> None:
+        self._network.recover()
+        self._thread.start()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def wish(
+        self, networks: Sequence[DesiredNetwork], workloads: Sequence[DesiredWorkload]
+    ) -> None:
+        """Let the host have exactly these networks, soon."""
+        with self._changed:
+            self._wish = (networks, workloads)
+            self._wished += 1
+            self._changed.notify_all()
+
+    def settle(self) -> None:
+        """Wait until everything wished for so far is there.
+
+        :raises NetworkError: it could not be done; it is tried again in the background.
+        """
+        with self._changed:
+            mine = self._wished
+            settled = self._changed.wait_for(
+                lambda: self._done >= mine or self._closing, timeout=_PATIENCE
+            )
+            error = self._error
+        if error is not None:
+            raise error
+        if not settled:
+            raise NetworkError(
+                f"setting up this host's networks took longer than {_PATIENCE:.0f} s",
+                hint="see the agent's log on the host",
+            )
+
+    def remove_port(self, nic_id: str) -> None:
+        self._network.remove_port(nic_id)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._closing or self._done < self._wished,
+                    timeout=_RETRY if self._error else None,
+                )
+                if self._closing:
+                    return
+                number, wish = self._wished, self._wish
+            error = self._ensure(*wish)
+            with self._changed:
+                self._done, self._error = number, error
+                self._changed.notify_all()
+
+    def _ensure(
+        self, networks: Sequence[DesiredNetwork], workloads: Sequence[DesiredWorkload]
+    ) -> VirtmgrError | None:
+        try:
+            self._network.ensure(networks, workloads)
+        except VirtmgrError as error:
+            _log.warning("networks.failed", error=error.message, hint=error.hint)
+            return error
+        except Exception as error:  # noqa: BLE001  a thread's last resort: reported, not swallowed
+            _log.exception("networks.crashed")
+            return NetworkError(f"setting up this host's networks failed: {error!r}")
+        return None

@@ -1,0 +1,420 @@
+"""Keeps every workload of this host as desired: ask ``plan``, carry out its steps, ask again.
+
+One workload is worked on by one thread at a time; many workloads at once. The only call that may
+run beside another for the same workload is a forced stop, which ends a graceful one early.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+import structlog
+
+from virtmgr.agent.files import Entry, StateFiles
+from virtmgr.agent.networks import NetworkKeeper
+from virtmgr.agent.outbox import Outbox
+from virtmgr.agent.steps import StepRunner
+from virtmgr.agent.timers import Timers
+from virtmgr.domain.errors import HostError, ImageError, Unsupported, VirtmgrError
+from virtmgr.domain.id_ranges import free_range
+from virtmgr.domain.observing import STATE_DURING, observed_state, state_after_failure
+from virtmgr.domain.plan import (
+    Memory,
+    Observation,
+    Plan,
+    Seen,
+    Step,
+    failure_delay,
+    plan,
+    restarts_that_count,
+)
+from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload, ObservedVolume, ObservedWorkload
+from virtmgr.domain.workload import Kind, PowerState, Reason, State, WorkloadStatus
+from virtmgr.ports.clock import Clock
+from virtmgr.ports.driver import Inspection, WorkloadDriver
+from virtmgr.ports.host import HostStorage
+
+_THREADS = 16
+_ROUNDS = 8  # of planning in one go, before other workloads get their turn
+_TRIES_BEFORE_FAILED = 3
+_LOOK_AGAIN = 60.0  # seconds between looks at a workload of which no news came
+
+_log = structlog.get_logger()
+
+
+class Reconciler:
+    """All workloads of one host."""
+
+    def __init__(
+        self,
+        *,
+        runner: StepRunner,
+        networks: NetworkKeeper,
+        storage: HostStorage,
+        files: StateFiles,
+        outbox: Outbox,
+        clock: Clock,
+        boot_id: str,
+    ) -> None:
+        self._runner = runner
+        self._networks = networks
+        self._storage = storage
+        self._files = files
+        self._outbox = outbox
+        self._clock = clock
+        self._boot_id = boot_id
+        self._lock = threading.Lock()
+        self._entries: dict[str, Entry] = {}
+        self._busy: dict[str, Step | None] = {}  # those with a thread, and what it does
+        self._again: set[str] = set()  # those to look at again once their thread is done
+        self._network_wish: tuple[DesiredNetwork, ...] = ()
+        self._removed_volumes: set[str] = set()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="workload")
+        self._timers = Timers(self.touch)
+        self._closing = False
+
+    @property
+    def drivers(self) -> Mapping[Kind, WorkloadDriver]:
+        return self._runner.drivers
+
+    def start(self) -> None:
+        """Take up what was kept on disk and what runs; needs no control plane."""
+        self._entries = self._files.load()
+        self._network_wish = self._files.load_networks()
+        for driver in set(self.drivers.values()):
+            driver.recover(self.touch)
+        self._networks.start()
+        self._wish_networks()
+        self._timers.start()
+        for workload_id in list(self._entries):
+            self.touch(workload_id)
+
+    def close(self) -> None:
+        """Stop working. Workloads go on."""
+        self._closing = True
+        self._timers.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._networks.close()
+        for driver in set(self.drivers.values()):
+            driver.close()
+
+    def apply(
+        self,
+        workloads: Sequence[DesiredWorkload],
+        networks: Sequence[DesiredNetwork],
+        *,
+        full: bool,
+    ) -> None:
+        """Take in what is desired now: all of it, or what changed."""
+        changed = [workload for workload in workloads if self._take_in(workload)]
+        if full:
+            self._drop_all_but({workload.id for workload in workloads})
+        if changed or full or tuple(networks) != self._network_wish:
+            if tuple(networks) != self._network_wish:
+                self._network_wish = tuple(networks)
+                self._files.save_networks(self._network_wish)
+            self._wish_networks()
+        for workload in changed:
+            self.touch(workload.id)
+
+    def remove_volumes(self, volume_ids: Sequence[str]) -> None:
+        """Remove the files of volumes that are not in the inventory any more."""
+        for volume_id in volume_ids:
+            with self._lock:
+                if volume_id in self._removed_volumes:
+                    continue
+                self._removed_volumes.add(volume_id)
+            self._threads.submit(self._remove_volume, volume_id)
+
+    def touch(self, workload_id: str) -> None:
+        """Look at a workload soon; from any thread."""
+        with self._lock:
+            if self._closing:
+                return
+            if workload_id in self._busy:
+                self._again.add(workload_id)
+                return
+            self._busy[workload_id] = None
+        self._threads.submit(self._work, workload_id)
+
+    def running(self) -> dict[Kind, list[str]]:
+        """Ids by kind, to ask their drivers for usage."""
+        with self._lock:
+            found: dict[Kind, list[str]] = {}
+            for entry in self._entries.values():
+                found.setdefault(entry.desired.kind, []).append(entry.desired.id)
+            return found
+
+    def desired(self, workload_id: str) -> DesiredWorkload | None:
+        with self._lock:
+            entry = self._entries.get(workload_id)
+        return entry.desired if entry is not None else None
+
+    # ---- what is desired
+
+    def _take_in(self, workload: DesiredWorkload) -> bool:
+        with self._lock:
+            known = self._entries.get(workload.id)
+            if known is not None and known.desired == workload:
+                return False
+            entry = replace(known, desired=workload) if known else self._new_entry(workload)
+            self._entries[workload.id] = entry
+            stopping = self._busy.get(workload.id) is Step.STOP
+        self._files.save(entry, durable=True)
+        if stopping and (workload.force_stop or workload.deleting):
+            self._threads.submit(self._force_stop, workload)
+        return True
+
+    def _new_entry(self, workload: DesiredWorkload) -> Entry:
+        base = 0
+        if workload.kind is Kind.CONTAINER:
+            base = free_range({entry.id_base for entry in self._entries.values()})
+        return Entry(desired=workload, id_base=base)
+
+    def _drop_all_but(self, keep: set[str]) -> None:
+        """Whatever is not desired here goes, also what only a driver still knows of."""
+        with self._lock:
+            strays = [entry for id, entry in self._entries.items() if id not in keep]
+            known = set(self._entries)
+        for entry in strays:
+            if not entry.desired.deleting:
+                _log.warning("workload.not_desired", workload=entry.desired.id)
+                self._take_in(entry.desired.model_copy(update={"deleting": True}))
+                self.touch(entry.desired.id)
+        for driver in set(self.drivers.values()):
+            for workload_id in driver.list():
+                if workload_id not in known:
+                    self._threads.submit(self._destroy_orphan, driver, workload_id)
+
+    def _destroy_orphan(self, driver: WorkloadDriver, workload_id: str) -> None:
+        _log.warning("workload.orphan", workload=workload_id)
+        try:
+            driver.destroy(workload_id)
+        except VirtmgrError as error:
+            _log.error("workload.orphan_stays", workload=workload_id, error=error.message)
+
+    def _force_stop(self, workload: DesiredWorkload) -> None:
+        try:
+            self._runner.driver(workload).stop(workload.id, timeout=0, force=True)
+        except VirtmgrError as error:
+            _log.warning("workload.force_stop_failed", workload=workload.id, error=error.message)
+
+    def _wish_networks(self) -> None:
+        with self._lock:
+            workloads = [e.desired for e in self._entries.values() if not e.desired.deleting]
+        self._networks.wish(self._network_wish, workloads)
+
+    def _remove_volume(self, volume_id: str) -> None:
+        try:
+            self._storage.remove_volume(volume_id)
+            self._outbox.put_volume(ObservedVolume(id=volume_id, ready=False, gone=True))
+        except HostError as error:
+            _log.error("volume.not_removed", volume=volume_id, error=error.message)
+        finally:
+            with self._lock:
+                self._removed_volumes.discard(volume_id)
+
+    # ---- one workload
+
+    def _work(self, workload_id: str) -> None:
+        try:
+            for _ in range(_ROUNDS):
+                with self._lock:
+                    self._again.discard(workload_id)
+                    entry = self._entries.get(workload_id)
+                if entry is None or self._closing or not self._round(entry):
+                    break
+        except Exception:  # noqa: BLE001  a thread's last resort: logged, and tried again
+            _log.exception("workload.crashed", workload=workload_id)
+            self._timers.after(_LOOK_AGAIN, workload_id)
+        finally:
+            with self._lock:
+                self._busy.pop(workload_id, None)
+                again = workload_id in self._again
+            if again:
+                self.touch(workload_id)
+
+    def _round(self, entry: Entry) -> bool:
+        """Look, plan and act once; whether to do so again at once."""
+        try:
+            seen = self._runner.inspect(entry.desired)
+        except VirtmgrError as error:
+            self._failed(entry, None, error, None)
+            return False
+        now = self._clock.now()
+        what = plan(entry.desired, entry.memory, _observation(seen), boot_id=self._boot_id, now=now)
+        if not what.steps:
+            self._settled(entry, seen, what)
+            return False
+        for step in what.steps:
+            try:
+                entry = self._step(step, entry, seen, what)
+            except VirtmgrError as error:
+                self._failed(entry, step, error, seen)
+                return False
+            if step is Step.FORGET or self._closing or self._outdated(entry):
+                return step is not Step.FORGET
+        self._keep(entry, _carried_out(entry))
+        return True
+
+    def _step(self, step: Step, entry: Entry, seen: Inspection, what: Plan) -> Entry:
+        workload_id = entry.desired.id
+        with self._lock:
+            self._busy[workload_id] = step
+        during = STATE_DURING.get(step)
+        if during is not None:
+            self._report(entry, during, seen)
+        if step is Step.START:
+            entry = self._keep(entry, self._before_start(entry, seen, what))
+        tell = partial(self._tell, entry, during, seen)
+        waiting = self._runner.run(step, entry, tell)
+        if step is Step.FORGET:
+            self._forget(entry)
+        elif step is Step.START:
+            entry = self._keep(entry, replace(entry.memory, started=True, needs_restart=()))
+        elif step is Step.STOP:
+            entry = self._keep(entry, replace(entry.memory, started=False))
+        elif step is Step.UPDATE:
+            entry = self._keep(entry, replace(entry.memory, needs_restart=waiting))
+        return entry
+
+    def _before_start(self, entry: Entry, seen: Inspection, what: Plan) -> Memory:
+        """Written before the start, so that a crash after it does not start it once more."""
+        restarts = restarts_that_count(entry.memory, _observation(seen)) + 1
+        return replace(
+            entry.memory,
+            restart_nonce=entry.desired.restart_nonce,
+            boot_id=self._boot_id,
+            restarts=restarts if what.by_policy else 0,
+        )
+
+    def _outdated(self, entry: Entry) -> bool:
+        with self._lock:
+            current = self._entries.get(entry.desired.id)
+        return current is None or current.desired != entry.desired
+
+    def _keep(self, entry: Entry, memory: Memory) -> Entry:
+        """Remember ``memory``; what is desired may have changed meanwhile and stays as it is."""
+        with self._lock:
+            current = self._entries.get(entry.desired.id, entry)
+            self._entries[entry.desired.id] = current = replace(current, memory=memory)
+        if memory != entry.memory:
+            self._files.save(current, durable=False)
+        return replace(entry, memory=memory)
+
+    def _forget(self, entry: Entry) -> None:
+        workload_id = entry.desired.id
+        with self._lock:
+            self._entries.pop(workload_id, None)
+        self._files.remove(workload_id)
+        self._outbox.put(
+            ObservedWorkload(
+                id=workload_id,
+                observed_generation=entry.desired.generation,
+                status=WorkloadStatus(state=State.DELETING),
+                gone=True,
+            )
+        )
+        self._wish_networks()
+
+    # ---- what is told
+
+    def _settled(self, entry: Entry, seen: Inspection, what: Plan) -> None:
+        state, reason = observed_state(entry.desired, _observation(seen), what)
+        if what.wait_until is not None:
+            wait = (what.wait_until - self._clock.now()).total_seconds()
+            self._timers.after(wait, entry.desired.id)
+            if entry.memory.failures:
+                return  # the failure stays reported until the next try
+        else:
+            self._timers.after(_LOOK_AGAIN, entry.desired.id)
+        self._report(entry, state, seen, reason=reason)
+        for volume in entry.desired.volumes:
+            self._outbox.put_volume(ObservedVolume(id=volume.id, ready=True))
+
+    def _failed(
+        self, entry: Entry, step: Step | None, error: VirtmgrError, seen: Inspection | None
+    ) -> None:
+        failures = entry.memory.failures + 1
+        delay = failure_delay(failures)
+        final = failures >= _TRIES_BEFORE_FAILED or isinstance(error, ImageError | Unsupported)
+        _log.warning(
+            "workload.step_failed",
+            workload=entry.desired.id,
+            step=step.value if step else "inspect",
+            error=error.message,
+            failures=failures,
+        )
+        memory = replace(
+            entry.memory,
+            failures=failures,
+            failed_generation=entry.desired.generation,
+            retry_at=self._clock.now() + timedelta(seconds=delay),
+        )
+        entry = self._keep(entry, memory)
+        self._timers.after(delay, entry.desired.id)
+        reason = Reason(code=error.code, message=error.message, hint=error.hint)
+        state = state_after_failure(step, _observation(seen) if seen else None, final=final)
+        self._report(entry, state, seen, reason=reason, final=final)
+
+    def _tell(self, entry: Entry, during: State | None, seen: Inspection, progress: str) -> None:
+        if during is not None:
+            self._report(entry, during, seen, progress=progress)
+
+    def _report(
+        self,
+        entry: Entry,
+        state: State,
+        seen: Inspection | None,
+        *,
+        reason: Reason | None = None,
+        progress: str | None = None,
+        final: bool = False,
+    ) -> None:
+        memory = entry.memory
+        generation = entry.desired.generation if final else memory.applied_generation
+        self._outbox.put(
+            ObservedWorkload(
+                id=entry.desired.id,
+                observed_generation=generation,
+                restart_nonce=memory.restart_nonce,
+                status=WorkloadStatus(
+                    state=state,
+                    reason=reason,
+                    exit_code=seen.exit_code if seen else None,
+                    signal=seen.signal if seen else None,
+                    oom_killed=seen.oom_killed if seen else False,
+                    restarts=memory.restarts,
+                    started_at=seen.started_at if seen else None,
+                    finished_at=seen.finished_at if seen else None,
+                    needs_restart=memory.needs_restart,
+                    progress=progress,
+                ),
+            )
+        )
+
+
+def _observation(seen: Inspection) -> Observation:
+    return Observation(
+        state=Seen(seen.state.value),
+        exit_code=seen.exit_code,
+        started_at=seen.started_at,
+        finished_at=seen.finished_at,
+    )
+
+
+def _carried_out(entry: Entry) -> Memory:
+    """The memory once all steps of a plan were carried out."""
+    return replace(
+        entry.memory,
+        applied_generation=entry.desired.generation,
+        restart_nonce=entry.desired.restart_nonce,
+        started=entry.desired.state is not PowerState.STOPPED,
+        failures=0,
+        retry_at=None,
+    )

@@ -1,0 +1,120 @@
+"""Carrying out one step for one workload. No choices are made here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from virtmgr.agent.files import Entry
+from virtmgr.agent.networks import NetworkKeeper
+from virtmgr.domain.errors import Unsupported
+from virtmgr.domain.image import ImageManifest
+from virtmgr.domain.plan import Step
+from virtmgr.domain.sync import DesiredImage, DesiredWorkload
+from virtmgr.domain.values import format_bytes
+from virtmgr.domain.workload import Kind
+from virtmgr.ports.driver import Inspection, LocalImage, Provision, WorkloadDriver
+from virtmgr.ports.host import BlobSource, HostStorage
+
+Tell = Callable[[str], None]
+"""Called with what is being done, for people."""
+
+
+class StepRunner:
+    """Drivers, storage and network of one host."""
+
+    def __init__(
+        self,
+        drivers: Mapping[Kind, WorkloadDriver],
+        storage: HostStorage,
+        networks: NetworkKeeper,
+        source: BlobSource,
+    ) -> None:
+        self.drivers = drivers
+        self._storage = storage
+        self._networks = networks
+        self._source = source
+
+    def driver(self, workload: DesiredWorkload) -> WorkloadDriver:
+        """The driver that runs workloads of this kind here.
+
+        :raises Unsupported: this host has none.
+        """
+        driver = self.drivers.get(workload.kind)
+        if driver is None:
+            raise Unsupported(
+                f"this host has no driver for workloads of kind {workload.kind.value}",
+                hint="see the host's drivers with 'virtmgr host show'",
+            )
+        return driver
+
+    def inspect(self, workload: DesiredWorkload) -> Inspection:
+        return self.driver(workload).inspect(workload.id)
+
+    def run(self, step: Step, entry: Entry, tell: Tell) -> tuple[str, ...]:
+        """Carry out ``step``; the changed fields of the spec that wait for a restart.
+
+        :raises HostError: it failed; it may be repeated.
+        """
+        workload = entry.desired
+        driver = self.driver(workload)
+        match step:
+            case Step.PREPARE:
+                driver.prepare(workload, self._provision(entry, tell))
+            case Step.START:
+                provision = self._provision(entry, tell)
+                self._networks.settle()
+                driver.start(workload, provision)
+            case Step.UPDATE:
+                provision = self._provision(entry, tell)
+                self._networks.settle()
+                return driver.update(workload, provision).needs_restart
+            case Step.STOP:
+                driver.stop(
+                    workload.id,
+                    timeout=float(workload.spec.stop_timeout),
+                    force=workload.force_stop,
+                )
+            case Step.PAUSE:
+                driver.pause(workload.id)
+            case Step.RESUME:
+                driver.resume(workload.id)
+            case Step.DESTROY:
+                self._destroy(driver, workload)
+            case Step.FORGET:
+                pass
+        return ()
+
+    def _destroy(self, driver: WorkloadDriver, workload: DesiredWorkload) -> None:
+        driver.destroy(workload.id)
+        for nic in workload.nics:
+            self._networks.remove_port(nic.id)
+
+    def _provision(self, entry: Entry, tell: Tell) -> Provision:
+        workload = entry.desired
+        image = self._image(workload.image, tell)
+        cdrom = self._image(workload.cdrom, tell)
+        return Provision(
+            image=image,
+            cdrom=cdrom.disk if cdrom is not None else None,
+            volumes={
+                volume.id: self._storage.ensure_volume(volume.id, volume.size)
+                for volume in workload.volumes
+            },
+            id_base=entry.id_base,
+        )
+
+    def _image(self, image: DesiredImage | None, tell: Tell) -> LocalImage | None:
+        if image is None:
+            return None
+        return self._storage.ensure_image(
+            image.id, image.manifest, self._source, partial(_tell_fetch, tell, image.name)
+        )
+
+    def collect_images(self, keep: list[ImageManifest]) -> int:
+        return self._storage.collect_images(keep)
+
+
+def _tell_fetch(tell: Tell, name: str, done: int, total: int) -> None:
+    share = f" {100 * done // total} %" if total else ""
+    tell(f"fetching image {name}{share} ({format_bytes(done)})")

@@ -1,0 +1,303 @@
+"""Serves exec, console, VNC, logs and file streams to the control plane, over mutual TLS.
+
+The control plane dials; its certificate is the authorisation. One thread a stream and direction.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from io import RawIOBase
+from socket import SHUT_RDWR, SHUT_WR, socket
+from typing import Any, BinaryIO, TypeVar, cast
+
+import structlog
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import Server, ServerConnection, serve
+
+from virtmgr.domain.errors import InvalidRequest, NotFound, Unsupported, VirtmgrError
+from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, frame
+from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.ports.driver import (
+    CanExec,
+    ExecRequest,
+    ExecSession,
+    HasConsole,
+    HasDisplay,
+    HasFiles,
+    HasLogs,
+    WorkloadDriver,
+)
+
+CONTROL_PLANE = "virtmgr-control-plane"
+_CHUNK = 65536
+
+_log = structlog.get_logger()
+P = TypeVar("P")
+Find = Callable[[str], tuple[WorkloadDriver, DesiredWorkload] | None]
+
+
+class StreamServer:
+    """Listens on ``address`` until it is closed."""
+
+    def __init__(self, address: tuple[str, int], context: ssl.SSLContext, find: Find) -> None:
+        self._find = find
+        self._server: Server = serve(
+            self._serve,
+            address[0],
+            address[1],
+            ssl=context,
+            max_size=LARGEST_MESSAGE,
+            compression=None,
+            open_timeout=10,
+        )
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="streams", daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        return int(self._server.socket.getsockname()[1])
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _serve(self, connection: ServerConnection) -> None:
+        try:
+            _check_peer(connection.socket)
+            first = connection.recv(timeout=10)
+            request = StreamRequest.model_validate_json(first)
+            self._dispatch(connection, request)
+        except VirtmgrError as error:
+            _end(connection, {"code": error.code, "detail": error.message, "hint": error.hint})
+        except (ConnectionClosed, TimeoutError):
+            return
+        except Exception as error:  # noqa: BLE001  a connection's last resort: told and logged
+            _log.exception("stream.crashed")
+            _end(connection, {"code": "internal_error", "detail": f"the stream broke: {error!r}"})
+
+    def _dispatch(self, connection: ServerConnection, request: StreamRequest) -> None:
+        found = self._find(request.workload_id)
+        if found is None:
+            raise NotFound(f"workload {request.workload_id} is not on this host")
+        driver, workload = found
+        serve_action = {
+            "exec": _serve_exec,
+            "console": _serve_console,
+            "vnc": _serve_display,
+            "logs": _serve_logs,
+            "pull": _serve_pull,
+            "push": _serve_push,
+        }.get(request.action)
+        if serve_action is None:
+            raise InvalidRequest(f"there is no stream {request.action!r}")
+        serve_action(connection, driver, workload, request.parameters)
+
+
+def _check_peer(peer: Any) -> None:
+    certificate = peer.getpeercert() or {}
+    names = [
+        value for rdn in certificate.get("subject", ()) for key, value in rdn if key == "commonName"
+    ]
+    if names != [CONTROL_PLANE]:
+        raise NotFound("only the control plane may open streams")
+
+
+def _capable(driver: WorkloadDriver, protocol: type[P], verb: str, workload: DesiredWorkload) -> P:
+    if not isinstance(driver, protocol):
+        raise Unsupported(
+            f"workload {workload.name!r}: driver {driver.name} has no {verb}",
+            hint="see what each kind can do in docs/parity.md",
+        )
+    return driver
+
+
+def _serve_exec(
+    connection: ServerConnection,
+    driver: WorkloadDriver,
+    workload: DesiredWorkload,
+    parameters: dict[str, Any],
+) -> None:
+    session = _capable(driver, CanExec, "exec", workload).exec(
+        workload.id, ExecRequest(**{**parameters, "command": tuple(parameters["command"])})
+    )
+    outputs = [(Channel.STDOUT, session.stdout)]
+    if session.stderr is not None:
+        outputs.append((Channel.STDERR, session.stderr))
+    pumps = [
+        threading.Thread(target=_pump_file, args=(connection, channel, file), daemon=True)
+        for channel, file in outputs
+    ]
+    reader = threading.Thread(target=_read_exec_input, args=(connection, session), daemon=True)
+    for thread in (*pumps, reader):
+        thread.start()
+    code = session.wait()
+    for pump in pumps:
+        pump.join()
+    _end(connection, {"exit_code": code})
+    connection.close()
+    reader.join()
+
+
+def _read_exec_input(connection: ServerConnection, session: ExecSession) -> None:
+    """Pass input on until the client goes; then the command ends too."""
+    for message in connection:
+        channel, content = _split(message)
+        with suppress(BrokenPipeError, ValueError):  # the command closed its input
+            if channel == Channel.RESIZE:
+                size = json.loads(content)
+                session.resize(int(size["rows"]), int(size["columns"]))
+            elif channel == Channel.STDIN and session.stdin is not None:
+                session.stdin.write(content)
+                session.stdin.flush()
+            elif channel == Channel.CLOSE and session.stdin is not None:
+                session.stdin.close()
+    session.kill()  # no effect on a command that has ended
+
+
+def _serve_console(
+    connection: ServerConnection,
+    driver: WorkloadDriver,
+    workload: DesiredWorkload,
+    parameters: dict[str, Any],
+) -> None:
+    del parameters
+    _bridge(connection, _capable(driver, HasConsole, "console", workload).console(workload.id))
+
+
+def _serve_display(
+    connection: ServerConnection,
+    driver: WorkloadDriver,
+    workload: DesiredWorkload,
+    parameters: dict[str, Any],
+) -> None:
+    del parameters
+    _bridge(connection, _capable(driver, HasDisplay, "display", workload).display(workload.id))
+
+
+def _bridge(connection: ServerConnection, peer: socket) -> None:
+    """Copy both ways until one side ends."""
+    pump = threading.Thread(target=_pump_socket, args=(connection, peer), daemon=True)
+    pump.start()
+    try:
+        for message in connection:
+            channel, content = _split(message)
+            if channel == Channel.STDIN:
+                peer.sendall(content)
+            elif channel == Channel.CLOSE:
+                peer.shutdown(SHUT_WR)
+    except (ConnectionClosed, OSError):
+        pass  # either side is gone: both are closed below
+    finally:
+        with suppress(OSError):
+            peer.shutdown(SHUT_RDWR)
+        pump.join()
+        peer.close()
+
+
+def _pump_socket(connection: ServerConnection, peer: socket) -> None:
+    try:
+        while content := peer.recv(_CHUNK):
+            connection.send(frame(Channel.STDOUT, content))
+        _end(connection, {"exit_code": 0})
+        connection.close()
+    except (ConnectionClosed, OSError):
+        return
+
+
+def _pump_file(connection: ServerConnection, channel: Channel, file: BinaryIO) -> None:
+    with suppress(ConnectionClosed, OSError):
+        while content := file.read(_CHUNK):
+            connection.send(frame(channel, content))
+
+
+def _serve_logs(
+    connection: ServerConnection,
+    driver: WorkloadDriver,
+    workload: DesiredWorkload,
+    parameters: dict[str, Any],
+) -> None:
+    lines = _capable(driver, HasLogs, "logs", workload).logs(
+        workload.id, follow=bool(parameters.get("follow")), tail=parameters.get("tail")
+    )
+    _send_all(connection, lines)
+
+
+def _serve_pull(
+    connection: ServerConnection,
+    driver: WorkloadDriver,
+    workload: DesiredWorkload,
+    parameters: dict[str, Any],
+) -> None:
+    chunks = _capable(driver, HasFiles, "file transfer", workload).pull(
+        workload.id, parameters["path"]
+    )
+    _send_all(connection, chunks)
+
+
+def _send_all(connection: ServerConnection, chunks: Iterator[bytes]) -> None:
+    for content in chunks:
+        if content:
+            for start in range(0, len(content), _CHUNK):
+                connection.send(frame(Channel.STDOUT, content[start : start + _CHUNK]))
+        elif connection.close_code is not None:
+            return
+        else:
+            connection.ping()
+    _end(connection, {"exit_code": 0})
+
+
+def _serve_push(
+    connection: ServerConnection,
+    driver: WorkloadDriver,
+    workload: DesiredWorkload,
+    parameters: dict[str, Any],
+) -> None:
+    target = _capable(driver, HasFiles, "file transfer", workload)
+    archive = _Incoming(connection)
+    target.push(workload.id, parameters["path"], cast(BinaryIO, archive))
+    while archive.read(_CHUNK):
+        pass  # tar pads its archives; the sender is to be read to its end
+    _end(connection, {"exit_code": 0})
+
+
+class _Incoming(RawIOBase):
+    """What comes on the STDIN channel, as a file that ends with its CLOSE."""
+
+    def __init__(self, connection: ServerConnection) -> None:
+        super().__init__()
+        self._connection = connection
+        self._rest = b""
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest and not self._ended:
+            channel, content = _split(self._connection.recv())
+            if channel == Channel.STDIN:
+                self._rest = content
+            self._ended = channel == Channel.CLOSE
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+def _split(message: str | bytes) -> tuple[int, bytes]:
+    if isinstance(message, str) or not message:
+        raise InvalidRequest("stream messages are binary and start with their channel")
+    return message[0], message[1:]
+
+
+def _end(connection: ServerConnection, result: dict[str, Any]) -> None:
+    with suppress(ConnectionClosed):
+        connection.send(frame(Channel.END, json.dumps(result).encode()))

@@ -1,0 +1,166 @@
+"""What agents call: join, sync, wake, renew, blobs. Served on the agents' listener only.
+
+Everything but ``join`` needs a client certificate that the private CA has issued to a host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Blueprint, Flask, Response, jsonify, request
+from pydantic import ValidationError
+
+from virtmgr.api import problems
+from virtmgr.domain.errors import InvalidRequest, NotFound, Unauthenticated
+from virtmgr.domain.sync import SyncRequest
+from virtmgr.domain.values import Value
+from virtmgr.ports.certificates import Authority
+from virtmgr.services import enrolment
+from virtmgr.services.container import Services
+from virtmgr.services.sync import sync
+from virtmgr.services.wake import HostWake
+
+PREFIX = "/agent/v1"
+_MAX_SYNC = 32 * 1024**2  # bytes
+_CHUNK = 1 << 20
+_LONGEST_WAIT = 60.0
+
+
+class JoinBody(Value):
+    token: str
+    signing_request: str
+    hostname: str
+
+
+class RenewBody(Value):
+    signing_request: str
+
+
+def create_agent_app(services: Services, authority: Authority, wake: HostWake) -> Flask:
+    """The application behind the agents' listener."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = _MAX_SYNC
+    routes = Blueprint("agent", __name__, url_prefix=PREFIX)
+
+    @routes.post("/join")
+    def join() -> Response:
+        body = _parse(JoinBody)
+        host, issued = enrolment.join(
+            services, authority, body.token, body.signing_request, _peer_address()
+        )
+        return jsonify(
+            host_id=host.id,
+            name=host.name,
+            certificate=issued.pem.decode(),
+            ca=authority.certificate().decode(),
+        )
+
+    @routes.post("/renew")
+    def renew() -> Response:
+        host_id = _authenticate(services)
+        issued = enrolment.renew(
+            services, authority, host_id, _parse(RenewBody).signing_request, _peer_address()
+        )
+        return jsonify(certificate=issued.pem.decode())
+
+    @routes.post("/sync")
+    def take_sync() -> Response:
+        response = sync(services, _authenticate(services), _parse(SyncRequest))
+        return Response(response.model_dump_json(exclude_unset=True), mimetype="application/json")
+
+    @routes.get("/wake")
+    def wait_for_wake() -> Response:
+        host_id = _authenticate(services)
+        timeout = min(request.args.get("timeout", 25.0, type=float), _LONGEST_WAIT)
+        signal = wake.signal(host_id)
+        seen = signal.count
+        news = _revision(services, host_id) > request.args.get("revision", 0, type=int)
+        return jsonify(wake=news or signal.wait(seen, timeout))
+
+    @routes.get("/blobs/<digest>")
+    def blob(digest: str) -> Response:
+        _authenticate(services)
+        return _send_blob(services, digest)
+
+    app.register_blueprint(routes)
+    problems.register(app)
+    return app
+
+
+def _parse(model: type[Any]) -> Any:
+    try:
+        return model.model_validate_json(request.get_data())
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequest(
+            f"the agent's request is malformed at {field or 'its top'}: {first['msg']}",
+            field=field or None,
+            hint="are agent and control plane of compatible versions?",
+        ) from error
+
+
+def _authenticate(services: Services) -> str:
+    """The id of the host that the connection's certificate was issued to.
+
+    TLS has verified it against the private CA; its serial number is looked up here.
+    """
+    peer = getattr(request.environ.get("gunicorn.socket"), "getpeercert", None)
+    certificate = peer() if peer is not None else None
+    if not certificate:
+        raise Unauthenticated(
+            "this needs a host's client certificate",
+            code="certificate_required",
+            hint="enrol the host with a join token",
+        )
+    names: dict[str, str] = {key: value for rdn in certificate["subject"] for key, value in rdn}
+    host_id = names.get("commonName", "")
+    serial = str(certificate["serialNumber"]).lower().lstrip("0")
+    enrolment.authenticate(services, host_id, serial)
+    return host_id
+
+
+def _peer_address() -> str:
+    return request.remote_addr or "127.0.0.1"
+
+
+def _revision(services: Services, host_id: str) -> int:
+    with services.units(read_only=True) as uow:
+        host = uow.hosts.get(host_id)
+        return host.revision if host is not None else 0
+
+
+def _send_blob(services: Services, digest: str) -> Response:
+    offset = _range_start(request.headers.get("Range"))
+    try:
+        size = services.blobs.size(digest)
+    except (KeyError, FileNotFoundError, ValueError) as error:
+        raise NotFound(f"there is no blob {digest}", code="blob_not_found") from error
+    if offset > size:
+        raise InvalidRequest(f"blob {digest} has {size} bytes, not {offset}")
+
+    def chunks() -> Iterator[bytes]:
+        with services.blobs.open(digest, offset) as file:
+            while content := file.read(_CHUNK):
+                yield content
+
+    headers = {"Content-Length": str(size - offset)}
+    if offset:
+        headers["Content-Range"] = f"bytes {offset}-{size - 1}/{size}"
+    return Response(
+        chunks(),
+        status=206 if offset else 200,
+        headers=headers,
+        mimetype="application/octet-stream",
+    )
+
+
+def _range_start(header: str | None) -> int:
+    if header is None:
+        return 0
+    unit, _, rest = header.partition("=")
+    start, dash, end = rest.partition("-")
+    if unit != "bytes" or not dash or end or not start.isdigit():
+        raise InvalidRequest("only ranges of the form 'bytes=N-' are served", field="Range")
+    return int(start)

@@ -1,0 +1,65 @@
+"""What handlers return; ``dispatch`` makes HTTP responses of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from virtmgr.domain.operation import Operation
+from virtmgr.ports.unit_of_work import Page
+
+T = TypeVar("T")
+V = TypeVar("V", bound=BaseModel)
+
+
+class View(BaseModel):
+    """Base of all resources as the API shows them, read from entities' attributes."""
+
+    model_config = ConfigDict(from_attributes=True, extra="forbid")
+
+
+class Listing(BaseModel, Generic[V]):
+    """One page of a list."""
+
+    items: list[V]
+    next_cursor: str | None = Field(
+        description="Pass it as 'cursor' for the next page; null: this is the last one."
+    )
+
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[type[Any], ...]) -> str:
+        return params[0].__name__.removesuffix("View") + "List"
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """A finished request: the view, its version for the ETag, and where a new resource is.
+
+    A deletion answers 204; its ``view`` is what a dry run shows.
+    """
+
+    view: T
+    version: int | None = None
+    location: str | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """Asynchronous work was begun: 202 with the operation, or with all of them if ``many``.
+
+    ``would`` is what a dry run shows beside the operations, such as the placement.
+    """
+
+    operations: Sequence[Operation]
+    many: bool = False
+    would: Mapping[str, Any] | BaseModel | None = None
+
+
+def listing(page: Page[T], present: Callable[[T], V]) -> Answer[Listing[V]]:
+    """``page`` with each item presented."""
+    items = [present(item) for item in page.items]
+    # The items are views already; checking each again would double the cost of a long list.
+    return Answer(Listing[V].model_construct(items=items, next_cursor=page.next_cursor))

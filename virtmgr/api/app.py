@@ -1,0 +1,63 @@
+"""The REST API as a Flask application."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from flask import Flask, Response, request
+
+from virtmgr.api import docs, openapi, problems
+from virtmgr.api.dispatch import dispatch
+from virtmgr.api.routes import ROUTES
+from virtmgr.api.routing import Route
+from virtmgr.domain.ids import new_id
+from virtmgr.services.container import Services
+
+MAX_BODY: Final = 4 * 1024**2  # bytes; uploads lift it for themselves
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def create_app(services: Services) -> Flask:
+    """The application that serves every route of ``virtmgr.api.routes``."""
+    app = openapi.make_app(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    documenter = openapi.Documenter(ROUTES)
+    for route in ROUTES:
+        route.check()
+        openapi.register(app, route, documenter, _view(services, route))
+    app.own_schemas = documenter.schemas
+    docs.register(app)
+    problems.register(app)
+    _number_requests(app)
+    return app
+
+
+def _view(services: Services, route: Route) -> Callable[..., Response]:
+    def view(**path: str) -> Response:
+        return dispatch(services, route, request, path)
+
+    return view
+
+
+def _number_requests(app: Flask) -> None:
+    """Every request has an id, in its answer and in every line that it logs."""
+
+    @app.before_request
+    def begin() -> None:
+        given = request.headers.get("X-Request-ID", "")
+        number = given if _REQUEST_ID.fullmatch(given) else new_id()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=number)
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        number: Any = structlog.contextvars.get_contextvars().get("request_id")
+        response.headers["X-Request-ID"] = number
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response

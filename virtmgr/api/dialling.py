@@ -1,0 +1,103 @@
+"""Opening a stream on an agent: WebSocket over mutual TLS, the agent's certificate checked."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from virtmgr.domain.errors import Unavailable, VirtmgrError
+from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, frame
+from virtmgr.ports.streams import AgentStream
+
+PATH = "/v1/streams"
+DIAL_SECONDS = 10
+
+
+def check_agent(peer: Any, host_id: str) -> None:
+    """Refuse an agent that is not the host that the stream is for.
+
+    Its certificate comes from the private CA; addresses do not matter, the host's id does.
+
+    :param peer: the TLS object of the connection.
+    :raises Unavailable: somebody else answers at the host's address.
+    """
+    certificate = peer.getpeercert() or {}
+    names = [
+        value for rdn in certificate.get("subject", ()) for key, value in rdn if key == "commonName"
+    ]
+    if names != [host_id]:
+        raise Unavailable(
+            "another host answers at the address of the workload's host",
+            code="wrong_host",
+            hint="see the addresses of both with 'virtmgr host list -o wide'",
+        )
+
+
+def unreachable(error: Exception) -> Unavailable:
+    """The error of an agent that cannot be dialled."""
+    return Unavailable(
+        f"opening a stream on the workload's host failed: {error}",
+        code="host_unreachable",
+        hint="is its agent running, and its stream address reachable from the control plane?",
+    )
+
+
+def without_names(context: ssl.SSLContext) -> ssl.SSLContext:
+    """A client context that checks the chain only; ``check_agent`` checks who it is."""
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+class WebSocketDialler:
+    """Implements ``ports.streams.Dialler``."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+
+    def __call__(self, url: str, host_id: str, request: StreamRequest) -> AgentStream:
+        try:
+            connection = connect(
+                url + PATH,
+                ssl=self._context,
+                max_size=LARGEST_MESSAGE,
+                compression=None,
+                open_timeout=DIAL_SECONDS,
+                proxy=None,
+            )
+        except (OSError, WebSocketException) as error:
+            raise unreachable(error) from error
+        stream = _Stream(connection)
+        try:
+            check_agent(connection.socket, host_id)
+            connection.send(request.model_dump_json())
+        except VirtmgrError:
+            stream.close()
+            raise
+        except ConnectionClosed as error:
+            raise unreachable(error) from error
+        return stream
+
+
+class _Stream:
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    def send(self, channel: Channel, content: bytes) -> None:
+        try:
+            self._connection.send(frame(channel, content))
+        except ConnectionClosed as error:
+            raise unreachable(error) from error
+
+    def receive(self) -> tuple[Channel, bytes] | None:
+        try:
+            message = self._connection.recv(decode=False)
+        except ConnectionClosed:
+            return None
+        return Channel(message[0]), message[1:]
+
+    def close(self) -> None:
+        self._connection.close()

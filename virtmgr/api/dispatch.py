@@ -1,0 +1,297 @@
+"""The way of every request: authenticate, authorise, parse, handle, commit, answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flask import Request, Response
+from pydantic import BaseModel
+
+from virtmgr.api import idempotency, parsing
+from virtmgr.api.answers import Answer, Listing, Started
+from virtmgr.api.conventions import ListParameters, Query, StartQuery
+from virtmgr.api.idempotency import Remembered
+from virtmgr.api.merge_patch import Patch
+from virtmgr.api.routing import PREFIX, Access, Mode, Route
+from virtmgr.api.schemas.operations import OperationBatch, presenter
+from virtmgr.api.secrets import redacted
+from virtmgr.api.sparse import check_fields, parse_fields, select
+from virtmgr.domain.access import Principal
+from virtmgr.domain.errors import InvalidRequest, NameTaken, Unavailable
+from virtmgr.services import auth, operations
+from virtmgr.services.container import Services
+from virtmgr.services.context import Context, open_context
+from virtmgr.services.placement import Overtaken
+
+_JSON: Final = "application/json"
+_TRIES: Final = 8
+
+
+@dataclass(frozen=True)
+class RawRequest:
+    """What a raw handler gets: the request, who asks, and no unit of work.
+
+    ``project_id`` is the project of the path, ``action`` has been checked on it.
+    """
+
+    services: Services
+    principal: Principal | None
+    request: Request
+    project_id: str | None
+    query: Any
+    body: Any
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    arguments: Mapping[str, Any]
+    query: Query
+    if_match: frozenset[int] | None
+    key: str | None
+    hash: str
+
+
+def dispatch(services: Services, route: Route, request: Request, path: dict[str, str]) -> Response:
+    """Answer one request to ``route``.
+
+    :raises VirtmgrError: to be answered as a problem.
+    """
+    principal = None if route.access is Access.PUBLIC else _authenticate(services, request)
+    project_id = _authorise(services, route, principal, path)
+    if route.mode is Mode.RAW:
+        return _handle_raw(services, route, principal, project_id, request, path)
+    parsed = _parse(route, request, path)
+    assert principal is not None  # only raw routes are public
+    if route.mode is Mode.READ:
+        return _read(services, route, principal, parsed, path)
+    return _change(services, route, principal, parsed, path)
+
+
+def _authenticate(services: Services, request: Request) -> Principal:
+    return auth.authenticate(services, auth.bearer_token(request.headers.get("Authorization")))
+
+
+def _authorise(
+    services: Services, route: Route, principal: Principal | None, path: Mapping[str, str]
+) -> str | None:
+    """Refuse before the body is even read; the id of the path's project."""
+    if principal is None:
+        return None
+    with services.units(read_only=True) as uow:
+        context = open_context(services, uow, principal, route.action, project=path.get("project"))
+        return context.project.id if context.project else None
+
+
+def _parse(route: Route, request: Request, path: Mapping[str, str]) -> _Parsed:
+    arguments: dict[str, Any] = {name: value for name, value in path.items() if name in route.takes}
+    query = parsing.parse_query(route.query_model, request.args)
+    if "query" in route.takes:
+        arguments["query"] = query
+    body = b"" if route.method in ("GET", "HEAD") else request.get_data()
+    if route.body_model is not None:
+        document = parsing.parse_json(body, request.content_type)
+        arguments["body"] = parsing.parse_body(route.body_model, document)
+    elif route.patch_model is not None:
+        document = parsing.parse_json(body, request.content_type)
+        arguments["patch"] = Patch(parsing.parse_patch(document))
+    elif body.strip() not in (b"", b"{}"):
+        raise InvalidRequest("this request takes no body", hint="send it without one")
+    target = request.full_path
+    return _Parsed(
+        arguments=arguments,
+        query=query,
+        if_match=parsing.parse_if_match(request.headers.get("If-Match")),
+        key=parsing.parse_idempotency_key(request.headers) if route.method == "POST" else None,
+        hash=idempotency.request_hash(request.method, target, body),
+    )
+
+
+def _handle_raw(
+    services: Services,
+    route: Route,
+    principal: Principal | None,
+    project_id: str | None,
+    request: Request,
+    path: Mapping[str, str],
+) -> Response:
+    body = None
+    if route.body_model is not None:
+        document = parsing.parse_json(request.get_data(), request.content_type)
+        body = parsing.parse_body(route.body_model, document)
+    raw = RawRequest(
+        services=services,
+        principal=principal,
+        request=request,
+        project_id=project_id,
+        query=parsing.parse_query(route.query_model, request.args),
+        body=body,
+    )
+    given = {name: value for name, value in path.items() if name in route.takes}
+    response: Response = route.handler(raw, **given)
+    return response
+
+
+def _read(
+    services: Services,
+    route: Route,
+    principal: Principal,
+    parsed: _Parsed,
+    path: Mapping[str, str],
+) -> Response:
+    with services.units(read_only=True) as uow:
+        context = open_context(services, uow, principal, route.action, project=path.get("project"))
+        answer: Answer[Any] = route.handler(context, **parsed.arguments)
+        body = _render(answer.view, parsed.query)
+    return _response(Remembered(route.status, body, None, answer.version))
+
+
+def _change(
+    services: Services,
+    route: Route,
+    principal: Principal,
+    parsed: _Parsed,
+    path: Mapping[str, str],
+) -> Response:
+    """Run the handler in a unit of work, anew when another transaction was faster."""
+    for _ in range(_TRIES):
+        try:
+            given, replayed = _once(services, route, principal, parsed, path)
+        except Overtaken:
+            continue
+        except NameTaken:
+            if parsed.key is None or not _is_taken(services, principal, parsed.key):
+                raise
+            continue
+        if isinstance(parsed.query, StartQuery) and parsed.query.wait:
+            given = _wait(services, given, parsed.query.wait)
+        response = _response(given)
+        if replayed:
+            response.headers["Idempotency-Replayed"] = "true"
+        return response
+    raise Unavailable(
+        f"{route.summary} was tried {_TRIES} times, and other requests were faster each time",
+        code="contention",
+        hint="try again in a moment",
+    )
+
+
+def _is_taken(services: Services, principal: Principal, key: str) -> bool:
+    """Whether the request with the same key that was faster is committed by now."""
+    with services.units(read_only=True) as uow:
+        return uow.idempotency.get(principal.user_id, key) is not None
+
+
+def _once(
+    services: Services,
+    route: Route,
+    principal: Principal,
+    parsed: _Parsed,
+    path: Mapping[str, str],
+) -> tuple[Remembered, bool]:
+    """One try; what to answer, and whether it was answered before."""
+    dry_run = bool(getattr(parsed.query, "dry_run", False))
+    with services.units() as uow:
+        context = open_context(
+            services,
+            uow,
+            principal,
+            route.action,
+            project=path.get("project"),
+            expected_versions=parsed.if_match,
+        )
+        key = None if dry_run else parsed.key
+        if key is not None:
+            remembered = idempotency.recall(context, key, parsed.hash)
+            if remembered is not None:
+                return remembered, True
+        result = route.handler(context, **parsed.arguments)
+        if parsed.if_match is not None and not context.version_checked:
+            raise InvalidRequest("If-Match is not understood here", hint="leave it out")
+        uow.flush()
+        if dry_run:
+            return _would(context, result), False
+        view, given = _given(context, route, result)
+        if key is not None:
+            idempotency.remember(context, key, _without_secrets(given, view))
+        uow.after_commit(services.committed.notify)
+        uow.commit()
+    return given, False
+
+
+def _given(
+    context: Context, route: Route, result: Answer[Any] | Started
+) -> tuple[BaseModel, Remembered]:
+    if isinstance(result, Started):
+        view = _present_started(context, result)
+        location = None if result.many else f"/operations/{result.operations[0].id}"
+        return view, Remembered(route.status, view.model_dump_json(), location, None)
+    body = "" if route.status == 204 else result.view.model_dump_json()
+    return result.view, Remembered(route.status, body, result.location, result.version)
+
+
+def _present_started(context: Context, started: Started) -> BaseModel:
+    present = presenter(context.uow)
+    views = [present(operation) for operation in started.operations]
+    return OperationBatch(items=views) if started.many else views[0]
+
+
+def _without_secrets(given: Remembered, view: BaseModel) -> Remembered:
+    """Secrets are shown once and never kept: an answer given again has null in their place."""
+    if given.status == 204:
+        return given
+    body = redacted(view).model_dump_json()
+    return Remembered(given.status, body, given.location, given.version)
+
+
+def _would(context: Context, result: Answer[Any] | Started) -> Remembered:
+    """What a dry run answers. Nothing that the handler did is committed."""
+    if isinstance(result, Answer):
+        would = redacted(result.view).model_dump(mode="json")
+    else:
+        would = _present_started(context, result).model_dump(mode="json")
+        more = result.would
+        if more is not None:
+            would |= more.model_dump(mode="json") if isinstance(more, BaseModel) else dict(more)
+    return Remembered(200, json.dumps({"dry_run": True, "would": would}), None, None)
+
+
+def _wait(services: Services, given: Remembered, seconds: float) -> Remembered:
+    """Wait for the operations that were begun; 200 if all are finished."""
+    document = json.loads(given.body)
+    if "dry_run" in document:
+        return given
+    ids = [item["id"] for item in document.get("items", [document])]
+    done = operations.wait(services, ids, seconds)
+    with services.units(read_only=True) as uow:
+        present = presenter(uow)
+        found = [uow.operations.get(id) for id in ids]
+        views = [present(operation) for operation in found if operation is not None]
+        if not views:
+            return given
+        view: BaseModel = OperationBatch(items=views) if "items" in document else views[0]
+    return Remembered(200 if done else 202, view.model_dump_json(), given.location, None)
+
+
+def _render(view: BaseModel, query: Query) -> str:
+    if not isinstance(query, ListParameters) or query.fields is None:
+        return view.model_dump_json()
+    tree = parse_fields(query.fields)
+    if isinstance(view, Listing) and view.items:
+        check_fields(tree, type(view.items[0]).model_fields)
+    document = view.model_dump(mode="json")
+    document["items"] = [select(item, tree) for item in document["items"]]
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def _response(given: Remembered) -> Response:
+    response = Response(given.body, status=given.status, mimetype=_JSON)
+    if given.status == 204:
+        del response.headers["Content-Type"]
+    if given.version is not None:
+        response.headers["ETag"] = f'"{given.version}"'
+    if given.location is not None:
+        response.headers["Location"] = PREFIX + given.location
+    return response

@@ -1,0 +1,102 @@
+"""Routes of hosts and their pools."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from virtmgr.api.answers import Answer, Listing, listing
+from virtmgr.api.conventions import ListParameters
+from virtmgr.api.filters import by_id
+from virtmgr.api.merge_patch import Patch
+from virtmgr.api.routing import Route, change, create, delete, read
+from virtmgr.api.schemas.hosts import (
+    HostView,
+    NewHostView,
+    PoolView,
+    host_presenter,
+    pool_presenter,
+)
+from virtmgr.domain.access import Action
+from virtmgr.domain.host import Host, HostState
+from virtmgr.services import hosts, pools
+from virtmgr.services.context import Context
+from virtmgr.services.hosts import HostCreate, HostFields
+
+
+class HostParameters(ListParameters):
+    """Filters of the list of hosts."""
+
+    state: HostState | None = Field(None, description="ready, cordoned, unreachable, …")
+    cluster: str | None = Field(None, max_length=128, description="Cluster, by name or id.")
+    architecture: str | None = Field(None, max_length=32, description="Such as x86_64.")
+
+
+class PoolParameters(ListParameters):
+    """Filters of the list of pools."""
+
+    host: str | None = Field(None, max_length=128, description="Host, by name or id.")
+
+
+def _answer(context: Context, host: Host) -> Answer[HostView]:
+    return Answer(host_presenter(context.uow)(host), host.version, f"/hosts/{host.id}")
+
+
+def list_(context: Context, query: HostParameters) -> Answer[Listing[HostView]]:
+    """List hosts with what they have, what is claimed and what is free"""
+    page = hosts.list_(context, query.query(**by_id(context.uow, query)))
+    return listing(page, host_presenter(context.uow))
+
+
+def make(context: Context, body: HostCreate) -> Answer[NewHostView]:
+    """Let a host join: answers its one-time join token, good for an hour"""
+    host, secret, expires_at = hosts.create(context, body)
+    shown = host_presenter(context.uow)(host)
+    view = NewHostView(**dict(shown), join_token=secret, join_token_expires_at=expires_at)
+    return Answer(view, host.version, f"/hosts/{host.id}")
+
+
+def show(context: Context, host: str) -> Answer[HostView]:
+    """Show a host"""
+    return _answer(context, hosts.find(context, host))
+
+
+def patch(context: Context, host: str, patch: Patch[HostFields]) -> Answer[HostView]:
+    """Change a host's name or labels (JSON merge patch)"""
+    found = hosts.lock(context, host)
+    current = HostFields.model_validate(found, from_attributes=True)
+    return _answer(context, hosts.update(context, found, patch.apply(current)))
+
+
+def remove(context: Context, host: str) -> Answer[HostView]:
+    """Forget a host that has no workloads and no volumes"""
+    return _answer(context, hosts.delete(context, host))
+
+
+def cordon(context: Context, host: str) -> Answer[HostView]:
+    """Let a host take nothing new"""
+    return _answer(context, hosts.cordon(context, host))
+
+
+def uncordon(context: Context, host: str) -> Answer[HostView]:
+    """Let a host take new workloads again"""
+    return _answer(context, hosts.uncordon(context, host))
+
+
+def list_pools(context: Context, query: PoolParameters) -> Answer[Listing[PoolView]]:
+    """List pools"""
+    page = pools.list_(context, query.query(**by_id(context.uow, query)))
+    return listing(page, pool_presenter(context.uow))
+
+
+_ONE = "/hosts/{host}"
+
+ROUTES: tuple[Route, ...] = (
+    read("/hosts", list_, Action.HOSTS_VIEW),
+    create("/hosts", make, Action.HOSTS_CREATE),
+    read(_ONE, show, Action.HOSTS_VIEW),
+    change("PATCH", _ONE, patch, Action.HOSTS_UPDATE),
+    delete(_ONE, remove, Action.HOSTS_DELETE),
+    change("POST", _ONE + "/cordon", cordon, Action.HOSTS_UPDATE),
+    change("POST", _ONE + "/uncordon", uncordon, Action.HOSTS_UPDATE),
+    read("/pools", list_pools, Action.POOLS_VIEW),
+)

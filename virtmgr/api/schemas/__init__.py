@@ -1,0 +1,1 @@
+"""Resources as the API shows them, and how entities become them."""

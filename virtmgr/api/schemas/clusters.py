@@ -1,0 +1,23 @@
+"""Clusters as the API shows them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from virtmgr.api.answers import View
+from virtmgr.domain.host import SchedulingPolicy
+
+
+class ClusterView(View):
+    """Hosts that schedule and migrate among each other under one policy."""
+
+    id: str
+    name: str
+    description: str
+    policy: SchedulingPolicy
+    overcommit_vcpus: float
+    overcommit_memory: float
+    overcommit_disk: float
+    labels: dict[str, str]
+    created_at: datetime
+    version: int

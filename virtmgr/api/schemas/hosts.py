@@ -1,0 +1,135 @@
+"""Hosts and pools as the API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from virtmgr.api.answers import View
+from virtmgr.api.schemas.common import ReferenceView, Referrer
+from virtmgr.api.secrets import secret_field
+from virtmgr.domain.host import Host, HostState, Pool
+from virtmgr.ports.unit_of_work import UnitOfWork
+
+
+class CapacityView(View):
+    """An amount of what hosts offer."""
+
+    vcpus: float
+    memory: int = Field(description="Bytes.")
+    disk: int = Field(description="Bytes.")
+
+
+class HostView(View):
+    """An enrolled machine."""
+
+    id: str
+    name: str
+    cluster: ReferenceView
+    state: HostState
+    cordoned: bool = Field(description="It takes nothing new.")
+    labels: dict[str, str]
+    architecture: str
+    capacity: CapacityView = Field(description="What the machine has.")
+    claimed: CapacityView = Field(description="What its workloads claim.")
+    free: CapacityView = Field(description="What may still be claimed, overcommit included.")
+    facts: dict[str, Any] = Field(description="What the agent found out at its start.")
+    certificate_expires_at: datetime | None
+    lease_expires_at: datetime | None
+    last_seen_at: datetime | None
+    created_at: datetime
+    version: int = Field(description="Counts claims too.")
+
+
+class NewHostView(HostView):
+    """A host to enrol, with its join token."""
+
+    join_token: str | None = secret_field("For 'virtmgr agent', once: shown this once.")
+    join_token_expires_at: datetime
+
+
+class PoolView(View):
+    """Where a host keeps disks."""
+
+    id: str
+    name: str
+    host: ReferenceView
+    type: str
+    path: str
+    capacity: int = Field(description="Bytes.")
+    used: int = Field(description="Bytes.")
+    shared: bool
+    created_at: datetime
+
+
+def host_presenter(uow: UnitOfWork) -> Callable[[Host], HostView]:
+    """How to present hosts."""
+    reference = Referrer(uow.clusters.get)
+
+    def present(host: Host) -> HostView:
+        return HostView(
+            id=host.id,
+            name=host.name,
+            cluster=reference.known(host.cluster_id),
+            state=host.state,
+            cordoned=_is_cordoned(host),
+            labels=host.labels,
+            architecture=host.architecture,
+            capacity=CapacityView(
+                vcpus=host.capacity_vcpus, memory=host.capacity_memory, disk=host.capacity_disk
+            ),
+            claimed=CapacityView(
+                vcpus=host.claimed_vcpus, memory=host.claimed_memory, disk=host.claimed_disk
+            ),
+            free=_free(uow, host),
+            facts={name: value for name, value in host.facts.items() if name != "cordoned"},
+            certificate_expires_at=host.certificate_expires_at,
+            lease_expires_at=host.lease_expires_at,
+            last_seen_at=host.last_seen_at,
+            created_at=host.created_at,
+            version=host.version,
+        )
+
+    return present
+
+
+def _is_cordoned(host: Host) -> bool:
+    kept = host.state is HostState.UNREACHABLE and bool(host.facts.get("cordoned"))
+    return host.state is HostState.CORDONED or kept
+
+
+def _free(uow: UnitOfWork, host: Host) -> CapacityView:
+    cluster = uow.clusters.get(host.cluster_id)
+    ratios = (
+        (1.0, 1.0, 1.0)
+        if cluster is None
+        else (cluster.overcommit_vcpus, cluster.overcommit_memory, cluster.overcommit_disk)
+    )
+    return CapacityView(
+        vcpus=max(0.0, round(host.capacity_vcpus * ratios[0] - host.claimed_vcpus, 3)),
+        memory=max(0, int(host.capacity_memory * ratios[1]) - host.claimed_memory),
+        disk=max(0, int(host.capacity_disk * ratios[2]) - host.claimed_disk),
+    )
+
+
+def pool_presenter(uow: UnitOfWork) -> Callable[[Pool], PoolView]:
+    """How to present pools."""
+    host = Referrer(uow.hosts.get)
+
+    def present(pool: Pool) -> PoolView:
+        return PoolView(
+            id=pool.id,
+            name=pool.name,
+            host=host.known(pool.host_id),
+            type=pool.type,
+            path=pool.path,
+            capacity=pool.capacity,
+            used=pool.used,
+            shared=pool.shared,
+            created_at=pool.created_at,
+        )
+
+    return present

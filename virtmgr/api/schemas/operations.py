@@ -1,0 +1,62 @@
+"""Operations as the API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from virtmgr.api.answers import View
+from virtmgr.api.schemas.common import ReferenceView, Referrer, TargetView
+from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.ports.unit_of_work import UnitOfWork
+
+
+class OperationView(View):
+    """One asynchronous request and its progress."""
+
+    id: str
+    verb: str = Field(description="What is done: create, start, import, …")
+    target: TargetView
+    project: ReferenceView | None
+    user: ReferenceView | None = Field(description="Who asked; null: virtmgr itself.")
+    state: OperationState
+    progress: float = Field(ge=0, le=1, description="0 to 1.")
+    message: str = Field(description="What is being done, for people.")
+    error: dict[str, Any] | None = Field(description="A problem, once it has failed.")
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+class OperationBatch(View):
+    """Several operations that were begun together."""
+
+    items: list[OperationView]
+
+
+def presenter(uow: UnitOfWork) -> Callable[[Operation], OperationView]:
+    """How to present operations, with the names of their projects and users."""
+    project, user = Referrer(uow.projects.get), Referrer(uow.users.get)
+
+    def present(operation: Operation) -> OperationView:
+        return OperationView(
+            id=operation.id,
+            verb=operation.verb,
+            target=TargetView(
+                type=operation.target_type, id=operation.target_id, name=operation.target_name
+            ),
+            project=project(operation.project_id),
+            user=user(operation.user_id),
+            state=operation.state,
+            progress=operation.progress,
+            message=operation.message,
+            error=operation.error,
+            created_at=operation.created_at,
+            updated_at=operation.updated_at,
+            finished_at=operation.finished_at,
+        )
+
+    return present

@@ -1,0 +1,107 @@
+"""Workloads as the API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from virtmgr.api.answers import View
+from virtmgr.api.schemas.common import ReferenceView, Referrer
+from virtmgr.domain.workload import Init, Kind, Usage, Workload, WorkloadSpec, WorkloadStatus
+from virtmgr.ports.unit_of_work import UnitOfWork
+
+
+class NicView(View):
+    """A workload's port on a network."""
+
+    index: int = Field(description="eth0 is 0.")
+    network: ReferenceView
+    mac: str
+    addresses: list[str]
+
+
+class WorkloadView(View):
+    """A VM or container: what its owner asked for, and what was last observed."""
+
+    id: str
+    name: str
+    project: ReferenceView
+    kind: Kind
+    init: Init | None
+    spec: WorkloadSpec
+    status: WorkloadStatus
+    generation: int = Field(description="Counts changes of spec.")
+    observed_generation: int = Field(description="The one that the host last converged to.")
+    host: ReferenceView | None
+    cluster: ReferenceView
+    image: ReferenceView | None
+    nics: list[NicView]
+    labels: dict[str, str]
+    deleting: bool
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+
+class PlacementView(View):
+    """Why the workload runs where it does."""
+
+    host: ReferenceView | None
+    explanation: dict[str, Any] | None
+
+
+class UsageView(View):
+    """What the workload uses."""
+
+    usage: Usage | None = Field(description="null: it does not run, or nothing was seen yet.")
+
+
+class TicketView(View):
+    """Where to open a stream: docs/api.md, Streams."""
+
+    url: str = Field(description="Good for one connection.")
+    expires_at: datetime
+
+
+def presenter(uow: UnitOfWork, workloads: Sequence[Workload]) -> Callable[[Workload], WorkloadView]:
+    """How to present these workloads; a fixed number of queries however many they are."""
+    nics = uow.nics.of_workloads([workload.id for workload in workloads])
+    addresses = uow.addresses.of_nics([nic.id for some in nics.values() for nic in some])
+    project, host = Referrer(uow.projects.get), Referrer(uow.hosts.get)
+    cluster, image = Referrer(uow.clusters.get), Referrer(uow.images.get)
+    network = Referrer(uow.networks.get)
+
+    def present(workload: Workload) -> WorkloadView:
+        return WorkloadView.model_construct(
+            id=workload.id,
+            name=workload.name,
+            project=project.known(workload.project_id),
+            kind=workload.kind,
+            init=workload.init,
+            spec=workload.spec,
+            status=workload.status,
+            generation=workload.generation,
+            observed_generation=workload.observed_generation,
+            host=host(workload.host_id),
+            cluster=cluster.known(workload.cluster_id),
+            image=image(workload.image_id),
+            nics=[
+                NicView.model_construct(
+                    index=nic.index,
+                    network=network.known(nic.network_id),
+                    mac=nic.mac,
+                    addresses=[one.address for one in addresses.get(nic.id, ())],
+                )
+                for nic in nics.get(workload.id, ())
+            ],
+            labels=dict(workload.spec.labels),
+            deleting=workload.deleting,
+            created_at=workload.created_at,
+            updated_at=workload.updated_at,
+            version=workload.version,
+        )
+
+    return present

@@ -1,0 +1,64 @@
+"""The one place that wires adapters to ports, and what the command line runs.
+
+    init, upgrade_database, current_revision    set the control plane up
+    serve                                       run it: web, hub and worker processes
+    agent                                       run a host's agent
+    stop_host, clean_host                       stop a host's workloads, remove every trace
+
+Each function imports what it needs when it is called: the command line starts fast, and each
+process loads only its own part.
+"""
+
+from __future__ import annotations
+
+from virtmgr.config.settings import AgentSettings, Initialised, ServerSettings
+
+
+def init(settings: ServerSettings) -> Initialised:
+    """Set up database, private CA, first administrator, default project, cluster and network."""
+    from virtmgr.bootstrap.setup import initialise
+
+    return initialise(settings)
+
+
+def serve(settings: ServerSettings) -> None:
+    """Run the control plane in the foreground until SIGTERM or SIGINT."""
+    from virtmgr.bootstrap.supervisor import supervise
+
+    supervise(settings)
+
+
+def agent(settings: AgentSettings) -> None:
+    """Run this host's agent in the foreground until SIGTERM or SIGINT."""
+    from virtmgr.bootstrap.agent import run_agent
+
+    run_agent(settings)
+
+
+def upgrade_database(settings: ServerSettings) -> None:
+    """Bring the database to this version's schema."""
+    from virtmgr.store.migrate import upgrade
+
+    settings.data_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    upgrade(settings.database)
+
+
+def current_revision(settings: ServerSettings) -> str | None:
+    """The schema revision that the database has; None: it is empty."""
+    from virtmgr.store.migrate import current_revision as current
+
+    return current(settings.database)
+
+
+def stop_host(settings: AgentSettings) -> None:
+    """Stop every workload on this host and take its networks down; data stays."""
+    from virtmgr.bootstrap.agent import stop_everything
+
+    stop_everything(settings)
+
+
+def clean_host(settings: AgentSettings) -> None:
+    """Remove every workload, network, mount and file of virtmgr's agent from this host."""
+    from virtmgr.bootstrap.agent import remove_everything
+
+    remove_everything(settings)

@@ -1,0 +1,225 @@
+"""``virtmgr agent`` and ``virtmgr host-clean``: a host's drivers, storage and network."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import structlog
+
+from virtmgr.agent.agent import Agent, Parts
+from virtmgr.agent.control_plane import ControlPlane
+from virtmgr.agent.files import StateFiles
+from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
+from virtmgr.agent.identity import Identity, client_context, load_or_join, renew_if_due
+from virtmgr.agent.networks import NetworkKeeper
+from virtmgr.agent.outbox import Outbox
+from virtmgr.agent.reconciler import Reconciler
+from virtmgr.agent.steps import StepRunner
+from virtmgr.agent.streams import StreamServer
+from virtmgr.bootstrap import logs
+from virtmgr.config.settings import AgentSettings
+from virtmgr.domain.host import DriverFacts, Fingerprint
+from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.workload import Kind, Reason
+from virtmgr.drivers.libvirt.accelerator import Accelerator, probe_accelerator
+from virtmgr.drivers.network.adapter import LinuxNetwork
+from virtmgr.drivers.oci.driver import OciDriver
+from virtmgr.drivers.storage.local import LocalStorage
+from virtmgr.enrollment import pki
+from virtmgr.ports.certificates import KeyTools
+from virtmgr.ports.clock import SystemClock
+from virtmgr.ports.driver import WorkloadDriver
+
+_log = structlog.get_logger()
+_TOOLS = cast(KeyTools, pki)
+_STOPPING_AT_ONCE = 16
+_STOP_SECONDS = 10.0  # for workloads that are asked to end, before they are ended
+
+
+@dataclass(frozen=True)
+class HostParts:
+    """What works on this host, whether it is enrolled or not."""
+
+    storage: LocalStorage
+    network: LinuxNetwork
+    drivers: Mapping[Kind, WorkloadDriver]
+    accelerator: Accelerator
+    absent: tuple[DriverFacts, ...]  # drivers that this host cannot have, and why
+
+
+def build_host(settings: AgentSettings) -> HostParts:
+    """Storage, network and every driver whose libraries are there."""
+    data, run = settings.data_directory, settings.run_directory
+    for directory in (data, run):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+    network = LinuxNetwork(run_directory=run / "network")
+    accelerator = probe_accelerator(data / "accelerator.json")
+    drivers: dict[Kind, WorkloadDriver] = {
+        Kind.CONTAINER: OciDriver(
+            state_directory=data / "containers",
+            run_directory=run / "containers",
+            network=network,
+        )
+    }
+    absent = []
+    libvirt = _libvirt_driver(data, network, accelerator)
+    if isinstance(libvirt, DriverFacts):
+        absent.append(libvirt)
+    else:
+        drivers[Kind.VM] = libvirt
+    return HostParts(
+        storage=LocalStorage(directory=data / "pool"),
+        network=network,
+        drivers=drivers,
+        accelerator=accelerator,
+        absent=tuple(absent),
+    )
+
+
+def _libvirt_driver(
+    data: Path, network: LinuxNetwork, accelerator: Accelerator
+) -> WorkloadDriver | DriverFacts:
+    try:
+        from virtmgr.drivers.libvirt.driver import LibvirtDriver
+    except ImportError as error:
+        reason = Reason(
+            code="libvirt_python_missing",
+            message=f"libvirt's Python binding cannot be loaded: {error}",
+            hint="install python3-libvirt, or virtmgr[libvirt]",
+        )
+        return DriverFacts(name="libvirt", healthy=False, reason=reason)
+    return LibvirtDriver(
+        state_directory=data / "vms", accelerator=accelerator, bridge_of=network.bridge_of
+    )
+
+
+def run_agent(settings: AgentSettings) -> None:
+    """Run until SIGTERM or SIGINT; enrol first where this host is new."""
+    logs.configure("agent")
+    settings.data_directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+    identity = load_or_join(settings, _TOOLS)
+    host = build_host(settings)
+    outbox = Outbox()
+    networks = NetworkKeeper(host.network)
+    boot = boot_id(settings.run_directory)
+    control_plane = _Connector(identity)
+    reconciler = Reconciler(
+        runner=StepRunner(host.drivers, host.storage, networks, control_plane.blobs()),
+        networks=networks,
+        storage=host.storage,
+        files=StateFiles(settings.data_directory / "state"),
+        outbox=outbox,
+        clock=SystemClock(),
+        boot_id=boot,
+    )
+    streams = StreamServer(
+        (settings.stream_listen.host, settings.stream_listen.port),
+        pki.server_context(identity.certificate, identity.key, client_ca=identity.ca),
+        partial(_find, reconciler),
+    )
+    agent = Agent(
+        Parts(
+            connect=control_plane,
+            reconciler=reconciler,
+            storage=host.storage,
+            outbox=outbox,
+            fingerprint=partial(
+                _fingerprint,
+                settings,
+                host,
+                boot,
+                f"wss://{settings.stream_listen.host}:{streams.port}",
+            ),
+            renew=lambda connection: renew_if_due(identity, connection, _TOOLS),
+        )
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: agent.stop())
+    streams.start()
+    _log.info("agent.started", host=identity.host_id, server=identity.server)
+    agent.run()
+    streams.close()
+    _log.info("agent.stopped")
+
+
+class _Connector:
+    """Makes connections to the control plane with the certificate as it is now."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    def __call__(self) -> ControlPlane:
+        return ControlPlane(self._identity.server, client_context(self._identity, _TOOLS))
+
+    def blobs(self) -> ControlPlane:
+        """The connection that images are fetched over."""
+        return self()
+
+
+def _find(
+    reconciler: Reconciler, workload_id: str
+) -> tuple[WorkloadDriver, DesiredWorkload] | None:
+    workload = reconciler.desired(workload_id)
+    driver = reconciler.drivers.get(workload.kind) if workload is not None else None
+    return (driver, workload) if driver is not None and workload is not None else None
+
+
+def _fingerprint(
+    settings: AgentSettings, host: HostParts, boot: str, stream_url: str
+) -> Fingerprint:
+    facts = [driver.facts() for driver in host.drivers.values()]
+    return fingerprint(
+        boot=boot,
+        storage=host.storage,
+        drivers=(*facts, *host.absent),
+        accelerator=(host.accelerator.name, host.accelerator.reason),
+        stream_url=stream_url,
+        data_directory=settings.data_directory,
+    )
+
+
+def stop_everything(settings: AgentSettings) -> None:
+    """Stop every workload, and take networks down, as a shutdown of the host does.
+
+    The agent starts them again: to it the host has been rebooted. Run it with the agent stopped.
+    """
+    logs.configure("host-stop")
+    host = build_host(settings)
+    with ThreadPoolExecutor(_STOPPING_AT_ONCE) as pool:
+        for driver in host.drivers.values():
+            driver.recover(_ignore)
+            stop = partial(driver.stop, timeout=_STOP_SECONDS, force=False)
+            for _ in pool.map(stop, driver.list()):
+                pass
+            driver.close()
+    host.network.remove_all()
+    forget_boot(settings.run_directory)
+
+
+def remove_everything(settings: AgentSettings) -> None:
+    """Destroy every workload of virtmgr's on this host, its networks, and the agent's files.
+
+    Volumes go too: that is what it is for. Run it with the agent stopped.
+    """
+    logs.configure("host-clean")
+    host = build_host(settings)
+    for driver in host.drivers.values():
+        driver.recover(_ignore)
+        for workload_id in driver.list():
+            _log.info("workload.destroyed", workload=workload_id, driver=driver.name)
+            driver.destroy(workload_id)
+        driver.close()
+    host.network.remove_all()
+    for directory in (settings.data_directory, settings.run_directory):
+        shutil.rmtree(directory, ignore_errors=False)
+
+
+def _ignore(workload_id: str) -> None:
+    """Changes during a clean-up are of its own making."""

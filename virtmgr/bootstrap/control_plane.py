@@ -1,0 +1,71 @@
+"""The control plane's parts, put together the same way in each of its processes."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from virtmgr.api.dialling import WebSocketDialler, without_names
+from virtmgr.config.settings import Endpoint, ServerSettings
+from virtmgr.domain.errors import Unavailable
+from virtmgr.enrollment.pki import CertificateAuthority, client_context
+from virtmgr.images.blobs import BlobStore
+from virtmgr.services.container import Services, wake_nobody
+from virtmgr.store.engine import make_engine
+from virtmgr.store.migrate import current_revision, head_revision
+from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
+
+
+def authority(settings: ServerSettings) -> CertificateAuthority:
+    return CertificateAuthority(settings.data_directory / "pki")
+
+
+def build_services(
+    settings: ServerSettings, wake_host: Callable[[str], None] = wake_nobody
+) -> Services:
+    """The ports of the control plane, over the configured database and data directory."""
+    return Services(
+        units=SqlUnitOfWorkFactory(make_engine(settings.database)),
+        blobs=BlobStore(settings.data_directory / "images"),
+        stream_url=f"wss://{reachable(settings.stream_listen)}",
+        wake_host=wake_host,
+        dial=WebSocketDialler(agent_context(settings)),
+    )
+
+
+def agent_context(settings: ServerSettings) -> ssl.SSLContext:
+    """How the control plane shows itself to agents, and recognises them."""
+    certificate, key = server_certificate(settings)
+    return without_names(client_context(settings.ca_file, certificate, key))
+
+
+def check_database(settings: ServerSettings) -> None:
+    """Refuse to run on another schema than this version's.
+
+    :raises Unavailable: the database is empty, older or newer.
+    """
+    present, wanted = current_revision(settings.database), head_revision()
+    if present != wanted:
+        raise Unavailable(
+            f"the database's schema is at revision {present or 'none'}, this version needs "
+            f"{wanted}",
+            code="schema_mismatch",
+            hint="run 'virtmgr init' for a new database, or 'virtmgr db upgrade'",
+        )
+
+
+def reachable(endpoint: Endpoint) -> Endpoint:
+    """An address that others can connect to, also where all addresses are listened on."""
+    if endpoint.host in ("0.0.0.0", "::"):
+        return Endpoint(socket.getfqdn(), endpoint.port)
+    return endpoint
+
+
+def server_certificate(settings: ServerSettings) -> tuple[Path, Path]:
+    """Certificate and key of the control plane, for every address that it listens on."""
+    endpoints = (settings.listen, settings.agent_listen, settings.stream_listen)
+    names = {"localhost", "127.0.0.1", "::1", socket.gethostname()}
+    names |= {reachable(endpoint).host for endpoint in endpoints}
+    return authority(settings).ensure_server(sorted(names))

@@ -1,0 +1,46 @@
+"""Child processes that never outlive their parent, and their environment."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+
+from virtmgr.config.settings import ServerSettings
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process when its parent ends, however that ends."""
+    parent = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    if os.getppid() != parent:
+        sys.exit("the parent process is gone already")
+
+
+def environment(settings: ServerSettings) -> dict[str, str]:
+    """The settings as variables: the way to children that no other user can read."""
+    return {
+        **os.environ,
+        "VIRTMGR_DATA_DIRECTORY": str(settings.data_directory),
+        "VIRTMGR_RUN_DIRECTORY": str(settings.run_directory),
+        "VIRTMGR_DATABASE": settings.database,
+        "VIRTMGR_LISTEN": str(settings.listen),
+        "VIRTMGR_AGENT_LISTEN": str(settings.agent_listen),
+        "VIRTMGR_STREAM_LISTEN": str(settings.stream_listen),
+    }
+
+
+def spawn(module: str, settings: ServerSettings) -> subprocess.Popen[bytes]:
+    """Start ``module`` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module],
+        env=environment(settings),
+        stdin=subprocess.DEVNULL,
+    )

@@ -1,0 +1,74 @@
+"""``virtmgr serve``: starts the control plane's processes and starts them again if they end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+
+import structlog
+
+from virtmgr.bootstrap import logs
+from virtmgr.bootstrap.control_plane import check_database, server_certificate
+from virtmgr.bootstrap.processes import spawn
+from virtmgr.config.settings import ServerSettings
+
+MODULES = (
+    "virtmgr.bootstrap.web",  # REST API and agents' API: gunicorn with gevent
+    "virtmgr.bootstrap.hub",  # streams: asyncio
+    "virtmgr.bootstrap.worker",  # imports, leases, cleaning up: threads
+)
+_STEADY = 10.0  # seconds; a process that ran so long is started again at once
+_DELAY_MOST = 30.0
+_STOP_SECONDS = 15.0
+
+_log = structlog.get_logger()
+
+
+def supervise(settings: ServerSettings) -> None:
+    """Run until SIGTERM or SIGINT; then stop every process and wait for it.
+
+    :raises Unavailable: the database is not ready.
+    """
+    logs.configure("serve")
+    check_database(settings)
+    server_certificate(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    keepers = [
+        threading.Thread(target=_keep, args=(module, settings, stop), name=module)
+        for module in MODULES
+    ]
+    for keeper in keepers:
+        keeper.start()
+    while not stop.wait(0.5):
+        pass
+    for keeper in keepers:
+        keeper.join()
+
+
+def _keep(module: str, settings: ServerSettings, stop: threading.Event) -> None:
+    delay = 0.0
+    while not stop.wait(delay):
+        started = time.monotonic()
+        process = spawn(module, settings)
+        _log.info("process.started", module=module, pid=process.pid)
+        while process.poll() is None and not stop.wait(0.2):
+            pass
+        if stop.is_set():
+            _end(process)
+            return
+        lasted = time.monotonic() - started
+        delay = 0.0 if lasted > _STEADY else min(_DELAY_MOST, max(0.5, 2 * delay))
+        _log.error("process.ended", module=module, code=process.returncode, again_in=delay)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,84 @@
+"""The worker process: imports and builds images, notices silent hosts, removes what is stale.
+
+python -m virtmgr.bootstrap.worker    (started by ``virtmgr serve``)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+
+from virtmgr.bootstrap import logs
+from virtmgr.bootstrap.control_plane import build_services
+from virtmgr.bootstrap.processes import die_with_parent
+from virtmgr.config.settings import ServerSettings
+from virtmgr.domain.errors import VirtmgrError
+from virtmgr.images.blobs import BlobStore
+from virtmgr.images.builder import Builder
+from virtmgr.images.importer import Importer
+from virtmgr.services.container import Services
+from virtmgr.services.image_worker import ImageWorker
+from virtmgr.services.sync import mark_unreachable
+
+_LEASES = 5.0  # seconds between looks at the hosts' leases
+_STALE = 600.0  # seconds between removals of used tickets and old idempotency keys
+_IDEMPOTENCY_LIFE = timedelta(hours=24)
+
+_log = structlog.get_logger()
+
+
+def main() -> None:
+    die_with_parent()
+    logs.configure("worker")
+    settings = ServerSettings.load({}, os.environ)
+    services = build_services(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    store = BlobStore(settings.data_directory / "images")
+    images = ImageWorker(
+        services,
+        Importer(store=store),
+        Builder(store=store, cache=settings.data_directory / "cache"),
+    )
+    loops = [
+        threading.Thread(target=images.run, args=(stop,), name="images"),
+        threading.Thread(
+            target=_every, args=(_LEASES, stop, lambda: mark_unreachable(services)), name="leases"
+        ),
+        threading.Thread(
+            target=_every, args=(_STALE, stop, lambda: remove_stale(services)), name="stale"
+        ),
+    ]
+    for loop in loops:
+        loop.start()
+    for loop in loops:
+        loop.join()
+
+
+def remove_stale(services: Services) -> None:
+    """Drop tickets and idempotency keys that no longer mean anything."""
+    now = services.clock.now()
+    with services.units() as uow:
+        uow.tickets.purge(now)
+        uow.idempotency.purge(now - _IDEMPOTENCY_LIFE)
+        uow.commit()
+
+
+def _every(seconds: float, stop: threading.Event, work: Callable[[], object]) -> None:
+    while not stop.wait(seconds):
+        try:
+            work()
+        except VirtmgrError as error:
+            _log.warning("worker.failed", error=error.message)
+        except Exception:  # noqa: BLE001  a thread's last resort: logged, and tried again
+            _log.exception("worker.crashed")
+
+
+if __name__ == "__main__":
+    main()

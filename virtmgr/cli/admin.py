@@ -1,0 +1,244 @@
+"""The commands that run virtmgr itself: ``init``, ``serve``, ``agent``, ``db``, ``host-clean``.
+
+They only make the settings; ``virtmgr.bootstrap`` wires and runs what they ask for, and is
+imported when they are called.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from virtmgr.cli import contexts
+from virtmgr.cli.command import command, confirm, group, yes_option
+from virtmgr.cli.contexts import Context
+from virtmgr.cli.session import Session, pass_session
+from virtmgr.config.settings import AgentSettings, Initialised, ServerSettings, has_password
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SERVER = ServerSettings()
+_AGENT = AgentSettings()
+
+
+def _option(name: str, help: str, default: object, variable: str) -> Callable[[F], F]:
+    return click.option(
+        f"--{name}",
+        metavar="PATH" if "directory" in name or "file" in name else "ADDRESS",
+        help=f"{help} Default: {default}. Environment: {variable}.",
+    )
+
+
+def _plain(function: F, options: tuple[Callable[[F], F], ...]) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def server_options(function: F) -> F:
+    """The options of ServerSettings."""
+    return _plain(
+        function,
+        (
+            _option(
+                "data-directory",
+                "Database, private CA, images.",
+                _SERVER.data_directory,
+                "VIRTMGR_DATA_DIRECTORY",
+            ),
+            _option("run-directory", "Sockets.", _SERVER.run_directory, "VIRTMGR_RUN_DIRECTORY"),
+            click.option(
+                "--database",
+                metavar="URL",
+                callback=_without_password,
+                help="sqlite:///… or postgresql+psycopg://…, without a password. "
+                "Default: SQLite in the data directory. Environment: VIRTMGR_DATABASE.",
+            ),
+            click.option(
+                "--database-file",
+                metavar="PATH",
+                help="A file with the URL, which may have a password. "
+                "Environment: VIRTMGR_DATABASE_FILE.",
+            ),
+            _option("listen", "REST API and console.", _SERVER.listen, "VIRTMGR_LISTEN"),
+            _option("agent-listen", "Agents.", _SERVER.agent_listen, "VIRTMGR_AGENT_LISTEN"),
+            _option("stream-listen", "Streams.", _SERVER.stream_listen, "VIRTMGR_STREAM_LISTEN"),
+        ),
+    )
+
+
+def agent_options(function: F) -> F:
+    """The options of AgentSettings."""
+    return _plain(
+        function,
+        (
+            _option(
+                "data-directory",
+                "Key, desired state, images, disks.",
+                _AGENT.data_directory,
+                "VIRTMGR_AGENT_DATA_DIRECTORY",
+            ),
+            _option(
+                "run-directory", "Sockets.", _AGENT.run_directory, "VIRTMGR_AGENT_RUN_DIRECTORY"
+            ),
+            click.option(
+                "--server",
+                metavar="URL",
+                help="https://ADDRESS:PORT where the control plane listens for agents. "
+                "Environment: VIRTMGR_AGENT_SERVER.",
+            ),
+            click.option(
+                "--join-token-file",
+                metavar="PATH",
+                help="A file with the token of 'virtmgr host token', to enrol this host. "
+                "Environment: VIRTMGR_AGENT_JOIN_TOKEN_FILE.",
+            ),
+            _option(
+                "stream-listen",
+                "The control plane's streams (exec, console, VNC); port 0 for any.",
+                _AGENT.stream_listen,
+                "VIRTMGR_AGENT_STREAM_LISTEN",
+            ),
+            click.option(
+                "--ca-file",
+                metavar="PATH",
+                help="The control plane's CA certificate. Environment: VIRTMGR_AGENT_CA_FILE.",
+            ),
+            _option(
+                "stream-listen",
+                "Where the control plane dials exec, consoles and files; port 0 is any free one.",
+                _AGENT.stream_listen,
+                "VIRTMGR_AGENT_STREAM_LISTEN",
+            ),
+        ),
+    )
+
+
+def _without_password(_ctx: click.Context, _parameter: click.Parameter, url: str | None) -> Any:
+    if url and has_password(url):
+        raise click.UsageError(
+            "--database has a password in it, and every user of this machine can read arguments; "
+            "use --database-file or VIRTMGR_DATABASE"
+        )
+    return url
+
+
+def _server_settings(options: dict[str, str | None]) -> ServerSettings:
+    try:
+        return ServerSettings.load(options, os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _agent_settings(options: dict[str, str | None]) -> AgentSettings:
+    try:
+        return AgentSettings.load(options, os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _agent_settings(options: dict[str, str | None]) -> AgentSettings:
+    try:
+        return AgentSettings.load(options, os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@command("init")
+@server_options
+@click.option(
+    "--context-name", metavar="NAME", default="default", show_default=True,
+    help="The context to keep the administrator's token in.",
+)  # fmt: skip
+@click.option("--no-context", is_flag=True, help="Only print the token.")
+@pass_session
+def init(session: Session, context_name: str, no_context: bool, **options: str | None) -> None:
+    """Set the control plane up: database, private CA, first administrator, default network.
+
+    Doing it again changes nothing that is there.
+    """
+    from virtmgr import bootstrap
+
+    known = session.load_contexts()  # complains before anything is made
+    made: Initialised = bootstrap.init(_server_settings(options))
+    if made.token is None:
+        click.echo("virtmgr is initialised already; nothing was changed", err=True)
+        return
+    click.echo(f"the token of {made.user}; this is the only time that it is shown:", err=True)
+    click.echo(made.token)
+    if not no_context:
+        kept = Context(server=made.server, ca_file=str(made.ca_file), token=made.token)
+        contexts.save(session.config_path, known.with_context(context_name, kept, use=True))
+        click.echo(f"context {context_name} is in use: {made.server} as {made.user}", err=True)
+
+
+@command("serve")
+@server_options
+def serve(**options: str | None) -> None:
+    """Run the control plane in the foreground."""
+    from virtmgr import bootstrap
+
+    bootstrap.serve(_server_settings(options))
+
+
+@command("agent")
+@agent_options
+def agent(**options: str | None) -> None:
+    """Run the agent of this host in the foreground; enrol it first if it is new."""
+    from virtmgr import bootstrap
+
+    bootstrap.agent(_agent_settings(options))
+
+
+@group("db")
+def db() -> None:
+    """The database's schema."""
+
+
+@db.command("upgrade")
+@server_options
+def upgrade(**options: str | None) -> None:
+    """Bring the database to this version's schema."""
+    from virtmgr import bootstrap
+
+    bootstrap.upgrade_database(_server_settings(options))
+
+
+@db.command("current")
+@server_options
+def current(**options: str | None) -> None:
+    """Show which revision of the schema the database has."""
+    from virtmgr import bootstrap
+
+    click.echo(bootstrap.current_revision(_server_settings(options)) or "none")
+
+
+@command("host-stop")
+@agent_options
+@yes_option
+def host_stop(yes: bool, **options: str | None) -> None:
+    """Stop every workload on this host and take its networks down; data stays.
+
+    Stop the agent first. It starts the workloads again when it is started.
+    """
+    from virtmgr import bootstrap
+
+    confirm("Stop all workloads of virtmgr on this host?", yes=yes)
+    bootstrap.stop_host(_agent_settings(options))
+
+
+@command("host-clean")
+@agent_options
+@yes_option
+def host_clean(yes: bool, **options: str | None) -> None:
+    """Remove every trace of virtmgr from this host: workloads, networks, mounts, files.
+
+    Stop the agent first.
+    """
+    from virtmgr import bootstrap
+
+    confirm("Remove all workloads and data of virtmgr from this host?", yes=yes)
+    bootstrap.clean_host(_agent_settings(options))

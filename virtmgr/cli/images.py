@@ -1,0 +1,210 @@
+"""``image``: what workloads start from."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from virtmgr.cli.command import group, label_option, output_option, wait_options
+from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, finish
+from virtmgr.cli.output import age, column, size
+from virtmgr.cli.session import Session, pass_session
+from virtmgr.cli.waiting import progress_bar, settle
+
+_CHUNK = 1024 * 1024
+_PATIENCE = 600.0  # seconds that a step of an upload may take
+
+NOUN = Noun(
+    "image",
+    "images",
+    (
+        column("NAME", "name"),
+        column("TYPE", "type"),
+        column("STATE", "state"),
+        column("SIZE", "size", shown=size),
+        column("ALIASES", "aliases"),
+        column("AGE", "created_at", shown=age),
+        column("SOURCE", "source", wide=True),
+        column("DIGEST", "digest", wide=True),
+        LABELS,
+        ID,
+    ),
+    warning="Hosts drop their copies once no workload needs them.",
+)
+
+
+@group("image")
+def image() -> None:
+    """Images: what workloads start from."""
+
+
+add_list(image, NOUN, "type", "state")
+add_show(image, NOUN)
+add_delete(image, NOUN)
+
+
+@image.command("import")
+@click.argument("source")
+@click.option("--name", "-n", help="Default: from the source.")
+@click.option("--format", "format_", metavar="FORMAT", help="Default: found by looking at it.")
+@click.option("--checksum", metavar="sha256:HEX", help="Refuse the content of a URL otherwise.")
+@click.option("--alias", "aliases", multiple=True, help="Another name; may be repeated.")
+@label_option
+@wait_options
+@output_option
+@pass_session
+def import_image(
+    session: Session,
+    source: str,
+    name: str | None,
+    format_: str | None,
+    checksum: str | None,
+    aliases: tuple[str, ...],
+    labels: dict[str, str],
+    wait: bool,
+    timeout: float,
+) -> None:
+    """Import an image from a file here, a URL or a registry.
+
+    \b
+    virtmgr image import ./debian.qcow2 --name debian
+    virtmgr image import docker://docker.io/library/nginx:1.27 --alias nginx
+    virtmgr image import https://example.org/disk.qcow2 --checksum sha256:…
+    """
+    name = name or name_from_source(source)
+    if Path(source).is_file():
+        if checksum:
+            check_file(Path(source), checksum)
+        query = {"name": name, "format": format_}
+        answer = upload(session, Path(source), query)
+    else:
+        body = {"name": name, "source": source, "format": format_, "checksum": checksum}
+        answer = session.client.post("/images/import", {k: v for k, v in body.items() if v})
+    settle(session, answer, wait=wait, timeout=timeout)
+    if aliases or labels:
+        patch = {"aliases": list(aliases) or None, "labels": labels or None}
+        path = NOUN.path(session, name)
+        session.client.patch(path, {k: v for k, v in patch.items() if v})
+
+
+@image.command("build")
+@click.argument("distribution")
+@click.option("--suite", help="Such as bookworm. Default: the distribution's stable one.")
+@click.option("--kind", type=click.Choice(["vm", "container"]), default="container")
+@click.option("--name", "-n", help="Default: DISTRIBUTION-SUITE, for VMs with -vm.")
+@wait_options
+@output_option
+@pass_session
+def build(
+    session: Session,
+    distribution: str,
+    suite: str | None,
+    kind: str,
+    name: str | None,
+    wait: bool,
+    timeout: float,
+) -> None:
+    """Build an image from a distribution's mirror.
+
+    \b
+    virtmgr image build debian --suite bookworm
+    virtmgr image build debian --suite bookworm --kind vm
+    """
+    parts = [distribution, *([suite] if suite else []), *(["vm"] if kind == "vm" else [])]
+    body: dict[str, Any] = {
+        "name": name or "-".join(parts),
+        "distribution": distribution,
+        "kind": kind,
+    }
+    if suite:
+        body["suite"] = suite
+    settle(session, session.client.post("/images/build", body), wait=wait, timeout=timeout)
+
+
+@image.command("alias")
+@click.argument("name")
+@click.argument("aliases", nargs=-1)
+@click.option("--remove", "-d", multiple=True, metavar="ALIAS", help="Take an alias away.")
+@output_option
+@pass_session
+def alias(session: Session, name: str, aliases: tuple[str, ...], remove: tuple[str, ...]) -> None:
+    """Give an image more names, or take some away; show what it has."""
+    path = NOUN.path(session, name)
+    found = session.client.fetch(path)
+    before = list(found.value.get("aliases") or [])
+    after = [each for each in dict.fromkeys([*before, *aliases]) if each not in remove]
+    if after != before:
+        session.client.patch(path, {"aliases": after}, etag=found.etag)
+    finish(session, {"name": name, "aliases": after}, "\n".join(after) or "no aliases")
+
+
+def name_from_source(source: str) -> str:
+    """A name for an image after where it comes from: without directories and extensions. Pure."""
+    last = source.rstrip("/").rpartition("/")[2].partition("@")[0].partition("?")[0].lower()
+    last = re.sub(r"\.(tar(\.\w+)?|tgz|txz|qcow2|img|raw|iso|xz|gz|zst)$", "", last)
+    name = re.sub(r"[^a-z0-9.:_-]+", "-", last).strip(".:_-")
+    return name or "image"
+
+
+def check_file(path: Path, checksum: str) -> None:
+    """Compare a file with the checksum that was given for it.
+
+    :raises ImageError: it does not match.
+    """
+    import hashlib
+
+    from virtmgr.domain.errors import ImageError
+
+    with path.open("rb") as file:
+        found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    if found != checksum.lower():
+        raise ImageError(f"{path} is {found}, not {checksum}", field="checksum")
+
+
+def upload(session: Session, path: Path, query: dict[str, Any]) -> Any:
+    """Send a file and give the operation that imports it."""
+    import json
+    import uuid
+
+    with path.open("rb") as file, ExitStack() as stack:
+        total = os.fstat(file.fileno()).st_size
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(total),
+            "Idempotency-Key": str(uuid.uuid4()),
+        }
+        body = _with_bar(stack, file, path.name, total)
+        opened = session.client.stream(
+            "POST", "/images/upload", query, body=body, headers=headers, timeout=_PATIENCE
+        )
+        response = stack.enter_context(opened)
+        return json.loads(response.read())
+
+
+def _with_bar(stack: ExitStack, file: BinaryIO, name: str, total: int) -> Iterator[bytes]:
+    """The file bit by bit; a bar on the terminal shows how far it is."""
+    if not sys.stderr.isatty():
+        return _parts(file)
+    from rich.progress import DownloadColumn, TransferSpeedColumn
+
+    bar = stack.enter_context(progress_bar(DownloadColumn(), TransferSpeedColumn()))
+    task = bar.add_task(f"upload {name}", total=total, note="")
+
+    def parts() -> Iterator[bytes]:
+        for data in _parts(file):
+            yield data
+            bar.advance(task, len(data))
+
+    return parts()
+
+
+def _parts(file: BinaryIO) -> Iterator[bytes]:
+    while data := file.read(_CHUNK):
+        yield data

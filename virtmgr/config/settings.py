@@ -1,0 +1,150 @@
+"""How the processes of virtmgr are configured: frozen values, from options and environment.
+
+An option wins over its environment variable, which wins over the default. Secrets come from
+files or the environment only, never from the command line, which every user of a machine sees.
+This module is imported at every start of the command line, so it stays light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+SERVER_PREFIX = "VIRTMGR_"
+AGENT_PREFIX = "VIRTMGR_AGENT_"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A TCP address to listen on."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``127.0.0.1:7443``, ``[::1]:7443`` or ``name:7443``; port 0 for any free one.
+
+        :raises ValueError: for anything else.
+        """
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        if bracketed:
+            host = host[1:-1]
+        number = int(port) if port.isascii() and port.isdigit() else -1
+        if not colon or not host or (":" in host and not bracketed) or not 0 <= number <= 65535:
+            raise ValueError(f"{text!r} is no address to listen on; write ADDRESS:PORT")
+        return cls(host, number)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """The control plane: ``virtmgr init``, ``serve`` and ``db``."""
+
+    data_directory: Path = Path("/var/lib/virtmgr")  # database, private CA, image store
+    run_directory: Path = Path("/run/virtmgr")  # sockets and process ids, gone at reboot
+    database: str = ""  # SQLAlchemy URL; given by ``load``, SQLite in data_directory by default
+    listen: Endpoint = Endpoint("127.0.0.1", 7443)  # REST API and console
+    agent_listen: Endpoint = Endpoint("127.0.0.1", 7444)  # agents, with client certificates
+    stream_listen: Endpoint = Endpoint("127.0.0.1", 7445)  # exec, console, VNC
+
+    @classmethod
+    def load(cls, options: Mapping[str, str | None], environment: Mapping[str, str]) -> Self:
+        """From ``options`` (by field name, None where not given) and VIRTMGR_… variables.
+
+        :raises ValueError: an address or a file is not usable; the message names the option.
+        """
+        paths = _paths(("data_directory", "run_directory"), options, environment, SERVER_PREFIX)
+        listeners = {
+            name: Endpoint.parse(text)
+            for name in ("listen", "agent_listen", "stream_listen")
+            if (text := _given(name, options, environment, SERVER_PREFIX))
+        }
+        known: dict[str, Any] = {**paths, **listeners}
+        settings = cls(**known)
+        return replace(settings, database=_database(settings.data_directory, options, environment))
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate of the private CA, which clients and agents pin."""
+        return self.data_directory / "pki" / "ca.crt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSettings:
+    """A host's agent: ``virtmgr agent`` and ``host-clean``."""
+
+    data_directory: Path = Path("/var/lib/virtmgr-agent")  # key, desired state, images, disks
+    run_directory: Path = Path("/run/virtmgr-agent")
+    server: str = ""  # https://ADDRESS:PORT of the control plane's agent listener
+    join_token_file: Path | None = None  # only needed until the host is enrolled
+    ca_file: Path | None = None  # the control plane's CA; kept after enrolment
+    stream_listen: Endpoint = Endpoint("127.0.0.1", 0)  # where the control plane dials streams
+
+    @classmethod
+    def load(cls, options: Mapping[str, str | None], environment: Mapping[str, str]) -> Self:
+        """From ``options`` (by field name, None where not given) and VIRTMGR_AGENT_… variables.
+
+        :raises ValueError: the server's URL is not https, or an address is not usable.
+        """
+        names = ("data_directory", "run_directory", "join_token_file", "ca_file")
+        known: dict[str, Any] = {**_paths(names, options, environment, AGENT_PREFIX)}
+        if text := _given("stream_listen", options, environment, AGENT_PREFIX):
+            known["stream_listen"] = Endpoint.parse(text)
+        server = _given("server", options, environment, AGENT_PREFIX).rstrip("/")
+        if server and urlsplit(server).scheme != "https":
+            raise ValueError(f"--server: {server!r} is no https:// URL")
+        return cls(**known, server=server)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initialised:
+    """What ``virtmgr init`` made, for the person who ran it."""
+
+    server: str  # https://… of the REST API
+    ca_file: Path
+    user: str
+    token: str | None  # the first administrator's token; None: made by an earlier init
+
+
+def has_password(url: str) -> bool:
+    """Whether a database URL carries a password."""
+    return urlsplit(url).password is not None
+
+
+def _given(
+    name: str, options: Mapping[str, str | None], environment: Mapping[str, str], prefix: str
+) -> str:
+    return options.get(name) or environment.get(prefix + name.upper(), "")
+
+
+def _paths(
+    names: Iterable[str],
+    options: Mapping[str, str | None],
+    environment: Mapping[str, str],
+    prefix: str,
+) -> dict[str, Path]:
+    given = {name: _given(name, options, environment, prefix) for name in names}
+    return {name: Path(text).absolute() for name, text in given.items() if text}
+
+
+def _database(
+    data_directory: Path, options: Mapping[str, str | None], environment: Mapping[str, str]
+) -> str:
+    if url := options.get("database"):
+        return url
+    if file := _given("database_file", options, environment, SERVER_PREFIX):
+        try:
+            return Path(file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ValueError(f"--database-file: {error}") from error
+    if url := environment.get(SERVER_PREFIX + "DATABASE"):
+        return url
+    return f"sqlite:///{data_directory / 'virtmgr.db'}"

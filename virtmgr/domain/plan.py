@@ -1,0 +1,169 @@
+"""Reconciling one workload: desired − observed = steps. Pure; the agent carries the steps out.
+
+``plan`` is called whenever anything may have changed: what is desired, what is seen, or the time.
+Carrying out its steps and asking again ends in no steps (convergence), and a workload that is as
+desired yields none (idempotence); tests/domain/test_plan.py proves both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.workload import PowerState, RestartPolicy
+
+RESTART_DELAY_FIRST = 1.0  # seconds
+RESTART_DELAY_MOST = 300.0
+STEADY_AFTER = timedelta(seconds=60)  # having run so long forgets earlier restarts
+
+
+class Seen(StrEnum):
+    """What a driver sees of a workload; the same names as ``ports.driver.RuntimeState``."""
+
+    ABSENT = "absent"
+    PREPARED = "prepared"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+
+
+class Step(StrEnum):
+    """One idempotent thing that the agent does for a workload."""
+
+    PREPARE = "prepare"
+    START = "start"
+    STOP = "stop"
+    PAUSE = "pause"
+    RESUME = "resume"
+    UPDATE = "update"
+    DESTROY = "destroy"
+    FORGET = "forget"  # nothing is left on the host: drop what is remembered
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a host remembers of a workload beyond what its driver can see."""
+
+    applied_generation: int = 0  # last generation that was carried out
+    restart_nonce: int = 0  # last requested restart that was carried out
+    started: bool = False  # it was started since it was last asked to be stopped
+    boot_id: str = ""  # host boot during which it was last started
+    restarts: int = 0  # by policy, since the last requested start
+    failures: int = 0  # of steps, in a row
+    failed_generation: int = 0  # the one whose steps failed
+    retry_at: datetime | None = None  # no step for that generation before this time
+    needs_restart: tuple[str, ...] = ()  # changed fields that wait for the next start
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the driver saw just now."""
+
+    state: Seen
+    exit_code: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in order; or none, and when to ask again, and why."""
+
+    steps: tuple[Step, ...] = ()
+    wait_until: datetime | None = None
+    reason: str = ""
+    by_policy: bool = False  # the start counts as a restart
+
+
+CONVERGED = Plan()
+
+
+def restart_delay(restarts: int) -> float:
+    """Seconds before restart number ``restarts`` + 1: doubles from 1 s to 5 min."""
+    return float(min(RESTART_DELAY_MOST, RESTART_DELAY_FIRST * 2 ** min(restarts, 16)))
+
+
+def failure_delay(failures: int) -> float:
+    """Seconds before a failed step is tried again, after ``failures`` in a row."""
+    return float(min(60.0, 0.5 * 2 ** min(failures, 16)))
+
+
+def plan(
+    desired: DesiredWorkload, memory: Memory, seen: Observation, *, boot_id: str, now: datetime
+) -> Plan:
+    """The steps that bring the workload to what is desired, or when to look again."""
+    if desired.deleting:
+        return Plan((Step.FORGET,)) if seen.state is Seen.ABSENT else Plan((Step.DESTROY,))
+    wanted = _power(desired, memory, seen, boot_id=boot_id, now=now)
+    if not wanted.steps:
+        return wanted
+    tried = desired.generation == memory.failed_generation
+    if memory.retry_at is not None and memory.retry_at > now and tried:
+        return Plan(wait_until=memory.retry_at, reason="waiting before the next try")
+    return wanted
+
+
+def _power(
+    desired: DesiredWorkload, memory: Memory, seen: Observation, *, boot_id: str, now: datetime
+) -> Plan:
+    alive = seen.state in (Seen.RUNNING, Seen.PAUSED)
+    stale = desired.generation != memory.applied_generation
+    update = (Step.UPDATE,) if stale else ()
+    if seen.state is Seen.ABSENT:
+        if desired.state is PowerState.STOPPED:
+            return Plan((Step.PREPARE,))
+        return Plan((Step.PREPARE, *_bring_up(desired)))
+    if desired.state is PowerState.STOPPED:
+        return Plan((Step.STOP, *update)) if alive else Plan(update)
+    if desired.restart_nonce != memory.restart_nonce:
+        return Plan((*((Step.STOP,) if alive else ()), *update, *_bring_up(desired)))
+    if alive:
+        return Plan((*update, *_adjust(desired.state, seen.state)))
+    if not memory.started or memory.boot_id != boot_id or seen.state is Seen.PREPARED:
+        return Plan((*update, *_bring_up(desired)))
+    return _after_exit(desired, memory, seen, update, now)
+
+
+def _bring_up(desired: DesiredWorkload) -> tuple[Step, ...]:
+    return (Step.START, Step.PAUSE) if desired.state is PowerState.PAUSED else (Step.START,)
+
+
+def _adjust(wanted: PowerState, seen: Seen) -> tuple[Step, ...]:
+    if wanted is PowerState.PAUSED and seen is Seen.RUNNING:
+        return (Step.PAUSE,)
+    if wanted is PowerState.RUNNING and seen is Seen.PAUSED:
+        return (Step.RESUME,)
+    return ()
+
+
+def _after_exit(
+    desired: DesiredWorkload,
+    memory: Memory,
+    seen: Observation,
+    update: tuple[Step, ...],
+    now: datetime,
+) -> Plan:
+    """It ended by itself: the restart policy decides, with a delay that doubles."""
+    policy = desired.spec.restart
+    failed = seen.exit_code is None or seen.exit_code != 0
+    if policy is RestartPolicy.NEVER or (policy is RestartPolicy.ON_FAILURE and not failed):
+        return Plan(update)
+    due = (seen.finished_at or now) + timedelta(
+        seconds=restart_delay(restarts_that_count(memory, seen))
+    )
+    if due > now:
+        return Plan(update, wait_until=due, reason="it ended and is restarted by its policy")
+    return Plan((*update, *_bring_up(desired)), by_policy=True)
+
+
+def restarts_that_count(memory: Memory, seen: Observation) -> int:
+    """Restarts so far, or 0 where the last run was long enough to forget them."""
+    if (
+        seen.started_at is not None
+        and seen.finished_at is not None
+        and seen.finished_at - seen.started_at >= STEADY_AFTER
+    ):
+        return 0
+    return memory.restarts

@@ -1,0 +1,186 @@
+"""Why this host, and why no other: the answer that a placement carries.
+
+A fleet of up to ``ALL`` hosts is explained host by host. Of a larger one, the explanation lists the
+best ``BEST`` hosts that fit and up to ``SOME`` that fail each rule first, and counts all of them by
+reason: what it says is true of the whole fleet, and it costs no more than a few hosts. The texts of
+single hosts are written when they are first read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from virtmgr.domain.scheduling.fleet import Fleet, Mask, Scores
+from virtmgr.domain.scheduling.model import PlacementRequest
+from virtmgr.domain.scheduling.rules import Rule, largest_free
+from virtmgr.domain.scheduling.tally import Tally
+from virtmgr.domain.scheduling.weighers import Weight
+from virtmgr.domain.workload import Reason
+
+ALL, BEST, SOME = 100, 10, 3
+
+
+@dataclass(frozen=True)
+class HostVerdict:
+    """One host: it fits and has a score, or does not and has reasons."""
+
+    host_id: str
+    host_name: str
+    fits: bool
+    reasons: tuple[Reason, ...] = ()
+    score: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Value by weigher, before its factor (``weighers.FACTORS``)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as JSON."""
+        found: dict[str, Any] = {
+            "host": {"id": self.host_id, "name": self.host_name},
+            "fits": self.fits,
+        }
+        if self.score is not None:
+            found["score"] = round(self.score, 4)
+            found["scores"] = {name: round(value, 4) for name, value in self.scores.items()}
+        if self.reasons:
+            found["reasons"] = [{"code": r.code, "message": r.message} for r in self.reasons]
+        return found
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a request was placed where it was, or nowhere."""
+
+    summary: str  # one sentence
+    hosts: int  # that were looked at
+    fitting: int
+    rejected: Mapping[str, int]
+    """How many hosts have each reason, by its code; a host may have several."""
+    _write: Callable[[], tuple[HostVerdict, ...]] = field(repr=False, compare=False)
+
+    @cached_property
+    def verdicts(self) -> tuple[HostVerdict, ...]:
+        """The hosts that fit, best first, then the others by name; see the module for how many."""
+        return self._write()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every host has a verdict."""
+        return len(self.verdicts) == self.hosts
+
+    def to_json(self) -> dict[str, Any]:
+        """The explanation as JSON, as the API and the inventory carry it."""
+        return {
+            "summary": self.summary,
+            "hosts": self.hosts,
+            "fitting": self.fitting,
+            "rejected": dict(self.rejected),
+            "complete": self.complete,
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """All that one placement worked out, before it is put in words."""
+
+    rules: tuple[Rule, ...]
+    failing_first: tuple[Mask, ...]  # for each rule, the hosts that pass all before it
+    fitting: Mask
+    weights: tuple[Weight, ...] = ()
+    scores: Scores | None = None
+    chosen: int | None = None
+    equals: int = 1  # hosts with the best score
+
+
+def explain(tally: Tally, request: PlacementRequest, outcome: Outcome) -> Explanation:
+    """Put an outcome in words, as the tally is now (before the request takes its host)."""
+    fitting = int(np.count_nonzero(outcome.fitting))
+    if outcome.chosen is None:
+        summary = _refusal(tally, request, outcome)
+    else:
+        summary = _choice(tally.fleet.hosts[outcome.chosen].name, outcome, fitting)
+    return Explanation(
+        summary, len(tally.fleet), fitting, _count_rejected(outcome), _writer(tally, outcome)
+    )
+
+
+def _count_rejected(outcome: Outcome) -> dict[str, int]:
+    passing: dict[str, Mask] = {}
+    for rule in outcome.rules:
+        before = passing.get(rule.code)
+        passing[rule.code] = rule.passes if before is None else before & rule.passes
+    failing = {code: mask.size - int(np.count_nonzero(mask)) for code, mask in passing.items()}
+    return {code: number for code, number in failing.items() if number}
+
+
+def _choice(name: str, outcome: Outcome, fitting: int) -> str:
+    if fitting == 1:
+        return f"placed on {name}: the only host that fits"
+    phrases = [weight.phrase for weight in outcome.weights]
+    if len(phrases) == 1:
+        text = f"placed on {name}: {phrases[0]} of {fitting} that fit"
+    else:
+        text = f"placed on {name}: best of {fitting} that fit by {', '.join(phrases)}"
+    return text if outcome.equals == 1 else f"{text}, one of {outcome.equals} equal ones"
+
+
+def _refusal(tally: Tally, request: PlacementRequest, outcome: Outcome) -> str:
+    """Every host counted once, under the first rule that it fails."""
+    if not len(tally.fleet):
+        return "no host fits: there are no hosts"
+    parts = []
+    for rule, failing in zip(outcome.rules, outcome.failing_first, strict=True):
+        number = int(np.count_nonzero(failing))
+        if number:
+            phrase = rule.one if number == 1 else rule.many
+            parts.append(f"{number} {phrase}{largest_free(tally, rule, request, failing)}")
+    return "no host fits: " + ", ".join(parts)
+
+
+def _select(fleet: Fleet, outcome: Outcome) -> npt.NDArray[np.intp]:
+    """The hosts that get a verdict: all of a small fleet, the telling ones of a large one."""
+    if len(fleet) <= ALL:
+        return np.arange(len(fleet))
+    groups = [np.flatnonzero(failing)[:SOME] for failing in outcome.failing_first]
+    if outcome.scores is not None and outcome.chosen is not None:
+        fitting = np.flatnonzero(outcome.fitting)
+        if fitting.size > BEST:
+            best = np.argpartition(-outcome.scores[fitting], BEST)[:BEST]
+            fitting = np.union1d(fitting[best], [outcome.chosen])
+        groups.append(fitting)
+    return np.concatenate(groups)
+
+
+def _writer(tally: Tally, outcome: Outcome) -> Callable[[], tuple[HostVerdict, ...]]:
+    """Keep what the verdicts of the selected hosts need, and no more: a batch makes many."""
+    fleet = tally.fleet
+    selected = _select(fleet, outcome)
+    claimed, limit = tally.claimed.rows(selected), fleet.limits.rows(selected)
+    rules = [(rule.code, rule.why, rule.passes[selected]) for rule in outcome.rules]
+    values = {weight.name: weight.values[selected] for weight in outcome.weights}
+    scores = None if outcome.scores is None else outcome.scores[selected]
+    chosen = outcome.chosen
+
+    def verdict(row: int) -> HostVerdict:
+        host = fleet.hosts[selected[row]]
+        reasons = tuple(
+            Reason(code=code, message=why(host, claimed.row(row), limit.row(row)))
+            for code, why, passes in rules
+            if not passes[row]
+        )
+        if reasons or scores is None:
+            return HostVerdict(host.id, host.name, False, reasons)
+        each = {name: float(column[row]) for name, column in values.items()}
+        return HostVerdict(host.id, host.name, True, (), float(scores[row]), each)
+
+    def rank(found: HostVerdict) -> tuple[bool, float, bool, str]:
+        is_chosen = chosen is not None and found.host_id == fleet.hosts[chosen].id
+        return (not found.fits, -(found.score or 0.0), not is_chosen, found.host_name)
+
+    return lambda: tuple(sorted(map(verdict, range(selected.size)), key=rank))

@@ -1,0 +1,120 @@
+"""What the scheduler looks at: clusters, hosts, placed workloads and requests, all frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from virtmgr.domain.host import HostState, SchedulingPolicy
+from virtmgr.domain.scheduling.capacity import Amounts
+from virtmgr.domain.workload import Affinity, Init, Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterView:
+    """A cluster's policy, and how often each of its hosts' resources may be claimed."""
+
+    id: str
+    name: str
+    policy: SchedulingPolicy = SchedulingPolicy.BALANCED
+    overcommit_vcpus: float = 4.0
+    overcommit_memory: float = 1.0
+    overcommit_disk: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostView:
+    """A host as it was read from the inventory. Memory and disk are in bytes."""
+
+    id: str
+    name: str
+    cluster_id: str
+    state: HostState
+    labels: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = ""
+    capacity_vcpus: float
+    capacity_memory: int
+    capacity_disk: int
+    claimed_vcpus: float = 0.0
+    claimed_memory: int = 0
+    claimed_disk: int = 0
+    version: int = 1
+    kinds: frozenset[str] = frozenset()
+    """What its healthy drivers run: of ``vm``, ``container:system``, ``container:app``."""
+    image_ids: frozenset[str] = frozenset()
+    """Images that it has already fetched."""
+    bridges: frozenset[str] = frozenset()
+    """Bridges of its own that networks of type ``bridge`` may join."""
+
+    def label(self, key: str) -> str | None:
+        """The value of a label; ``arch`` stands for the architecture."""
+        return self.architecture if key == "arch" else self.labels.get(key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedWorkload:
+    """A workload that has a host, for affinity.
+
+    ``affinity`` may be left out; with it, its required ``apart`` rules keep newcomers away too.
+    """
+
+    id: str
+    project_id: str
+    host_id: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    affinity: tuple[Affinity, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementRequest:
+    """One workload that needs a host, every reference and default resolved.
+
+    :raises ValueError: a container whose ``init`` is not known yet.
+    """
+
+    id: str
+    name: str
+    project_id: str
+    cluster_id: str
+    kind: Kind
+    init: Init | None = None
+    vcpus: float
+    memory: int
+    disk: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    architecture: str | None = None
+    require: Mapping[str, str] = field(default_factory=dict)
+    prefer: Mapping[str, str] = field(default_factory=dict)
+    host_id: str | None = None
+    spread_by: str | None = None
+    """``host``, ``rack`` or ``zone``."""
+    affinity: tuple[Affinity, ...] = ()
+    image_id: str | None = None
+    bridges: frozenset[str] = frozenset()
+    """Host bridges that its networks need."""
+    volume_host_ids: frozenset[str] = frozenset()
+    """Hosts that its volumes are on already."""
+
+    def __post_init__(self) -> None:
+        if self.kind == Kind.CONTAINER and self.init is None:
+            raise ValueError(f"placing {self.name!r}: the container's init is not resolved yet")
+
+    @property
+    def asked(self) -> Amounts:
+        """What it will claim."""
+        return Amounts(self.vcpus, self.memory, self.disk)
+
+    @property
+    def runs_as(self) -> str:
+        """What a host's drivers must run, in the words of ``HostView.kinds``."""
+        return str(self.kind) if self.init is None else f"{self.kind}:{self.init}"
+
+
+def carries(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether ``labels`` has every pair of ``wanted``."""
+    return all(labels.get(key) == value for key, value in wanted.items())
+
+
+def write_labels(labels: Mapping[str, str]) -> str:
+    """``labels`` for people: ``tier=web, zone=a``."""
+    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))

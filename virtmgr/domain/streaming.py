@@ -1,0 +1,37 @@
+"""The framing of interactive streams: binary messages whose first byte is the channel.
+
+The channels are those of Kubernetes' ``v5.channel.k8s.io``; docs/api.md, "Streams".
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from virtmgr.domain.values import Value
+
+
+class Channel(IntEnum):
+    STDIN = 0
+    STDOUT = 1
+    STDERR = 2
+    END = 3  # {"exit_code": N}, or a problem
+    RESIZE = 4  # {"rows": R, "columns": C}
+    CLOSE = 255  # of the channel that the second byte names
+
+
+LARGEST_MESSAGE = 1 << 20
+"""Bytes; senders split at far less."""
+
+
+class StreamRequest(Value):
+    """The first message on a connection from the control plane to an agent, as JSON text."""
+
+    workload_id: str
+    action: str  # exec | console | vnc | logs | pull | push
+    parameters: dict[str, Any]
+
+
+def frame(channel: Channel, content: bytes) -> bytes:
+    """One message."""
+    return bytes((channel,)) + content

@@ -1,0 +1,156 @@
+"""Root disks: a qcow2 overlay on the image's disk, or an empty one.
+
+Formats are always given, never probed, and the image is not opened: a disk image is untrusted and
+could name any file of the host as its backing file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtmgr.domain.errors import DriverError, ImageError, StorageError
+from virtmgr.domain.image import ImageType
+from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.values import format_bytes
+from virtmgr.drivers.libvirt.facts import Owner
+from virtmgr.drivers.libvirt.layout import replacing
+from virtmgr.ports.driver import Provision
+
+_TIMEOUT = 120
+
+
+@dataclass(frozen=True)
+class RootDisk:
+    """What a VM's root disk has to be; ``backing`` None: it starts empty."""
+
+    size: int  # bytes that the guest sees
+    backing: Path | None = None
+    backing_format: str = "qcow2"
+
+
+def root_disk(workload: DesiredWorkload, provision: Provision) -> RootDisk | None:
+    """The root disk of ``workload``; None for a directly booted kernel that asks for none.
+
+    :raises ImageError: the image's disk does not fit into the root disk, or is not there.
+    """
+    size = workload.spec.root_disk_size()
+    image = workload.image
+    if image is None or image.manifest.type is ImageType.ISO:
+        return RootDisk(size)
+    if image.manifest.type is ImageType.KERNEL:
+        return RootDisk(size) if workload.spec.root_disk.size is not None else None
+    local = provision.image
+    if image.manifest.type is not ImageType.DISK or local is None or local.disk is None:
+        raise ImageError(
+            f"cannot make the root disk of VM {workload.name}: image {image.name} has no disk",
+            hint="a VM starts from a disk, kernel or ISO image",
+        )
+    least = image.manifest.disk.virtual_size if image.manifest.disk else 0
+    if size < least:
+        raise ImageError(
+            f"cannot make the root disk of VM {workload.name}: {format_bytes(size)} are asked for, "
+            f"but image {image.name} needs {format_bytes(least)}",
+            hint="raise root_disk.size",
+        )
+    return RootDisk(size, local.disk, local.disk_format)
+
+
+def make(disk: RootDisk, path: Path, owner: Owner | None) -> None:
+    """Make the disk at ``path``; one that is there already keeps its content."""
+    if not path.exists():
+        command = ["qemu-img", "create", "-q", "-f", "qcow2"]
+        if disk.backing is not None:  # -u: do not open the image to look for its backing files
+            command += ["-u", "-b", str(disk.backing), "-F", disk.backing_format]
+        with replacing(path) as partial:
+            _run([*command, str(partial), str(disk.size)], f"make disk {path}")
+            grant(partial, owner)
+    grant(path, owner)
+
+
+def grow(path: Path, size: int) -> None:
+    """Grow the disk of a VM that is not running to ``size`` bytes; never shrinks it.
+
+    :raises StorageError: it is larger already, or qemu-img fails.
+    """
+    present = virtual_size(path)
+    if size < present:
+        raise shrink_refused(path, present, size)
+    if size > present:
+        _run(["qemu-img", "resize", "-q", "-f", "qcow2", str(path), str(size)], f"grow disk {path}")
+
+
+def shrink_refused(path: Path, present: int, size: int) -> StorageError:
+    return StorageError(
+        f"cannot shrink disk {path} from {format_bytes(present)} to {format_bytes(size)}: "
+        "what the guest keeps at its end would be lost",
+        hint="set root_disk.size to what it was, or more",
+    )
+
+
+def virtual_size(path: Path) -> int:
+    """Bytes that the guest sees of the qcow2 file at ``path``; safe while a VM writes to it."""
+    shown = _run(
+        ["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", str(path)], f"read disk {path}"
+    )
+    return int(json.loads(shown)["virtual-size"])
+
+
+def grant(path: Path, owner: Owner | None) -> None:
+    """Give ``path`` to QEMU's user, and to nobody else.
+
+    :raises StorageError: it is not there, or may not be changed.
+    """
+    try:
+        path.chmod(0o600)
+        if owner is not None:
+            os.chown(path, owner.uid, owner.gid)
+    except OSError as error:
+        raise StorageError(f"cannot give {path} to QEMU's user: {error.strerror}") from error
+
+
+def check_readable(path: Path, owner: Owner | None) -> None:
+    """Check that QEMU's user can read ``path``, a file that VMs share and none may own.
+
+    :raises ImageError: it is not there, or closed to that user.
+    """
+    if owner is None or owner.uid == 0:
+        if not path.is_file():
+            raise ImageError(f"cannot use image file {path}: it is not there")
+        return
+    for parent in reversed(path.parents):
+        _require(parent, owner, 0o1)
+    _require(path, owner, 0o4)
+
+
+def _require(path: Path, owner: Owner, bit: int) -> None:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ImageError(f"cannot use image file {path}: {error.strerror}") from error
+    if status.st_uid == owner.uid:
+        bit <<= 6
+    elif status.st_gid == owner.gid:
+        bit <<= 3
+    if not status.st_mode & bit:
+        raise DriverError(
+            f"cannot let QEMU read {path}: its user {owner.uid} has no right to",
+            hint="directories of images and VMs need mode 0711, image files 0644",
+        )
+
+
+def _run(command: list[str], what: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=True)
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"cannot {what}: {command[0]} is not installed", hint="install qemu-utils"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise StorageError(f"cannot {what}: {error.stderr.strip()}") from error
+    except subprocess.TimeoutExpired as error:
+        raise StorageError(f"cannot {what}: no end within {_TIMEOUT} s") from error
+    return done.stdout

@@ -1,0 +1,1 @@
+"""Networks of one Linux host: bridges, veth, DHCP, DNS, NAT, published ports, anti-spoofing."""

@@ -1,0 +1,1 @@
+"""Containers under an OCI runtime (crun, runc) and conmon."""

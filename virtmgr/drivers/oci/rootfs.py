@@ -1,0 +1,207 @@
+"""The root of a container: shared image layers below, a private disk of limited size above.
+
+The writable layer lies in an ext4 image of the size that the spec asks for: the limit holds
+(ENOSPC inside), usage is one statvfs(2), and a copy of an empty template costs milliseconds.
+
+Layers are owned by ids 0…65535 and mounted with those mapped to the container's own range. Where
+the kernel cannot, the ids are shifted once, when the root is first made: overlayfs then copies
+inodes, not data (metacopy), into the private disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from virtmgr.domain.errors import StorageError
+from virtmgr.drivers.oci import filesystem, idmap, loop, mounts, syscalls
+from virtmgr.drivers.oci.places import Place
+
+_SMALLEST = 16 * 1024**2
+_CAPABILITY = "security.capability"
+
+
+class RootFilesystems:
+    """Makes and removes roots. ``templates`` holds one empty disk per size."""
+
+    def __init__(self, templates: Path, *, mapped: bool = True) -> None:
+        self._templates = templates
+        self._mapped = mapped
+
+    def make(self, place: Place, size: int) -> None:
+        """Make the private disk of a stopped container; grow it if it is smaller than ``size``."""
+        size = max(size, _SMALLEST)
+        if not place.disk.exists():
+            filesystem.copy_sparse(self._template(size), place.disk)
+        elif place.disk.stat().st_size < size:
+            os.truncate(place.disk, size)
+        if filesystem.can_grow(place.disk):
+            self.unmount(place)
+            filesystem.grow(place.disk)
+
+    def grow_live(self, place: Place, size: int) -> bool:
+        """Grow the disk of a running container; False: that has to wait until it is stopped."""
+        if place.disk.stat().st_size >= size:
+            return not filesystem.can_grow(place.disk)
+        os.truncate(place.disk, size)
+        device = loop.device_of(place.disk)
+        if device is None:
+            return False
+        try:
+            loop.grow(device, place.disk_mount, size)
+        except PermissionError:
+            return False
+        return True
+
+    def mount(self, place: Place, layers: Sequence[Path], id_base: int) -> None:
+        """Mount disk and root, if they are not mounted yet.
+
+        :raises StorageError: with the mount that failed.
+        """
+        try:
+            self._mount_disk(place, id_base)
+            if not mounts.is_mounted(place.rootfs):
+                place.rootfs.mkdir(exist_ok=True)
+                self._mount_overlay(place, layers, id_base)
+        except OSError as error:
+            raise StorageError(
+                f"cannot mount the root of workload {place.workload_id} "
+                f"({error.filename or place.rootfs}): {error.strerror}",
+                hint="the kernel needs overlayfs, ext4 and loop devices; dmesg may say more",
+            ) from error
+
+    def unmount(self, place: Place) -> None:
+        mounts.unmount(place.rootfs)
+        mounts.unmount_below(place.layers)
+        mounts.unmount(place.disk_mount)
+
+    def _template(self, size: int) -> Path:
+        template = self._templates / f"{size}.img"
+        if not template.exists():
+            self._templates.mkdir(parents=True, exist_ok=True)
+            half = self._templates / f"{size}.{os.getpid()}.{syscalls.thread_id()}"
+            with half.open("wb") as file:
+                file.truncate(size)
+            filesystem.make_ext4(half)
+            half.rename(template)
+        return template
+
+    def _mount_disk(self, place: Place, id_base: int) -> None:
+        if mounts.is_mounted(place.disk_mount):
+            return
+        place.disk_mount.mkdir(exist_ok=True)
+        with loop.attached(place.disk) as device:
+            options = "nodiscard,errors=remount-ro"
+            syscalls.mount(device, str(place.disk_mount), "ext4", syscalls.MS_NODEV, options)
+        for directory in (place.upper, place.work):
+            if not directory.exists():
+                directory.mkdir(mode=0o755)
+                os.chown(directory, id_base, id_base)
+
+    def _mount_overlay(self, place: Place, layers: Sequence[Path], id_base: int) -> None:
+        mapped = self._mapped and not place.shifted_mark.exists()
+        if mapped:
+            try:
+                self._overlay_on_mapped(place, layers, id_base)
+                return
+            except OSError as error:
+                if not idmap.is_unsupported(error):
+                    raise
+        with ExitStack() as undo:
+            names = _bind_layers(place, layers, None, undo)
+            syscalls.in_own_thread(lambda: _overlay(place, names, "metacopy=on,"))
+        if not place.shifted_mark.exists():
+            shift(place.rootfs, id_base)
+            place.shifted_mark.touch()
+
+    def _overlay_on_mapped(self, place: Place, layers: Sequence[Path], id_base: int) -> None:
+        with ExitStack() as undo:
+            with syscalls.user_namespace(id_base, idmap.ID_COUNT) as userns:
+                names = _bind_layers(place, layers, userns, undo)
+            syscalls.in_own_thread(lambda: _overlay(place, names, ""))
+
+
+def _bind_layers(
+    place: Place, layers: Sequence[Path], userns: int | None, undo: ExitStack
+) -> list[str]:
+    """Mount every layer under a short name; gone at the end of ``undo`` (overlayfs keeps its own).
+
+    :returns: the names below ``place.layers``, highest layer first as overlayfs wants them.
+    """
+    names = []
+    for index, layer in enumerate(layers):
+        target = place.layers / str(index)
+        target.mkdir(parents=True, exist_ok=True)
+        if userns is None:
+            syscalls.mount(str(layer), str(target), None, syscalls.MS_BIND)
+        else:
+            idmap.bind_mapped(layer, target, userns, syscalls.MOUNT_ATTR_RDONLY)
+        undo.callback(mounts.unmount, target)
+        names.append(target.name)
+    return names[::-1]
+
+
+def _overlay(place: Place, names: Sequence[str], more: str) -> None:
+    """Mount the overlay. Relative names, as all options together must fit in one page."""
+    os.chdir(place.layers)
+    data = f"{more}lowerdir={':'.join(names)},upperdir={place.upper},workdir={place.work}"
+    if len(data) > 4000:
+        raise StorageError(
+            f"cannot mount the root of workload {place.workload_id}: too many layers "
+            f"({len(names)})",
+            hint="squash the image",
+        )
+    syscalls.mount("overlay", str(place.rootfs), "overlay", syscalls.MS_NODEV, data)
+
+
+def shift(root: Path, id_base: int) -> None:
+    """Add ``id_base`` to every owner in the tree that is not shifted yet; keep modes and file
+    capabilities, which a change of owner would drop."""
+    for path in _walk(root):
+        status = os.lstat(path)
+        uid, gid = (
+            found + id_base if found < idmap.ID_COUNT else found
+            for found in (status.st_uid, status.st_gid)
+        )
+        if (uid, gid) == (status.st_uid, status.st_gid):
+            continue
+        regular = stat.S_ISREG(status.st_mode)
+        capability = _capability(path) if regular else None
+        os.lchown(path, uid, gid)
+        if regular and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+            path.chmod(stat.S_IMODE(status.st_mode))
+        if capability is not None:
+            os.setxattr(path, _CAPABILITY, _rooted(capability, id_base), follow_symlinks=False)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    yield root
+    for directory, directories, files in os.walk(root):
+        for name in (*directories, *files):
+            yield Path(directory, name)
+
+
+def _capability(path: Path) -> bytes | None:
+    try:
+        return os.getxattr(path, _CAPABILITY, follow_symlinks=False)
+    except OSError:  # it has none
+        return None
+
+
+def _rooted(capability: bytes, id_base: int) -> bytes:
+    """A file capability of revision 2 as one of revision 3, valid below ``id_base``."""
+    revision = int.from_bytes(capability[:4], "little") & 0xFF000000
+    if revision != 0x02000000:
+        return capability
+    magic = (int.from_bytes(capability[:4], "little") & 0x00FFFFFF) | 0x03000000
+    return magic.to_bytes(4, "little") + capability[4:20] + id_base.to_bytes(4, "little")
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory that nothing is mounted in any more; no error if it is gone."""
+    if path.exists():
+        shutil.rmtree(path)

@@ -1,0 +1,1 @@
+"""Images and volumes on a host's local disk."""

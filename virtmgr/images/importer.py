@@ -1,0 +1,231 @@
+"""Importing: chooses by source and content, and hands over to who knows the format."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from virtmgr.domain.compression import Compression, decompressed
+from virtmgr.domain.errors import ImageError, InvalidRequest
+from virtmgr.domain.image import Disk, ImageManifest, ImageType
+from virtmgr.images.archive import ArchiveKind, extract_kernel, extract_oci, identify
+from virtmgr.images.blobs import BlobStore
+from virtmgr.images.disk import check_disk
+from virtmgr.images.download import download
+from virtmgr.images.files import copy_plain, read_regular
+from virtmgr.images.kernel import collect_kernel, import_kernel
+from virtmgr.images.limits import ImportLimits
+from virtmgr.images.oci import OciLayout, Wanted
+from virtmgr.images.probe import Format, Probe, probe, read_head
+from virtmgr.images.rootfs import import_root_fs
+from virtmgr.images.skopeo import archive_source, copy_to_layout, registry_source
+from virtmgr.images.task import Task
+from virtmgr.ports.images import Cancelled, ImageProgress, ImportRequest
+
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
+_TAGGED = re.compile(r"(?:oci|oci-archive|docker-archive):[^:]*:(.+)")
+
+
+class Importer:
+    """Implements ``ImageImporter``."""
+
+    def __init__(self, *, store: BlobStore, limits: ImportLimits | None = None) -> None:
+        self._store = store
+        self._limits = limits or ImportLimits()
+
+    def import_image(
+        self, request: ImportRequest, progress: ImageProgress, cancelled: Cancelled
+    ) -> ImageManifest:
+        _check(request)
+        with self._store.scratch() as scratch:
+            work = _Import(request, scratch, self._store, self._limits, Task(progress, cancelled))
+            return work.run()
+
+
+class _Import:
+    """One import, with a private directory of its own."""
+
+    def __init__(
+        self,
+        request: ImportRequest,
+        scratch: Path,
+        store: BlobStore,
+        limits: ImportLimits,
+        task: Task,
+    ) -> None:
+        self._request = request
+        self._scratch = scratch
+        self._store = store
+        self._limits = limits
+        self._task = task
+        self._architecture = request.architecture or os.uname().machine
+
+    def run(self) -> ImageManifest:
+        source, path = self._request.source, self._request.path
+        if path is not None:
+            return self._directory(path) if path.is_dir() else self._file(path)
+        if source.startswith("docker://"):
+            return self._skopeo(registry_source(source))
+        target = self._scratch / "download"
+        download(source, target, limit=self._limits.file, task=self._task)
+        return self._file(target)
+
+    def _directory(self, path: Path) -> ImageManifest:
+        if (path / "oci-layout").exists():
+            self._require(ImageType.CONTAINER)
+            return self._layout(path)
+        self._require(ImageType.KERNEL)
+        collect_kernel(path, self._scratch / "kernel-parts", limit=self._limits.kernel)
+        return self._kernel()
+
+    def _file(self, path: Path) -> ImageManifest:
+        self._verify_checksum(path)
+        found = probe(path)
+        if found.format is Format.TAR:
+            return self._archive(path, found.compression)
+        if found.format is Format.UNKNOWN and self._request.type is ImageType.DISK:
+            found = Probe(Format.RAW, found.compression)
+        if found.format in (Format.QCOW2, Format.RAW, Format.ISO):
+            return self._disk(path, found)
+        if found.format is Format.KERNEL:
+            self._require(ImageType.KERNEL)
+            (self._scratch / "kernel-parts").mkdir()
+            self._copy(path, found.compression, "kernel-parts/kernel", self._limits.kernel)
+            return self._kernel()
+        raise ImageError(
+            "the file is neither an archive, nor a disk, CD or kernel",
+            code="image_unknown",
+            hint="A disk without a boot sector is taken if the type is said to be disk.",
+        )
+
+    def _archive(self, path: Path, compression: Compression) -> ImageManifest:
+        kind = identify(self._plain(path, compression))
+        self._task.phase(f"reading the {kind}", path.stat().st_size)
+        if kind is ArchiveKind.KERNEL:
+            self._require(ImageType.KERNEL)
+            parts = self._scratch / "kernel-parts"
+            extract_kernel(self._plain(path, compression), parts, limit=self._limits.kernel)
+            return self._kernel()
+        self._require(ImageType.CONTAINER)
+        if kind is ArchiveKind.OCI:
+            layout = self._scratch / "layout"
+            extract_oci(self._plain(path, compression), layout, limit=self._limits.file)
+            return self._layout(layout)
+        if kind is ArchiveKind.DOCKER:
+            plain = self._copy(path, compression, "archive.tar", self._limits.file)
+            return self._skopeo(archive_source(plain, self._tag()))
+        return import_root_fs(
+            path,
+            compression,
+            init=self._request.init,
+            architecture=self._architecture,
+            store=self._store,
+            limits=self._limits,
+            task=self._task,
+        )
+
+    def _skopeo(self, source: str) -> ImageManifest:
+        self._require(ImageType.CONTAINER)
+        layout = self._scratch / "copied"
+        copy_to_layout(
+            source,
+            layout,
+            architecture=self._architecture,
+            insecure=self._request.insecure_registry,
+            limits=self._limits,
+            task=self._task,
+        )
+        return self._layout(layout, reference="image")
+
+    def _layout(self, path: Path, reference: str | None = None) -> ImageManifest:
+        wanted = Wanted(
+            architecture=self._architecture,
+            strict_architecture=self._request.architecture is not None,
+            reference=reference or self._tag(),
+            init=self._request.init,
+        )
+        return OciLayout(path, limits=self._limits, task=self._task).load(wanted, self._store)
+
+    def _disk(self, path: Path, found: Probe) -> ImageManifest:
+        type_ = ImageType.ISO if found.format is Format.ISO else ImageType.DISK
+        self._require(type_)
+        self._task.phase("copying the disk", path.stat().st_size)
+        file = self._copy(path, found.compression, "disk", self._limits.file)
+        size = check_disk(file, found.format, read_head(file), self._limits, self._task)
+        self._task.phase("storing the disk")
+        return ImageManifest(
+            type=type_,
+            architecture=self._architecture,
+            disk=Disk(
+                blob=self._store.adopt(file),
+                format="qcow2" if found.format is Format.QCOW2 else "raw",
+                virtual_size=size,
+            ),
+        )
+
+    def _kernel(self) -> ImageManifest:
+        return import_kernel(
+            self._scratch / "kernel-parts",
+            architecture=self._architecture,
+            store=self._store,
+            limits=self._limits,
+            task=self._task,
+        )
+
+    def _plain(self, path: Path, compression: Compression) -> Iterator[bytes]:
+        return decompressed(
+            self._task.counted(read_regular(path)), compression, limit=self._limits.file
+        )
+
+    def _copy(self, path: Path, compression: Compression, name: str, limit: int) -> Path:
+        """An uncompressed private copy, which is what is checked and then stored."""
+        target = self._scratch / name
+        if compression is Compression.NONE and path.parent == self._scratch:
+            return path.rename(target)
+        copy_plain(self._task.counted(read_regular(path)), compression, target, limit=limit)
+        return target
+
+    def _verify_checksum(self, path: Path) -> None:
+        if self._request.checksum is None:
+            return
+        self._task.phase("verifying the checksum", path.stat().st_size)
+        digest = hashlib.sha256()
+        for chunk in self._task.counted(read_regular(path)):
+            digest.update(chunk)
+        if f"sha256:{digest.hexdigest()}" != self._request.checksum:
+            raise ImageError(
+                f"the file has checksum sha256:{digest.hexdigest()}, "
+                f"and {self._request.checksum} was given",
+                code="digest_mismatch",
+                hint="It is damaged, or not the file that the checksum is of.",
+            )
+
+    def _require(self, type_: ImageType) -> None:
+        if self._request.type not in (None, type_):
+            raise ImageError(f"this is a {type_} image, and {self._request.type} was asked for")
+
+    def _tag(self) -> str | None:
+        found = _TAGGED.fullmatch(self._request.source)
+        return found[1] if found else None
+
+
+def _check(request: ImportRequest) -> None:
+    if request.init not in (None, "app", "system"):
+        raise InvalidRequest(f"init is app or system, not {request.init!r}", field="init")
+    if request.checksum is not None and _CHECKSUM.fullmatch(request.checksum) is None:
+        raise InvalidRequest("a checksum is sha256: and 64 digits of 0-9a-f", field="checksum")
+    if request.checksum is not None and request.source.startswith("docker://"):
+        raise InvalidRequest(
+            "a registry image has no checksum",
+            field="checksum",
+            hint="Pin it by digest: docker://HOST/NAME@sha256:DIGEST.",
+        )
+    if request.path is None and not request.source.startswith(("docker://", "http://", "https://")):
+        raise InvalidRequest(
+            f"{request.source!r} is neither a registry reference nor an http(s) address",
+            field="source",
+            hint="Write docker://HOST/NAME:TAG or https://…; files are uploaded.",
+        )

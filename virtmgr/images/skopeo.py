@@ -1,0 +1,94 @@
+"""Copying images with skopeo(1) into a private OCI layout, which is then read with suspicion."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from virtmgr.domain.errors import ImageError, InvalidRequest
+from virtmgr.images.limits import ImportLimits
+from virtmgr.images.oci import OCI_ARCHITECTURES
+from virtmgr.images.task import Task
+
+_REGISTRY_REFERENCE = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]*(:\d{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
+_ARCHIVE_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,254}")
+
+
+def registry_source(source: str) -> str:
+    """``source`` if it is a well-formed ``docker://`` reference.
+
+    :raises InvalidRequest: otherwise.
+    """
+    reference = source.removeprefix("docker://")
+    if _REGISTRY_REFERENCE.fullmatch(reference) is None:
+        raise InvalidRequest(
+            f"{source!r} is no image reference",
+            field="source",
+            hint="Write docker://HOST/NAME:TAG or docker://HOST/NAME@sha256:DIGEST.",
+        )
+    return f"docker://{reference}"
+
+
+def archive_source(path: Path, reference: str | None) -> str:
+    """The skopeo source for a docker-archive, of which ``reference`` names one image."""
+    if reference is None:
+        return f"docker-archive:{path}"
+    if _ARCHIVE_REFERENCE.fullmatch(reference) is None:
+        raise InvalidRequest(f"{reference!r} is no image reference", field="source")
+    return f"docker-archive:{path}:{reference}"
+
+
+def copy_to_layout(
+    source: str,
+    layout: Path,
+    *,
+    architecture: str,
+    insecure: bool,
+    limits: ImportLimits,
+    task: Task,
+) -> None:
+    """Copy one image of ``source`` to a new OCI layout.
+
+    :raises ImageError: skopeo cannot, or more came than is allowed.
+    """
+    temporary = layout.with_name("skopeo")
+    temporary.mkdir()
+    oci = OCI_ARCHITECTURES.get(architecture, architecture)
+    task.phase(f"copying {source}" if source.startswith("docker://") else "converting the archive")
+
+    def watch() -> None:
+        size = _tree_size(layout) + _tree_size(temporary)
+        if size > limits.file:
+            raise ImageError(f"the image has more than {limits.file} bytes", code="image_too_large")
+        task.advance(size - task.done)
+
+    task.run(
+        [
+            "skopeo",
+            "--insecure-policy",
+            f"--override-arch={oci}",
+            "--override-os=linux",
+            f"--tmpdir={temporary}",
+            "copy",
+            "--quiet",
+            *(["--src-tls-verify=false"] if insecure else []),
+            source,
+            f"oci:{layout}:image",
+        ],
+        watch=watch,
+    )
+
+
+def _tree_size(directory: Path) -> int:
+    total = 0
+    for parent, _, files in os.walk(directory):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118
+            except FileNotFoundError:
+                continue  # renamed by skopeo meanwhile
+    return total

@@ -1,0 +1,58 @@
+"""What agent and services need of the certificate authority and of keys."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """An issued certificate as PEM, and what the inventory keeps of it."""
+
+    pem: bytes
+    serial: str  # hexadecimal
+    expires_at: datetime
+
+
+class Authority(Protocol):
+    """Issues certificates to hosts."""
+
+    def issue_host(self, request_pem: bytes, host_id: str, addresses: Sequence[str]) -> Certificate:
+        """A certificate for a host's signing request; the common name is the host's id.
+
+        :raises InvalidRequest: the request is malformed or not signed by its own key.
+        """
+        ...
+
+    def certificate(self) -> bytes:
+        """The CA's own certificate as PEM."""
+        ...
+
+
+class KeyTools(Protocol):
+    """Keys, requests and TLS contexts of a host."""
+
+    def new_key(self) -> bytes:
+        """A new private key as PEM."""
+        ...
+
+    def signing_request(self, key_pem: bytes) -> bytes: ...
+
+    def certificate_expiry(self, certificate_pem: bytes) -> datetime: ...
+
+    def write_private(self, path: Path, content: bytes) -> None:
+        """Write a file that only its owner may read, atomically and durably."""
+        ...
+
+    def client_context(
+        self, ca: Path, certificate: Path | None = None, key: Path | None = None
+    ) -> ssl.SSLContext: ...
+
+    def server_context(
+        self, certificate: Path, key: Path, *, client_ca: Path | None = None
+    ) -> ssl.SSLContext: ...

@@ -1,0 +1,111 @@
+"""Ports to images on the control plane: the store of blobs, importing and building."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from virtmgr.domain.image import ImageManifest, ImageType
+from virtmgr.domain.workload import Kind
+
+ImageProgress = Callable[[int, int | None, str], None]
+"""Called with bytes (or steps) done, how many in all if known, and what is being done now."""
+
+Cancelled = Callable[[], bool]
+"""Asked often while work goes on; once it says True, the work ends with ``image_cancelled``."""
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What to make an image from.
+
+    ``source`` says where it comes from: ``docker://HOST/NAME:TAG`` (a registry), an ``http(s)``
+    URL, or, where ``path`` is given, a name for people only: ``path`` is then an uploaded file
+    (or, for callers on the same machine, a directory) whose content decides what it is. With a
+    path, ``source`` may still be ``oci:…:TAG`` or ``docker-archive:…:TAG`` to choose among
+    several images in it.
+    """
+
+    source: str
+    path: Path | None = None
+    type: ImageType | None = None  # refused unless the content is of that type
+    init: str | None = None  # containers: app | system; by content unless given
+    checksum: str | None = None  # sha256:… of the file or download
+    architecture: str | None = None  # the control plane's own unless given
+    insecure_registry: bool = False  # plain HTTP, or a certificate that nobody vouches for
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """An image to build from a distribution's packages.
+
+    ``distribution`` is ``debian``, or ``busybox`` (tiny, made of the control plane's own busybox;
+    ``suite`` is ignored then, but for the kernel of VMs).
+    """
+
+    distribution: str
+    suite: str = "bookworm"
+    kind: Kind = Kind.CONTAINER
+    init: str | None = None  # containers: debian is system; busybox app unless given
+    mirror: str | None = None  # the one that the control plane's own apt uses, unless given
+
+
+class ImageImporter(Protocol):
+    def import_image(
+        self, request: ImportRequest, progress: ImageProgress, cancelled: Cancelled
+    ) -> ImageManifest:
+        """Check the source, store its blobs and say what it is. The source is not trusted.
+
+        What is refused leaves nothing behind. A crash may leave blobs that no image refers to;
+        whoever owns the inventory removes them (``BlobStore`` iterates over all).
+
+        :raises ImageError: it cannot be had, is damaged, or is refused.
+        :raises InvalidRequest: the request names what cannot be.
+        """
+        ...
+
+
+class ImageBuilder(Protocol):
+    def build(
+        self, request: BuildRequest, progress: ImageProgress, cancelled: Cancelled
+    ) -> ImageManifest:
+        """Build it from packages and store its blobs.
+
+        :raises ImageError: a tool failed (its last lines are in the message), or is missing.
+        :raises InvalidRequest: the request names what cannot be.
+        """
+        ...
+
+
+class BlobStore(Protocol):
+    """Content-addressed files of the control plane; digests are ``sha256:…``."""
+
+    def exists(self, digest: str) -> bool: ...
+
+    def size(self, digest: str) -> int:
+        """Bytes of the blob.
+
+        :raises NotFound: it is not there.
+        """
+        ...
+
+    def open(self, digest: str, offset: int = 0) -> BinaryIO:
+        """The blob from ``offset`` on, to be closed by the caller.
+
+        :raises NotFound: it is not there.
+        """
+        ...
+
+    def remove(self, digest: str) -> None:
+        """Remove it; no error if it is gone."""
+        ...
+
+    def __iter__(self) -> Iterator[str]:
+        """Digests of all blobs."""
+        ...
+
+    def upload_path(self, upload_id: str) -> Path:
+        """Where the API keeps an uploaded file until it is imported; private."""
+        ...

@@ -1,0 +1,91 @@
+"""Clusters: hosts that schedule among each other."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from virtmgr.domain.errors import NotFound
+from virtmgr.domain.host import Cluster, SchedulingPolicy
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.values import Labels, Name, Value
+from virtmgr.ports.unit_of_work import ListQuery, Page
+from virtmgr.services.context import Context
+from virtmgr.services.in_use import refuse_in_use
+
+
+class ClusterFields(Value):
+    """What can be set of a cluster."""
+
+    name: Name = Field(description="Unique. A DNS label.")
+    description: str = Field("", max_length=1024, description="Free text for people.")
+    policy: SchedulingPolicy = Field(
+        SchedulingPolicy.BALANCED,
+        description="spread: least used host first; pack: most used first, to free whole hosts; "
+        "balanced: least used, CPU and memory alike.",
+    )
+    overcommit_vcpus: float = Field(
+        4.0, gt=0, le=100, allow_inf_nan=False, description="vCPUs claimed per CPU of a host."
+    )
+    overcommit_memory: float = Field(
+        1.0, gt=0, le=100, allow_inf_nan=False, description="Memory claimed per memory of a host."
+    )
+    overcommit_disk: float = Field(
+        1.0, gt=0, le=100, allow_inf_nan=False, description="Disk claimed per disk of a host."
+    )
+    labels: Labels = Field(default_factory=dict, description="Key and value pairs to select by.")
+
+
+def list_(context: Context, query: ListQuery) -> Page[Cluster]:
+    """All clusters."""
+    return context.uow.clusters.list(query)
+
+
+def find(context: Context, reference: str, field: str | None = None) -> Cluster:
+    """The cluster with this id or name.
+
+    :raises NotFound: there is none.
+    """
+    cluster = context.uow.clusters.find(reference)
+    if cluster is None:
+        raise NotFound(f"cluster {reference!r} does not exist", field=field)
+    return cluster
+
+
+def lock(context: Context, reference: str) -> Cluster:
+    """The same, to be changed."""
+    found = context.uow.clusters.find(reference)
+    return context.for_change(context.uow.clusters, found, f"cluster {reference!r}")
+
+
+def create(context: Context, fields: ClusterFields) -> Cluster:
+    """A new cluster without hosts.
+
+    :raises NameTaken: another cluster has the name.
+    """
+    cluster = Cluster(id=new_id(), created_at=context.now, **dict(fields))
+    context.uow.clusters.add(cluster)
+    context.record("cluster.created", cluster, f"cluster {cluster.name} was created")
+    return cluster
+
+
+def update(context: Context, cluster: Cluster, fields: ClusterFields) -> Cluster:
+    """Set the fields of a locked cluster. Claims that are there stay, whatever the new ratios."""
+    for name, value in fields:
+        setattr(cluster, name, value)
+    context.record("cluster.updated", cluster, f"cluster {cluster.name} was changed")
+    context.uow.flush()
+    return cluster
+
+
+def delete(context: Context, reference: str) -> Cluster:
+    """Delete a cluster that has no hosts.
+
+    :raises Conflict: it has hosts; they are named.
+    """
+    cluster = lock(context, reference)
+    hosts = context.uow.hosts.list(ListQuery(filters={"cluster": cluster.id}, limit=10)).items
+    refuse_in_use(f"cluster {cluster.name!r}", host=[host.name for host in hosts])
+    context.record("cluster.deleted", cluster, f"cluster {cluster.name} was deleted")
+    context.uow.clusters.remove(cluster)
+    context.uow.flush()
+    return cluster

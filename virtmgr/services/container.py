@@ -1,0 +1,40 @@
+"""What every use case may need of the outside; ``virtmgr.bootstrap`` fills it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from virtmgr.domain.errors import Unavailable
+from virtmgr.domain.streaming import StreamRequest
+from virtmgr.ports.clock import Clock, SystemClock
+from virtmgr.ports.images import BlobStore
+from virtmgr.ports.streams import AgentStream, Dialler
+from virtmgr.ports.unit_of_work import UnitOfWorkFactory
+from virtmgr.services.signal import Signal
+
+
+def wake_nobody(host_id: str) -> None:
+    """A lost wake is harmless: the host syncs by itself seconds later."""
+
+
+def dial_nobody(url: str, host_id: str, request: StreamRequest) -> AgentStream:
+    """For processes that relay no streams."""
+    raise Unavailable(f"this process opens no streams to host {host_id} at {url}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """The control plane's ports.
+
+    ``committed`` is notified after every commit of a change, for those who wait for operations
+    or events. ``wake_host`` hints a host to sync now. ``dial`` opens a stream on a host's agent.
+    """
+
+    units: UnitOfWorkFactory
+    blobs: BlobStore
+    clock: Clock = field(default_factory=SystemClock)
+    committed: Signal = field(default_factory=Signal)
+    wake_host: Callable[[str], None] = wake_nobody
+    dial: Dialler = dial_nobody
+    stream_url: str = ""  # where clients open streams: wss://ADDRESS:PORT

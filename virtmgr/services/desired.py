@@ -1,0 +1,177 @@
+"""What a host should run, with every reference resolved, as the sync protocol carries it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from virtmgr.domain.image import Image
+from virtmgr.domain.network import Address, Network, NetworkType, bridge_name, gateway
+from virtmgr.domain.sync import (
+    DesiredImage,
+    DesiredNetwork,
+    DesiredNic,
+    DesiredVolume,
+    DesiredWorkload,
+    NetworkName,
+)
+from virtmgr.domain.volume import Volume
+from virtmgr.domain.workload import Nic, Workload
+from virtmgr.ports.unit_of_work import UnitOfWork
+
+
+def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[DesiredWorkload]:
+    """``workloads`` as their host needs them; a fixed number of queries however many."""
+    ids = [workload.id for workload in workloads]
+    nics = uow.nics.of_workloads(ids)
+    addresses = uow.addresses.of_nics([nic.id for some in nics.values() for nic in some])
+    networks = _Cache(uow.networks.get)
+    images = _Cache(uow.images.get)
+    projects = _Cache(uow.projects.get)
+    volumes = _volumes(uow, workloads)
+    found = []
+    for workload in workloads:
+        project = projects[workload.project_id]
+        found.append(
+            DesiredWorkload(
+                id=workload.id,
+                project=project.name if project else "",
+                name=workload.name,
+                kind=workload.kind,
+                init=workload.init,
+                generation=workload.generation,
+                revision=workload.revision,
+                spec=workload.spec,
+                state=workload.spec.state,
+                deleting=workload.deleting,
+                force_stop=workload.force_stop,
+                restart_nonce=workload.restart_nonce,
+                image=_image(images, workload.image_id),
+                cdrom=_image(images, workload.cdrom_image_id),
+                nics=tuple(
+                    _nic(nic, addresses.get(nic.id, ()), networks[nic.network_id])
+                    for nic in nics.get(workload.id, ())
+                ),
+                volumes=_mounts(workload, volumes.get(workload.id, ())),
+            )
+        )
+    return found
+
+
+def desired_networks(uow: UnitOfWork, host_id: str) -> list[DesiredNetwork]:
+    """Every network that the host's workloads are on, with the names its DNS answers."""
+    networks = uow.networks.of_host(host_id)
+    names: dict[str, list[NetworkName]] = {network.id: [] for network in networks}
+    for network_id, name, mac, addresses in uow.networks.names(list(names)):
+        v4, v6 = _split(addresses)
+        names[network_id].append(NetworkName(name=name, mac=mac, ipv4=v4, ipv6=v6))
+    return [_network(network, names[network.id]) for network in networks]
+
+
+def device_name(network: Network) -> str:
+    """The bridge that a network's ports join on a host."""
+    if network.type is NetworkType.BRIDGE and network.bridge is not None:
+        return network.bridge
+    return bridge_name(network.id)
+
+
+T = TypeVar("T")
+
+
+class _Cache(dict[str, T | None]):
+    """Rows by id, each read once."""
+
+    def __init__(self, read: Callable[[str], T | None]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, key: str) -> T | None:
+        self[key] = value = self._read(key)
+        return value
+
+
+def _volumes(uow: UnitOfWork, workloads: Iterable[Workload]) -> Mapping[str, Sequence[Volume]]:
+    return {
+        workload.id: uow.volumes.of_workload(workload.id)
+        for workload in workloads
+        if workload.spec.volumes
+    }
+
+
+def _mounts(workload: Workload, volumes: Iterable[Volume]) -> tuple[DesiredVolume, ...]:
+    known = {reference: volume for volume in volumes for reference in (volume.id, volume.name)}
+    found = []
+    for mount in workload.spec.volumes:
+        volume = known.get(mount.volume)
+        if volume is not None:
+            found.append(
+                DesiredVolume(
+                    id=volume.id,
+                    name=volume.name,
+                    size=volume.size,
+                    path=mount.path,
+                    read_only=mount.read_only,
+                )
+            )
+    return tuple(found)
+
+
+def _image(images: _Cache[Image], image_id: str | None) -> DesiredImage | None:
+    image = images[image_id] if image_id is not None else None
+    if image is None or image.manifest is None:
+        return None
+    return DesiredImage(id=image.id, name=image.name, manifest=image.manifest)
+
+
+def _nic(nic: Nic, addresses: Iterable[Address], network: Network | None) -> DesiredNic:
+    v4, v6 = _split(address.address for address in addresses)
+    ipv4, ipv6 = (network.ipv4, network.ipv6) if network else (None, None)
+    gateways = [gateway(cidr) for cidr in (ipv4, ipv6) if cidr]
+    routed = network is not None and network.type is not NetworkType.BRIDGE
+    return DesiredNic(
+        id=nic.id,
+        index=nic.index,
+        network_id=nic.network_id,
+        mac=nic.mac,
+        ipv4=_with_prefix(v4, ipv4),
+        ipv6=_with_prefix(v6, ipv6),
+        gateway4=gateway(ipv4) if ipv4 else None,
+        gateway6=gateway(ipv6) if ipv6 else None,
+        dns=tuple(gateways) if routed else (),
+        dns_domain=f"{network.name}.{network.dns_domain}" if network else "",
+        mtu=network.mtu if network else 1500,
+    )
+
+
+def _with_prefix(address: str | None, cidr: str | None) -> str | None:
+    if address is None or cidr is None:
+        return None
+    return f"{address}/{ipaddress.ip_network(cidr).prefixlen}"
+
+
+def _split(addresses: Iterable[str]) -> tuple[str | None, str | None]:
+    """The first IPv4 and the first IPv6 address."""
+    v4 = v6 = None
+    for address in addresses:
+        if ipaddress.ip_address(address).version == 4:
+            v4 = v4 or address
+        else:
+            v6 = v6 or address
+    return v4, v6
+
+
+def _network(network: Network, names: Iterable[NetworkName]) -> DesiredNetwork:
+    return DesiredNetwork(
+        id=network.id,
+        name=network.name,
+        type=network.type,
+        bridge=device_name(network),
+        ipv4=network.ipv4,
+        ipv6=network.ipv6,
+        gateway4=gateway(network.ipv4) if network.ipv4 else None,
+        gateway6=gateway(network.ipv6) if network.ipv6 else None,
+        dns_domain=f"{network.name}.{network.dns_domain}",
+        mtu=network.mtu,
+        names=tuple(sorted(names, key=lambda entry: entry.name)),
+    )

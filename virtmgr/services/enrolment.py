@@ -1,0 +1,105 @@
+"""How a host joins with its one-time token, and how it renews its certificate."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Sequence
+
+from virtmgr.domain.errors import Forbidden, Unauthenticated
+from virtmgr.domain.host import Host
+from virtmgr.ports.certificates import Authority, Certificate
+from virtmgr.services.container import Services
+from virtmgr.services.records import Target, add_event
+
+
+def join(
+    services: Services, authority: Authority, token: str, signing_request: str, peer: str
+) -> tuple[Host, Certificate]:
+    """Enrol the host that a join token was given for; the token is used up.
+
+    :param peer: the address that the host calls from, which its certificate names.
+    :raises Unauthenticated: the token is unknown, used or too old.
+    """
+    now = services.clock.now()
+    with services.units() as uow:
+        host = uow.hosts.by_join_token(hashlib.sha256(token.encode()).hexdigest())
+        expired = host is not None and (
+            host.join_token_expires_at is None or host.join_token_expires_at < now
+        )
+        if host is None or expired:
+            raise Unauthenticated(
+                "the join token is unknown, used or too old",
+                code="join_token_refused",
+                hint="make a new one with 'virtmgr host token NAME'",
+            )
+        issued = authority.issue_host(
+            signing_request.encode(), host.id, _addresses(host.name, peer)
+        )
+        host.certificate_serial = issued.serial
+        host.certificate_expires_at = issued.expires_at
+        host.join_token_hash = host.join_token_expires_at = None
+        target = Target("host", host.id, host.name, None, host.id)
+        add_event(uow, "host.joined", target, now=now, message=f"from {peer}")
+        uow.commit()
+    services.committed.notify()
+    return host, issued
+
+
+def renew(
+    services: Services, authority: Authority, host_id: str, signing_request: str, peer: str
+) -> Certificate:
+    """A fresh certificate. The old one stays good until the new one is first used, so that a
+    lost answer locks nobody out."""
+    now = services.clock.now()
+    with services.units() as uow:
+        host = uow.hosts.lock(host_id)
+        if host is None:
+            raise Forbidden("this host is not in the inventory any more", code="host_removed")
+        issued = authority.issue_host(
+            signing_request.encode(), host.id, _addresses(host.name, peer)
+        )
+        host.previous_certificate_serial = host.certificate_serial
+        host.certificate_serial = issued.serial
+        host.certificate_expires_at = issued.expires_at
+        target = Target("host", host.id, host.name, None, host.id)
+        add_event(uow, "host.certificate_renewed", target, now=now)
+        uow.commit()
+    return issued
+
+
+def authenticate(services: Services, host_id: str, serial: str) -> None:
+    """Check that ``serial`` (hexadecimal) is that of the host's current certificate.
+
+    :raises Unauthenticated: the host is gone, or has a newer certificate.
+    """
+    with services.units(read_only=True) as uow:
+        host = uow.hosts.get(host_id)
+        known = (host.certificate_serial, host.previous_certificate_serial) if host else ()
+        if serial not in known:
+            raise Unauthenticated(
+                "this certificate does not belong to a host of this control plane (any more)",
+                code="certificate_refused",
+                hint="enrol the host again with a new join token",
+            )
+        superseding = (
+            host is not None
+            and serial == host.certificate_serial
+            and host.previous_certificate_serial is not None
+        )
+    if superseding:
+        _forget_previous(services, host_id)
+
+
+def _forget_previous(services: Services, host_id: str) -> None:
+    with services.units() as uow:
+        host = uow.hosts.lock(host_id)
+        if host is not None:
+            host.previous_certificate_serial = None
+        uow.commit()
+
+
+def _addresses(name: str, peer: str) -> Sequence[str]:
+    address = ipaddress.ip_address(peer)
+    loopback = ("127.0.0.1", "::1") if address.is_loopback else ()
+    return tuple(dict.fromkeys((name, str(address), *loopback)))

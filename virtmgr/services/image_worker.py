@@ -1,0 +1,306 @@
+"""Carries out imports and builds: takes their operations, and finishes the images.
+
+An operation is held by a lease that a heartbeat renews. A worker that dies lets it run out; the
+next one begins again, and finds the blobs that are stored already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+
+from virtmgr.domain.errors import ImageError, VirtmgrError
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.image import Image, ImageManifest, ImageState, ImageType
+from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.workload import Kind
+from virtmgr.ports.images import BuildRequest, ImageBuilder, ImageImporter, ImportRequest
+from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
+from virtmgr.services.container import Services
+from virtmgr.services.records import Target, add_event
+
+log = structlog.get_logger(__name__)
+
+VERBS: Final = ("import", "build")
+_LEASE: Final = timedelta(seconds=60)
+_HEARTBEAT: Final = 1.0  # seconds
+_IDLE: Final = 1.0
+_TRIES: Final = 3
+
+
+def blobs_change(uow: UnitOfWork, now: datetime) -> None:
+    """Exclude other units that add or remove images' blobs, until this one ends."""
+    uow.settings.set("blobs_changed_at", now.isoformat())
+
+
+def remove_unused(services: Services, digests: Iterable[str]) -> None:
+    """Remove the blobs among ``digests`` that no image needs.
+
+    An import that runs meanwhile and counts on one notices at its end, and fetches it again.
+    """
+    with services.units() as uow:
+        blobs_change(uow, services.clock.now())
+        for digest in digests:
+            if not uow.images.find_by_blob(digest):
+                services.blobs.remove(digest)
+        uow.commit()
+
+
+def collect(services: Services) -> None:
+    """Remove every blob that no image needs, unless something is being imported or built."""
+    with services.units() as uow:
+        blobs_change(uow, services.clock.now())
+        going_on = ListQuery(
+            filters={
+                "verb": VERBS,
+                "state": (OperationState.PENDING, OperationState.RUNNING),
+            },
+            limit=1,
+        )
+        if uow.operations.list(going_on).items:
+            return
+        for digest in services.blobs:
+            if not uow.images.find_by_blob(digest):
+                services.blobs.remove(digest)
+        uow.commit()
+
+
+@dataclass
+class _Progress:
+    """What the work says of itself, for the heartbeat to write."""
+
+    done: int = 0
+    total: int | None = None
+    message: str = ""
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def report(self, done: int, total: int | None, message: str) -> None:
+        self.done, self.total, self.message = done, total, message
+
+    @property
+    def share(self) -> float:
+        """Between 0 and 1; never quite 1, as only the finished operation is."""
+        return min(0.99, self.done / self.total) if self.total else 0.0
+
+
+class ImageWorker:
+    """Runs imports and builds one after the other; start several for more at a time."""
+
+    def __init__(
+        self, services: Services, importer: ImageImporter, builder: ImageBuilder
+    ) -> None:
+        self._services = services
+        self._importer = importer
+        self._builder = builder
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set; what is under way then ends first."""
+        while not stop.is_set():
+            try:
+                if not self.run_once():
+                    stop.wait(_IDLE)
+            except VirtmgrError as error:  # such as a database that is away
+                log.warning("image_worker_failed", error=error.message, code=error.code)
+                stop.wait(_IDLE)
+
+    def run_once(self) -> bool:
+        """Take one operation and carry it out; False if there is none."""
+        operation = self._take()
+        if operation is None:
+            return False
+        progress = _Progress()
+        with self._heartbeat(operation.id, progress):
+            try:
+                self._make(operation, progress)
+            except VirtmgrError as error:
+                self._fail(operation, error)
+            except Exception as error:
+                log.exception("image_work_crashed", operation=operation.id)
+                self._fail(operation, _defect(operation, error))
+        return True
+
+    def _take(self) -> Operation | None:
+        now = self._services.clock.now()
+        with self._services.units() as uow:
+            operation = uow.operations.take(VERBS, self._owner, now + _LEASE, now)
+            uow.commit()
+        return operation
+
+    def _make(self, operation: Operation, progress: _Progress) -> None:
+        for _ in range(_TRIES):
+            manifest = self._work(operation, progress)
+            if self._finish(operation, manifest):
+                return
+        raise ImageError(
+            f"{operation.verb} image {operation.target_name}: its blobs were removed by others "
+            "while it was made",
+            hint="try again",
+        )
+
+    def _work(self, operation: Operation, progress: _Progress) -> ImageManifest:
+        parameters = operation.parameters
+        cancelled = progress.cancelled.is_set
+        if operation.verb == "build":
+            request = _build_request(parameters)
+            return self._builder.build(request, progress.report, cancelled)
+        return self._importer.import_image(
+            self._import_request(operation), progress.report, cancelled
+        )
+
+    def _import_request(self, operation: Operation) -> ImportRequest:
+        asked = operation.parameters
+        upload, type = asked.get("upload"), asked.get("type")
+        return ImportRequest(
+            source=asked.get("source") or operation.target_name,
+            path=None if upload is None else self._services.blobs.upload_path(upload),
+            type=None if type is None else ImageType(type),
+            init=asked.get("init"),
+            checksum=asked.get("checksum"),
+            architecture=asked.get("architecture"),
+            insecure_registry=bool(asked.get("insecure_registry")),
+        )
+
+    def _finish(self, taken: Operation, manifest: ImageManifest) -> bool:
+        """Make the image ready; False if a blob is gone, so that it must be made again."""
+        now = self._services.clock.now()
+        with self._services.units() as uow:
+            blobs_change(uow, now)
+            found = self._held(uow, taken)
+            if found is None:
+                return True  # cancelled, or taken by another worker
+            if not all(self._services.blobs.exists(blob.digest) for blob in manifest.blobs()):
+                return False
+            operation, image = found
+            image.manifest, image.type = manifest, manifest.type
+            image.digest, image.size = _digest(manifest), manifest.size
+            image.state, image.failure = ImageState.READY, None
+            operation.state, operation.progress = OperationState.SUCCEEDED, 1.0
+            operation.message = ""
+            self._close(uow, operation, image, "image.ready", f"image {image.name} is ready", now)
+        self._remove_upload(taken)
+        return True
+
+    def _fail(self, taken: Operation, error: VirtmgrError) -> None:
+        now = self._services.clock.now()
+        with self._services.units() as uow:
+            found = self._held(uow, taken)
+            if found is not None:
+                operation, image = found
+                image.state, image.failure = ImageState.FAILED, error.message
+                operation.state, operation.message = OperationState.FAILED, error.message
+                operation.error = {
+                    "code": error.code,
+                    "detail": error.message,
+                    "hint": error.hint,
+                }
+                self._close(uow, operation, image, "image.failed", error.message, now)
+                self._remove_upload(taken)
+        collect(self._services)
+
+    def _held(self, uow: UnitOfWork, taken: Operation) -> tuple[Operation, Image] | None:
+        """The operation and its image, if they are still this worker's to finish."""
+        operation = uow.operations.lock(taken.id)
+        image = uow.images.lock(taken.target_id)
+        mine = operation is not None and operation.owner == self._owner
+        if operation is None or image is None or not mine:
+            return None
+        return (operation, image) if operation.state is OperationState.RUNNING else None
+
+    def _close(
+        self,
+        uow: UnitOfWork,
+        operation: Operation,
+        image: Image,
+        event: str,
+        message: str,
+        now: datetime,
+    ) -> None:
+        operation.updated_at = operation.finished_at = now
+        operation.lease_expires_at = None
+        add_event(
+            uow,
+            event,
+            Target("image", image.id, image.name),
+            now=now,
+            user_id=operation.user_id,
+            operation_id=operation.id,
+            message=message,
+        )
+        uow.after_commit(self._services.committed.notify)
+        uow.commit()
+
+    def _remove_upload(self, taken: Operation) -> None:
+        upload = taken.parameters.get("upload")
+        if upload is not None:
+            self._services.blobs.upload_path(upload).unlink(missing_ok=True)
+
+    @contextmanager
+    def _heartbeat(self, operation_id: str, progress: _Progress) -> Iterator[None]:
+        """Renew the lease and write the progress meanwhile; notice a cancellation."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(_HEARTBEAT):
+                try:
+                    self._beat(operation_id, progress)
+                except VirtmgrError as error:
+                    log.warning("image_heartbeat_failed", error=error.message)
+
+        thread = threading.Thread(target=beat, name="image-heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _beat(self, operation_id: str, progress: _Progress) -> None:
+        now = self._services.clock.now()
+        with self._services.units() as uow:
+            operation = uow.operations.lock(operation_id)
+            held = operation is not None and operation.owner == self._owner
+            if operation is None or not held or operation.state is not OperationState.RUNNING:
+                progress.cancelled.set()
+                return
+            operation.lease_expires_at = now + _LEASE
+            operation.progress = max(operation.progress, progress.share)
+            operation.message, operation.updated_at = progress.message, now
+            uow.after_commit(self._services.committed.notify)
+            uow.commit()
+
+
+def _build_request(parameters: dict[str, Any]) -> BuildRequest:
+    return BuildRequest(
+        distribution=parameters["distribution"],
+        suite=parameters["suite"],
+        kind=Kind(parameters["kind"]),
+        init=parameters.get("init"),
+        mirror=parameters.get("mirror"),
+    )
+
+
+def _digest(manifest: ImageManifest) -> str:
+    """SHA-256 of the manifest as canonical JSON."""
+    document = manifest.model_dump(mode="json")
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _defect(operation: Operation, error: Exception) -> ImageError:
+    return ImageError(
+        f"{operation.verb} image {operation.target_name}: virtmgr failed by a defect of its own "
+        f"({type(error).__name__})",
+        code="internal_error",
+        hint="find the operation's id in the server's log and report it",
+    )

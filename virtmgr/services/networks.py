@@ -1,0 +1,219 @@
+"""Networks of projects, and those that all projects share."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field
+
+from virtmgr.domain.access import Action
+from virtmgr.domain.errors import Conflict, InvalidRequest, NotFound
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.network import Address, Network, NetworkType
+from virtmgr.domain.values import Labels, Name, Value
+from virtmgr.ports.unit_of_work import ListQuery, Page
+from virtmgr.services.context import Context
+from virtmgr.services.in_use import refuse_in_use
+
+_PRIVATE: Final = tuple(
+    ipaddress.ip_network(cidr)
+    for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+)
+_PREFIXES: Final = {4: (8, 29), 6: (48, 120)}  # room for a gateway and some addresses
+_SHARED_ACTIONS: Final[Mapping[Action, Action]] = {
+    Action.NETWORKS_UPDATE: Action.SHARED_NETWORKS_UPDATE,
+    Action.NETWORKS_DELETE: Action.SHARED_NETWORKS_DELETE,
+}
+
+
+def _check_cidr(text: str, version: int) -> str:
+    parsed = ipaddress.ip_network(text)
+    smallest, largest = _PREFIXES[version]
+    if parsed.version != version:
+        raise ValueError(f"give an IPv{version} network")
+    if not smallest <= parsed.prefixlen <= largest:
+        raise ValueError(f"the prefix length lies between {smallest} and {largest}")
+    if parsed.is_loopback or parsed.is_link_local or parsed.is_multicast:
+        raise ValueError(f"{parsed} is kept for other purposes")
+    return str(parsed)
+
+
+IPv4Cidr = Annotated[str, AfterValidator(lambda text: _check_cidr(text, 4)), Field(max_length=43)]
+IPv6Cidr = Annotated[str, AfterValidator(lambda text: _check_cidr(text, 6)), Field(max_length=43)]
+
+
+class NetworkFields(Value):
+    """What can be changed of a network."""
+
+    name: Name = Field(description="Unique in the project; part of its workloads' DNS names.")
+    dns_domain: str = Field(
+        "virt",
+        max_length=253,
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$",
+        description="Names are WORKLOAD.NETWORK.DOMAIN.",
+    )
+    labels: Labels = Field(default_factory=dict, description="Key and value pairs to select by.")
+
+
+class NetworkCreate(NetworkFields):
+    """A new network."""
+
+    type: NetworkType = Field(
+        NetworkType.NAT,
+        description="nat: private, reaches out through the host; bridge: joins a bridge that the "
+        "hosts have.",
+    )
+    ipv4: IPv4Cidr | None = Field(None, description="CIDR; its first address is the gateway.")
+    ipv6: IPv6Cidr | None = Field(None, description="CIDR; its first address is the gateway.")
+    bridge: str | None = Field(
+        None,
+        min_length=1,
+        max_length=15,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="Type bridge: name of the hosts' bridge device.",
+    )
+    mtu: int = Field(1500, ge=1280, le=9216, description="Largest packet, in bytes.")
+
+
+def list_(context: Context, query: ListQuery) -> Page[Network]:
+    """Networks of the projects that may be seen, and the shared ones."""
+    return context.uow.networks.list(query)
+
+
+def find(context: Context, reference: str) -> Network:
+    """A network of the context's project, or a shared one.
+
+    :raises NotFound: there is none.
+    """
+    network = context.uow.networks.find(context.own_project.id, reference)
+    if network is None:
+        raise NotFound(f"there is no network {reference!r} in this project or shared by all")
+    return network
+
+
+def lock(context: Context, reference: str, action: Action) -> Network:
+    """The same, to be changed. For a shared one, its own action must be allowed too.
+
+    :raises Forbidden: it is shared, and the principal's role is not global.
+    """
+    found = find(context, reference)
+    what = f"network {reference!r}"
+    if found.project_id is None:
+        context.require(_SHARED_ACTIONS[action], None, f"the shared {what}")
+    return context.for_change(context.uow.networks, found, what)
+
+
+def create(context: Context, fields: NetworkCreate) -> Network:
+    """A new network in the context's project; without a project, one that all share.
+
+    :raises InvalidRequest: the fields do not fit each other.
+    :raises Conflict: its addresses overlap with those of another network.
+    """
+    _check_fit(fields)
+    # Two networks that are made at the same time must not overlap either: one after the other.
+    context.uow.settings.set("networks_changed_at", context.now.isoformat())
+    for field in ("ipv4", "ipv6"):
+        _refuse_overlap(context, getattr(fields, field), field)
+    network = Network(
+        id=new_id(),
+        project_id=context.project.id if context.project else None,
+        created_at=context.now,
+        **dict(fields),
+    )
+    context.uow.networks.add(network)
+    context.record("network.created", network, f"network {network.name} was created")
+    return network
+
+
+def _check_fit(fields: NetworkCreate) -> None:
+    if fields.type is NetworkType.OVERLAY:
+        raise InvalidRequest(
+            "networks of type overlay are not there yet",
+            code="unsupported",
+            field="type",
+            hint="use nat or bridge",
+        )
+    is_bridge = fields.type is NetworkType.BRIDGE
+    if is_bridge != (fields.bridge is not None):
+        raise InvalidRequest(
+            "bridge names the hosts' device, for networks of type bridge and no others",
+            field="bridge",
+            hint="name the bridge" if is_bridge else "leave it out, or set type to bridge",
+        )
+    if fields.ipv4 is None and fields.ipv6 is None:
+        raise InvalidRequest(
+            "a network needs addresses: ipv4, ipv6 or both", field="ipv4", hint="such as 10.20.0.0/16"
+        )
+    if is_bridge:
+        return
+    for name in ("ipv4", "ipv6"):
+        cidr = getattr(fields, name)
+        if cidr is not None and not _is_private(cidr):
+            raise InvalidRequest(
+                f"{cidr} is not private, but hosts translate addresses of nat networks",
+                field=name,
+                hint="use a network inside " + ", ".join(str(network) for network in _PRIVATE),
+            )
+
+
+def _is_private(cidr: str) -> bool:
+    network: Any = ipaddress.ip_network(cidr)
+    return any(network.version == p.version and network.subnet_of(p) for p in _PRIVATE)
+
+
+def _refuse_overlap(context: Context, cidr: str | None, field: str) -> None:
+    if cidr is None:
+        return
+    wanted = ipaddress.ip_network(cidr)
+    for other in _every_network(context):
+        theirs = getattr(other, field)
+        if theirs is None or not wanted.overlaps(ipaddress.ip_network(theirs)):
+            continue
+        visible = context.visible
+        known = visible is None or other.project_id is None or other.project_id in visible
+        whose = f"network {other.name!r} ({theirs})" if known else "a network of another project"
+        raise Conflict(
+            f"{cidr} overlaps with {whose}", code="addresses_overlap", field=field,
+            hint="choose other addresses: see 'virtmgr network list'",
+        )
+
+
+def _every_network(context: Context) -> Iterator[Network]:
+    cursor = None
+    while True:
+        page = context.uow.networks.list(ListQuery(limit=500, cursor=cursor))
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def update(context: Context, network: Network, fields: NetworkFields) -> Network:
+    """Set the fields of a locked network; DNS names change with it."""
+    network.name, network.dns_domain = fields.name, fields.dns_domain
+    network.labels = dict(fields.labels)
+    network.revision += 1
+    context.record("network.updated", network, f"network {network.name} was changed")
+    context.uow.flush()
+    return network
+
+
+def delete(context: Context, reference: str) -> Network:
+    """Delete a network that no workload has a NIC on.
+
+    :raises Conflict: some have; they are named.
+    """
+    network = lock(context, reference, Action.NETWORKS_DELETE)
+    users = [name for _, name, _, _ in context.uow.networks.names([network.id])]
+    refuse_in_use(f"network {network.name!r}", workload=sorted(set(users)))
+    context.record("network.deleted", network, f"network {network.name} was deleted")
+    context.uow.networks.remove(network)
+    context.uow.flush()
+    return network
+
+
+def addresses(context: Context, query: ListQuery) -> Page[Address]:
+    """The reserved addresses of a network."""
+    return context.uow.addresses.list(query)

@@ -1,0 +1,123 @@
+"""Choosing hosts: the inventory as the scheduler sees it, and the claim that commits a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from virtmgr.domain.errors import NoPlacement
+from virtmgr.domain.host import Cluster, Host
+from virtmgr.domain.scheduling import (
+    ClusterView,
+    Decision,
+    Fleet,
+    HostView,
+    PlacedWorkload,
+    PlacementRequest,
+    place,
+)
+from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
+
+ATTEMPTS = 8  # of a placement that others overtake, before it is refused
+
+
+class Overtaken(Exception):
+    """Another transaction changed the chosen host first: read again and decide again."""
+
+
+def decide(uow: UnitOfWork, requests: Sequence[PlacementRequest]) -> tuple[Decision, ...]:
+    """A host for each request, or the reasons why there is none; nothing is written."""
+    return place(fleet(uow), requests)
+
+
+def fleet(uow: UnitOfWork) -> Fleet:
+    """The inventory as the scheduler sees it."""
+    clusters = uow.clusters.list(ListQuery(limit=500)).items
+    return Fleet(
+        clusters=tuple(cluster_view(cluster) for cluster in clusters),
+        hosts=tuple(host_view(host) for host in uow.hosts.all()),
+        placed=tuple(
+            PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
+            for id, project_id, host_id, labels in uow.workloads.placed()
+        ),
+    )
+
+
+def commit(
+    uow: UnitOfWork, requests: Iterable[PlacementRequest], decisions: Iterable[Decision]
+) -> None:
+    """Take the claims of a batch: one optimistic update per host.
+
+    :raises NoPlacement: a request fits nowhere; ``detail`` explains every host.
+    :raises Overtaken: a host has changed since it was read.
+    """
+    claims: dict[str, list[float]] = {}
+    versions: dict[str, int] = {}
+    for request, decision in zip(requests, decisions, strict=True):
+        if decision.host_id is None or decision.host_version is None:
+            raise refusal(request, decision)
+        versions[decision.host_id] = decision.host_version
+        claim = claims.setdefault(decision.host_id, [0.0, 0, 0])
+        claim[0] += request.vcpus
+        claim[1] += request.memory
+        claim[2] += request.disk
+    for host_id in sorted(claims):
+        vcpus, memory, disk = claims[host_id]
+        if not uow.hosts.claim(
+            host_id, versions[host_id], vcpus=vcpus, memory=int(memory), disk=int(disk)
+        ):
+            raise Overtaken(host_id)
+
+
+def refusal(request: PlacementRequest, decision: Decision) -> NoPlacement:
+    """The error that says why no host takes the request."""
+    return NoPlacement(
+        f"placing workload {request.name!r}: {decision.explanation.summary}",
+        hint="free capacity, relax the placement, or add a host; "
+        "the explanation says what each host lacks",
+        detail={"explanation": decision.explanation.to_json()},
+    )
+
+
+def cluster_view(cluster: Cluster) -> ClusterView:
+    return ClusterView(
+        id=cluster.id,
+        name=cluster.name,
+        policy=cluster.policy,
+        overcommit_vcpus=cluster.overcommit_vcpus,
+        overcommit_memory=cluster.overcommit_memory,
+        overcommit_disk=cluster.overcommit_disk,
+    )
+
+
+def host_view(host: Host) -> HostView:
+    """The parts of a host that placement looks at."""
+    return HostView(
+        id=host.id,
+        name=host.name,
+        cluster_id=host.cluster_id,
+        state=host.state,
+        labels=host.labels,
+        architecture=host.architecture,
+        capacity_vcpus=host.capacity_vcpus,
+        capacity_memory=host.capacity_memory,
+        capacity_disk=host.capacity_disk,
+        claimed_vcpus=host.claimed_vcpus,
+        claimed_memory=host.claimed_memory,
+        claimed_disk=host.claimed_disk,
+        version=host.version,
+        kinds=_kinds(host),
+        image_ids=frozenset(host.facts.get("images", ())),
+        bridges=frozenset(host.facts.get("bridges", ())),
+    )
+
+
+def _kinds(host: Host) -> frozenset[str]:
+    """What the host's healthy drivers run: ``vm``, ``container:app``, ``container:system``."""
+    found = set()
+    for driver in host.facts.get("drivers", ()):
+        if not driver.get("healthy"):
+            continue
+        for kind in driver.get("kinds", ()):
+            inits = driver.get("inits", ()) if kind == "container" else ()
+            found.update({f"{kind}:{init}" for init in inits} or {kind})
+    return frozenset(found)

@@ -1,0 +1,33 @@
+"""In-process notification: whoever waits for a change need not poll at full speed."""
+
+from __future__ import annotations
+
+from threading import Condition
+
+
+class Signal:
+    """A counter that many may watch. Works in threads, and in greenlets once gevent has patched.
+
+    It only carries news within one process, so waiting for it always has a time limit, after
+    which the watcher looks into the database.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """How often ``notify`` was called. Read it before looking, then wait from it."""
+        return self._count
+
+    def notify(self) -> None:
+        """Wake everybody who waits."""
+        with self._changed:
+            self._count += 1
+            self._changed.notify_all()
+
+    def wait(self, seen: int, timeout: float) -> bool:
+        """Wait until the count is past ``seen``, at most ``timeout`` seconds; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._count > seen, timeout)

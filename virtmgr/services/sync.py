@@ -1,0 +1,303 @@
+"""The control plane's half of sync: what an agent observed goes in, what is desired goes out.
+
+One transaction per sync. It may be repeated at any time with the same effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from virtmgr.domain.errors import Forbidden, InvalidRequest
+from virtmgr.domain.host import Fingerprint, Host, HostState, Pool
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.outcome import outcome
+from virtmgr.domain.sync import (
+    PROTOCOL,
+    ObservedPool,
+    ObservedVolume,
+    ObservedWorkload,
+    SyncRequest,
+    SyncResponse,
+)
+from virtmgr.domain.volume import VolumeState
+from virtmgr.domain.workload import State, Workload, WorkloadStatus
+from virtmgr.ports.unit_of_work import UnitOfWork
+from virtmgr.services import ipam
+from virtmgr.services.container import Services
+from virtmgr.services.desired import desired_networks, desired_workloads
+from virtmgr.services.records import Target, add_event
+
+LEASE = timedelta(seconds=30)
+
+
+def sync(services: Services, host_id: str, request: SyncRequest) -> SyncResponse:
+    """Take in what the host's agent observed and answer what it should run.
+
+    :raises InvalidRequest: the agent speaks another protocol.
+    :raises Forbidden: the host is not in the inventory any more.
+    """
+    if request.protocol != PROTOCOL:
+        raise InvalidRequest(
+            f"the agent speaks sync protocol {request.protocol}, this control plane {PROTOCOL}",
+            code="protocol_mismatch",
+            hint="upgrade the older of the two",
+        )
+    now = services.clock.now()
+    with services.units() as uow:
+        host = uow.hosts.lock(host_id)
+        if host is None:
+            raise Forbidden(
+                "this host is not in the inventory any more",
+                code="host_removed",
+                hint="enrol it again with a new join token",
+            )
+        was_silent = _note_host(uow, host, request, now)
+        for observed in request.workloads:
+            _note_workload(uow, host, observed, now)
+        for volume in request.volumes:
+            _note_volume(uow, host, volume, now)
+        _note_pools(uow, host, request.pools, now)
+        uow.flush()
+        response = _answer(uow, host, request, now, report_all=was_silent and not request.full)
+        uow.commit()
+    if request.workloads or request.volumes:
+        services.committed.notify()
+    return response
+
+
+def _answer(
+    uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime, *, report_all: bool
+) -> SyncResponse:
+    full = request.full or request.known_revision > host.revision
+    after = -1 if full else request.known_revision
+    changed = uow.workloads.on_host(host.id, after_revision=after)
+    removed = [
+        volume.id for volume in uow.volumes.on_host(host.id) if volume.state is VolumeState.DELETING
+    ]
+    return SyncResponse(
+        revision=host.revision,
+        full=full,
+        workloads=tuple(desired_workloads(uow, changed)),
+        networks=tuple(desired_networks(uow, host.id)),
+        removed_volumes=tuple(removed),
+        report_all=report_all,
+        lease_seconds=LEASE.total_seconds(),
+        server_time=now,
+    )
+
+
+def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime) -> bool:
+    """Take in that the host spoke; whether it had been silent."""
+    host.last_seen_at = now
+    host.lease_expires_at = now + LEASE
+    if request.fingerprint is not None:
+        _note_fingerprint(host, request.fingerprint)
+    was = host.state
+    if was in (HostState.ENROLLING, HostState.UNREACHABLE):
+        back = HostState.CORDONED if host.facts.get("cordoned") else HostState.READY
+        host.state = back
+        type = "host.enrolled" if was is HostState.ENROLLING else "host.recovered"
+        add_event(uow, type, _host_target(host), now=now, message=f"it was {was.value}")
+    return was is HostState.UNREACHABLE
+
+
+def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
+    host.architecture = fingerprint.architecture
+    if (host.capacity_vcpus, host.capacity_memory, host.capacity_disk) != (
+        fingerprint.vcpus,
+        fingerprint.memory,
+        fingerprint.disk,
+    ):
+        host.capacity_vcpus = fingerprint.vcpus
+        host.capacity_memory = fingerprint.memory
+        host.capacity_disk = fingerprint.disk
+    kept = {key: host.facts[key] for key in ("cordoned",) if key in host.facts}
+    host.facts = {**fingerprint.model_dump(mode="json"), **kept}
+
+
+def _note_workload(uow: UnitOfWork, host: Host, observed: ObservedWorkload, now: datetime) -> None:
+    workload = uow.workloads.get(observed.id)
+    if workload is None or workload.host_id != host.id:
+        return  # the agent learns from the next full answer that it must not be here
+    before = workload.status
+    if observed.gone:
+        if workload.deleting:
+            _finish_delete(uow, workload, now)
+        return
+    workload.status = _kept_usage(before, observed.status)
+    workload.observed_generation = observed.observed_generation
+    if before.state is not observed.status.state:
+        _note_transition(uow, workload, before, observed.status, now)
+    for operation in uow.operations.open_for(workload.id):
+        _advance_operation(uow, operation, workload, now, gone=False)
+
+
+def _kept_usage(before: WorkloadStatus, after: WorkloadStatus) -> WorkloadStatus:
+    if after.usage is None and after.state is before.state and before.usage is not None:
+        return after.model_copy(update={"usage": before.usage})
+    return after
+
+
+def _note_transition(
+    uow: UnitOfWork,
+    workload: Workload,
+    before: WorkloadStatus,
+    after: WorkloadStatus,
+    now: datetime,
+) -> None:
+    data: dict[str, Any] = {"from": before.state.value, "to": after.state.value}
+    if after.exit_code is not None:
+        data["exit_code"] = after.exit_code
+    message = after.reason.message if after.reason else ""
+    add_event(
+        uow, f"workload.{after.state.value}", _target(workload), now=now, message=message, data=data
+    )
+
+
+def _advance_operation(
+    uow: UnitOfWork, operation: Operation, workload: Workload, now: datetime, *, gone: bool
+) -> None:
+    result = outcome(
+        operation,
+        workload.status,
+        observed_generation=workload.observed_generation,
+        gone=gone,
+    )
+    if (operation.state, operation.message) == (result.state, result.message):
+        return
+    operation.state = result.state
+    operation.progress = result.progress
+    operation.message = result.message
+    operation.updated_at = now
+    if result.reason is not None:
+        operation.error = {
+            "code": result.reason.code,
+            "detail": result.reason.message,
+            "hint": result.reason.hint,
+        }
+    if result.state not in (OperationState.PENDING, OperationState.RUNNING):
+        operation.finished_at = now
+        add_event(
+            uow,
+            f"operation.{result.state.value}",
+            _target(workload),
+            now=now,
+            user_id=operation.user_id,
+            operation_id=operation.id,
+            message=f"{operation.verb}: {result.message}".rstrip(": "),
+        )
+
+
+def _finish_delete(uow: UnitOfWork, workload: Workload, now: datetime) -> None:
+    """Nothing is left on the host: give back claim, quota and addresses, and drop the row."""
+    for operation in uow.operations.open_for(workload.id):
+        _advance_operation(uow, operation, workload, now, gone=True)
+    nics = uow.nics.of_workloads([workload.id]).get(workload.id, ())
+    addresses = sum(ipam.remove_nic(uow, nic) for nic in nics)
+    for volume in uow.volumes.of_workload(workload.id):
+        volume.workload_id = None
+    uow.quotas.charge(
+        workload.project_id,
+        {
+            "workloads": -1,
+            "vcpus": -workload.claim_vcpus,
+            "memory": -workload.claim_memory,
+            "disk": -workload.claim_disk,
+            "addresses": -addresses,
+        },
+    )
+    if workload.host_id is not None:
+        uow.hosts.release(
+            workload.host_id,
+            vcpus=workload.claim_vcpus,
+            memory=workload.claim_memory,
+            disk=workload.claim_disk,
+        )
+    add_event(uow, "workload.deleted", _target(workload), now=now)
+    uow.flush()
+    uow.workloads.remove(workload)
+
+
+def _note_volume(uow: UnitOfWork, host: Host, observed: ObservedVolume, now: datetime) -> None:
+    volume = uow.volumes.get(observed.id)
+    if volume is None or volume.host_id != host.id:
+        return
+    target = Target("volume", volume.id, volume.name, volume.project_id, host.id)
+    if observed.gone:
+        if volume.state is not VolumeState.DELETING:
+            return
+        for operation in uow.operations.open_for(volume.id):
+            operation.state, operation.progress = OperationState.SUCCEEDED, 1.0
+            operation.finished_at = operation.updated_at = now
+        uow.quotas.charge(volume.project_id, {"volumes": -1, "disk": -volume.size})
+        add_event(uow, "volume.deleted", target, now=now)
+        uow.flush()
+        uow.volumes.remove(volume)
+        return
+    if volume.state is VolumeState.PENDING and observed.ready:
+        volume.state = VolumeState.READY
+
+
+def _note_pools(
+    uow: UnitOfWork, host: Host, observed: Iterable[ObservedPool], now: datetime
+) -> None:
+    known = {pool.name: pool for pool in uow.pools.of_host(host.id)} if observed else {}
+    for pool in observed:
+        present = known.get(pool.name)
+        if present is None:
+            uow.pools.add(
+                Pool(
+                    id=new_id(),
+                    host_id=host.id,
+                    name=pool.name,
+                    path=pool.path,
+                    capacity=pool.capacity,
+                    used=pool.used,
+                    created_at=now,
+                )
+            )
+        else:
+            present.path, present.capacity, present.used = pool.path, pool.capacity, pool.used
+
+
+def mark_unreachable(services: Services) -> int:
+    """Hosts whose lease ran out become unreachable and their workloads unknown; how many did."""
+    now = services.clock.now()
+    found = 0
+    with services.units() as uow:
+        for host in uow.hosts.all():
+            expired = host.lease_expires_at is not None and host.lease_expires_at < now
+            if not expired or host.state in (HostState.UNREACHABLE, HostState.ENROLLING):
+                continue
+            if host.state is HostState.CORDONED:
+                host.facts = {**host.facts, "cordoned": True}
+            host.state = HostState.UNREACHABLE
+            found += 1
+            add_event(
+                uow,
+                "host.unreachable",
+                _host_target(host),
+                now=now,
+                message=f"no sync since {host.last_seen_at:%Y-%m-%d %H:%M:%S} UTC",
+            )
+            for workload in uow.workloads.on_host(host.id):
+                if workload.status.state is not State.UNKNOWN:
+                    before = workload.status
+                    workload.status = before.model_copy(update={"state": State.UNKNOWN})
+                    _note_transition(uow, workload, before, workload.status, now)
+        if found:
+            uow.commit()
+    if found:
+        services.committed.notify()
+    return found
+
+
+def _target(workload: Workload) -> Target:
+    return Target("workload", workload.id, workload.name, workload.project_id, workload.host_id)
+
+
+def _host_target(host: Host) -> Target:
+    return Target("host", host.id, host.name, None, host.id)

@@ -1,0 +1,22 @@
+"""Hints to hosts: 'sync now'. Losing one costs one polling interval."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from virtmgr.services.signal import Signal
+
+
+class HostWake:
+    """One signal per host; the agent's long poll waits on its own."""
+
+    def __init__(self) -> None:
+        self._signals: dict[str, Signal] = defaultdict(Signal)
+
+    def wake(self, host_id: str) -> None:
+        """Let the host's agent sync now, if it is waiting on this process."""
+        self._signals[host_id].notify()
+
+    def signal(self, host_id: str) -> Signal:
+        """What the host's long poll waits on."""
+        return self._signals[host_id]

@@ -1,0 +1,269 @@
+"""Workloads: create, power verbs and delete. Changes of the spec are in ``workload_changes``.
+
+Every function works in the unit of work that it is given, so that spec, claim, quota, addresses,
+operation and event are committed together; the caller commits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from virtmgr.domain.errors import Conflict, InvalidRequest, NotFound
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.scheduling import Decision, PlacementRequest
+from virtmgr.domain.states import Outcome, check_verb
+from virtmgr.domain.volume import Volume
+from virtmgr.domain.workload import PowerState, State, Workload, WorkloadSpec
+from virtmgr.ports.unit_of_work import UnitOfWork
+from virtmgr.services import ipam, placement
+from virtmgr.services.context import Context
+from virtmgr.services.references import References, placement_request, resolve
+
+MOST_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A workload that was changed, and the operation that carries it out."""
+
+    workload: Workload
+    operation: Operation
+    decision: Decision | None = None
+
+
+def find(context: Context, reference: str) -> Workload:
+    """The project's workload by id or name.
+
+    :raises NotFound: there is none.
+    """
+    workload = context.uow.workloads.find(context.own_project.id, reference)
+    if workload is None:
+        raise NotFound(
+            f"there is no workload {reference!r} in this project",
+            code="workload_not_found",
+            hint="see 'virtmgr list'",
+        )
+    return workload
+
+
+def create(context: Context, spec: WorkloadSpec, count: int = 1) -> list[Changed]:
+    """Create ``count`` workloads as one batch: all are placed, or none.
+
+    With a ``count`` above 1 they are named ``NAME-1`` … ``NAME-N``.
+
+    :raises QuotaExceeded: the project's quota does not hold them.
+    :raises NoPlacement: some fit on no host; the explanation is in its ``detail``.
+    :raises placement.Overtaken: another placement was faster; try again in a new unit.
+    """
+    if not 1 <= count <= MOST_AT_ONCE:
+        raise InvalidRequest(f"count is between 1 and {MOST_AT_ONCE}", field="count")
+    if count > 1 and (spec.volumes or any(nic.address != "auto" for nic in spec.nics)):
+        raise InvalidRequest(
+            "several workloads at once cannot share a volume or a fixed address",
+            field="count",
+            hint="leave volumes and addresses out, or create them one by one",
+        )
+    uow, project_id = context.uow, context.own_project.id
+    references = resolve(uow, project_id, spec)
+    names = [spec.name] if count == 1 else [f"{spec.name}-{i + 1}" for i in range(count)]
+    specs = [references.spec.model_copy(update={"name": name}) for name in names]
+    for name in names:
+        WorkloadSpec.model_validate({**references.spec.model_dump(), "name": name})
+    _charge(uow, project_id, references, count)
+    requests = [placement_request(project_id, new_id(), name, references) for name in names]
+    decisions = placement.decide(uow, requests)
+    placement.commit(uow, requests, decisions)
+    revisions = {
+        host_id: uow.hosts.next_revision(host_id)
+        for host_id in sorted({d.host_id for d in decisions if d.host_id is not None})
+    }
+    changed = [
+        _insert(context, one, references, request, decision, revisions)
+        for one, request, decision in zip(specs, requests, decisions, strict=True)
+    ]
+    wake_after_commit(context, *revisions)
+    return changed
+
+
+def _charge(uow: UnitOfWork, project_id: str, references: References, count: int) -> None:
+    spec = references.spec
+    addresses = sum(ipam.addresses_per_nic(network) for network in references.networks)
+    uow.quotas.charge(
+        project_id,
+        {
+            "workloads": count,
+            "vcpus": spec.resources.vcpus * count,
+            "memory": spec.resources.memory * count,
+            "disk": spec.root_disk_size() * count,
+            "addresses": addresses * count,
+        },
+    )
+
+
+def _insert(
+    context: Context,
+    spec: WorkloadSpec,
+    references: References,
+    request: PlacementRequest,
+    decision: Decision,
+    revisions: dict[str, int],
+) -> Changed:
+    assert decision.host_id is not None  # placement.commit refused it otherwise
+    workload = Workload(
+        id=request.id,
+        project_id=request.project_id,
+        name=spec.name,
+        kind=spec.kind,
+        init=spec.init,
+        spec=spec,
+        host_id=decision.host_id,
+        cluster_id=references.cluster.id,
+        image_id=references.image.id if references.image else None,
+        cdrom_image_id=references.cdrom.id if references.cdrom else None,
+        claim_vcpus=request.vcpus,
+        claim_memory=request.memory,
+        claim_disk=request.disk,
+        placement=decision.explanation.to_json(),
+        revision=revisions[decision.host_id],
+        created_at=context.now,
+        updated_at=context.now,
+    )
+    uow = context.uow
+    uow.workloads.add(workload)
+    for index, (nic, network) in enumerate(zip(spec.nics, references.networks, strict=True)):
+        ipam.add_nic(uow, workload.id, index, nic, network, context.now)
+    for volume in references.volumes:
+        bind_volume(uow, volume, workload)
+    operation = _record(context, workload, "create", "created")
+    return Changed(workload, operation, decision)
+
+
+def bind_volume(uow: UnitOfWork, volume: Volume, workload: Workload) -> None:
+    """Attach a volume to a workload, and to its host's pool if it was not bound yet.
+
+    :raises Conflict: it is attached to another workload, or bound to another host.
+    """
+    if volume.workload_id not in (None, workload.id):
+        raise Conflict(
+            f"volume {volume.name!r} is attached to another workload",
+            code="volume_in_use",
+            hint="detach it there first",
+        )
+    if volume.host_id not in (None, workload.host_id):
+        raise Conflict(
+            f"volume {volume.name!r} is on another host than workload {workload.name!r}",
+            code="volume_on_other_host",
+            hint="use a volume that is not bound yet",
+        )
+    volume.workload_id = workload.id
+    if volume.host_id is None:
+        volume.host_id = workload.host_id
+        pools = uow.pools.of_host(workload.host_id) if workload.host_id else ()
+        volume.pool_id = pools[0].id if pools else None
+    volume.version += 1
+
+
+def set_power(
+    context: Context,
+    workload: Workload,
+    verb: str,
+    *,
+    force: bool = False,
+    timeout: int | None = None,
+) -> Changed:
+    """``start``, ``stop``, ``restart``, ``pause`` or ``resume`` a workload.
+
+    ``force`` does not wait for a graceful stop; ``timeout`` replaces the spec's, in seconds.
+
+    :raises IllegalTransition: the workload's state does not allow it.
+    :raises Protected: the workload is protected from stopping.
+    """
+    outcome = check_verb(verb, workload.status.state, workload.spec, workload.deleting)
+    if outcome is Outcome.NOTHING:
+        return _nothing_to_do(context, workload, verb)
+    wanted = {
+        "start": PowerState.RUNNING,
+        "stop": PowerState.STOPPED,
+        "restart": PowerState.RUNNING,
+        "pause": PowerState.PAUSED,
+        "resume": PowerState.RUNNING,
+    }[verb]
+    ended = workload.status.state in (State.STOPPED, State.FAILED)
+    if verb == "restart" or (verb == "start" and ended):
+        workload.restart_nonce += 1
+    changes: dict[str, Any] = {"state": wanted}
+    if timeout is not None:
+        changes["stop_timeout"] = timeout
+    workload.spec = workload.spec.model_copy(update=changes)
+    workload.force_stop = force
+    return advance(context, workload, verb, {"force": force} if force else {})
+
+
+def _nothing_to_do(context: Context, workload: Workload, verb: str) -> Changed:
+    """It is so already: an operation that has succeeded, and nothing else."""
+    operation = context.begin(verb, "workload", workload, generation=workload.generation)
+    operation.state = OperationState.SUCCEEDED
+    operation.progress = 1.0
+    operation.message = f"it is {workload.status.state.value} already, or on its way there"
+    operation.finished_at = context.now
+    return Changed(workload, operation)
+
+
+def delete(context: Context, workload: Workload) -> Changed:
+    """Delete a workload, running or not; its row goes once nothing is left on the host.
+
+    :raises Protected: it is protected.
+    """
+    check_verb("delete", workload.status.state, workload.spec, workload.deleting)
+    if workload.deleting:
+        pending = [op for op in context.uow.operations.open_for(workload.id) if op.verb == "delete"]
+        if pending:
+            return Changed(workload, pending[-1])
+    workload.deleting = True
+    return advance(context, workload, "delete")
+
+
+def advance(
+    context: Context,
+    workload: Workload,
+    verb: str,
+    data: dict[str, Any] | None = None,
+) -> Changed:
+    """Make a changed workload known: next generation, operation, event, and its host woken."""
+    workload.generation += 1
+    workload.updated_at = context.now
+    if workload.host_id is not None:
+        workload.revision = context.uow.hosts.next_revision(workload.host_id)
+        wake_after_commit(context, workload.host_id)
+    operation = _record(context, workload, verb, f"{verb}_requested", data)
+    return Changed(workload, operation)
+
+
+def wake_after_commit(context: Context, *host_ids: str) -> None:
+    """Tell the agents of these hosts once the change is durable."""
+    for host_id in host_ids:
+        context.uow.after_commit(partial(context.services.wake_host, host_id))
+
+
+def _record(
+    context: Context,
+    workload: Workload,
+    verb: str,
+    event: str,
+    data: dict[str, Any] | None = None,
+) -> Operation:
+    operation = context.begin(
+        verb, "workload", workload, generation=workload.generation, parameters=data
+    )
+    context.record(
+        f"workload.{event}",
+        workload,
+        f"{verb} was requested",
+        operation_id=operation.id,
+        host_id=workload.host_id,
+        data=data,
+    )
+    return operation

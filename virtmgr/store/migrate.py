@@ -1,0 +1,107 @@
+"""Schema migrations: up to date, down again, and whether code and database agree.
+
+One transaction each, under a lock: several processes may start at once and upgrade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.autogenerate.api import AutogenContext
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.types import TypeDecorator
+
+from virtmgr.config.resources import resource_path
+from virtmgr.store.engine import make_migration_engine
+from virtmgr.store.tables import ONLY_ON, metadata
+
+_LOCK = 0x76697274_6D696772  # "virtmigr"
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the schema to ``revision``; nothing happens where it is there already."""
+    with locked(make_migration_engine(url)) as connection:
+        command.upgrade(_config(connection), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the schema back to ``revision`` (``base``: to nothing). Data of what goes is lost."""
+    with locked(make_migration_engine(url)) as connection:
+        command.downgrade(_config(connection), revision)
+
+
+def current_revision(url: str) -> str | None:
+    """The revision that the database is at; None: it is empty."""
+    with locked(make_migration_engine(url)) as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def head_revision() -> str:
+    """The newest revision that this virtmgr knows."""
+    head = ScriptDirectory.from_config(_config(None)).get_current_head()
+    assert head is not None
+    return head
+
+
+def pending_changes(url: str) -> list[Any]:
+    """Differences between the database's schema and ``tables.py``; empty when they agree."""
+    with locked(make_migration_engine(url)) as connection:
+        context = MigrationContext.configure(connection, opts=compare_options(connection))
+        return list(compare_metadata(context, metadata))
+
+
+@contextmanager
+def locked(engine: Engine) -> Iterator[Connection]:
+    """A connection in a transaction that no other migration runs beside."""
+    try:
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _config(connection: Connection | None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(resource_path("migrations")).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def compare_options(connection: Connection) -> dict[str, Any]:
+    """How Alembic compares and renders on this connection's database."""
+    dialect = connection.dialect.name
+
+    def concerns(item: Any, _name: Any, kind: str, _reflected: bool, _compared_to: Any) -> bool:
+        """Leave out indexes that only the other database has."""
+        return kind != "index" or item.info.get(ONLY_ON, dialect) == dialect
+
+    return {
+        "target_metadata": metadata,
+        "compare_type": True,
+        "include_object": concerns,
+        "render_item": _render,
+    }
+
+
+def _render(kind: str, item: Any, _context: AutogenContext) -> str | bool:
+    """Write our own column types into migrations as what they are in the database.
+
+    A migration must not change when the code does.
+    """
+    if kind != "type" or not isinstance(item, TypeDecorator):
+        return False
+    name = type(item).__name__
+    if name in ("Document", "Model"):
+        return "sa.JSON().with_variant(postgresql.JSONB(), 'postgresql')"
+    if name == "UtcDateTime":
+        return "sa.DateTime(timezone=True)"
+    return f"sa.{item.impl_instance!r}"

@@ -1,0 +1,1 @@
+"""Repositories over SQL, one file per noun."""

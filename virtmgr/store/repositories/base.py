@@ -1,0 +1,135 @@
+"""What all repositories share, over one mapped entity and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Table, func, inspect, select
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
+
+from virtmgr.domain.errors import Conflict, NameTaken
+from virtmgr.domain.ids import is_id
+from virtmgr.ports.unit_of_work import ListQuery, Page
+from virtmgr.store import listing as lists
+from virtmgr.store import tables
+from virtmgr.store.errors import noun, taken
+
+T = TypeVar("T")
+
+
+class SqlRepository(Generic[T]):
+    """Rows of one table as live entities of one session."""
+
+    entity: type[T]
+    table: Table
+    listing: lists.Listing
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, entity: T) -> None:
+        self._session.add(entity)
+        try:
+            self._session.flush()
+        except NameTaken as error:
+            value = getattr(entity, error.field or "", None)
+            if not isinstance(value, str) or error.field == "aliases":
+                raise
+            raise taken(self.table, error.field or "", value) from error.__cause__
+
+    def get(self, id: str) -> T | None:
+        return self._session.get(self.entity, id) if is_id(id) else None
+
+    def lock(self, id: str) -> T | None:
+        """Like ``get``, but fresh and locked.
+
+        The lock does not stop others from referring to the row, only from changing it.
+        """
+        if not is_id(id):
+            return None
+        return self._session.get(
+            self.entity, id, populate_existing=True, with_for_update={"key_share": True}
+        )
+
+    def remove(self, entity: T) -> None:
+        """Delete at once.
+
+        :raises Conflict: something still needs it; the message names what.
+        """
+        self._session.flush()
+        self._refuse_if_used(entity)
+        self._session.delete(entity)
+        self._session.flush()
+
+    def list(self, query: ListQuery) -> Page[T]:
+        return lists.page(self._session, self.entity, self.listing, query)
+
+    def _one(self, *criteria: ColumnElement[bool]) -> T | None:
+        return self._session.scalars(select(self.entity).where(*criteria)).one_or_none()
+
+    def _many(
+        self, *criteria: ColumnElement[bool], order: Sequence[ColumnElement[Any]] = ()
+    ) -> Sequence[T]:
+        return self._session.scalars(select(self.entity).where(*criteria).order_by(*order)).all()
+
+    def _take_over(self, id: str, values: dict[str, Any]) -> None:
+        """Show what a direct UPDATE made of a row to the entity, if this unit has loaded it."""
+        entity = self._session.identity_map.get(
+            inspect(self.entity).identity_key_from_primary_key((id,))
+        )
+        if entity is not None:
+            for name, value in values.items():
+                set_committed_value(entity, name, value)
+
+    def _refuse_if_used(self, entity: Any) -> None:
+        id = getattr(entity, "id", None)
+        users = [used for column in _restricting(self.table) if (used := self._users(column, id))]
+        if users:
+            name = getattr(entity, "name", id)
+            raise Conflict(
+                f"delete {noun(self.table)} {name}: it is still used by {'; '.join(users)}",
+                code="in_use",
+                hint="delete or move those first",
+            )
+
+    def _users(self, column: Any, id: str | None) -> str:
+        """How many rows refer to the row by ``column``, and the names of some of them."""
+        table: Table = column.table
+        count = self._session.scalar(select(func.count()).where(column == id)) or 0
+        if not count:
+            return ""
+        plural = noun(table) if count == 1 else table.name.replace("_", " ")
+        if "name" not in table.c:
+            return f"{count} {plural}"
+        named = select(table.c.name).where(column == id).order_by(table.c.name).limit(3)
+        names = ", ".join(self._session.scalars(named))
+        return f"{count} {plural} ({names}{', …' if count > 3 else ''})"
+
+
+def _restricting(table: Table) -> list[Any]:
+    """Columns of other tables that keep a row of ``table`` from being deleted."""
+    return [
+        key.parent
+        for other in tables.metadata.sorted_tables
+        for key in other.foreign_keys
+        if key.column.table is table and key.ondelete == "RESTRICT"
+    ]
+
+
+class SqlNamedRepository(SqlRepository[T]):
+    """Rows with a name that is unique everywhere."""
+
+    def find(self, reference: str) -> T | None:
+        if is_id(reference):
+            return self.get(reference)
+        return self._one(self.table.c.name == reference)
+
+
+class SqlProjectRepository(SqlRepository[T]):
+    """Rows with a name that is unique in their project."""
+
+    def find(self, project_id: str, reference: str) -> T | None:
+        key = self.table.c.id if is_id(reference) else self.table.c.name
+        return self._one(self.table.c.project_id == project_id, key == reference)

@@ -1,0 +1,124 @@
+"""Clusters, hosts and their pools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, update
+
+from virtmgr.domain.errors import NotFound
+from virtmgr.domain.host import Cluster, Host, Pool
+from virtmgr.store import tables
+from virtmgr.store.listing import Listing
+from virtmgr.store.repositories.base import SqlNamedRepository, SqlRepository
+
+_clusters = tables.clusters.c
+_hosts = tables.hosts.c
+_pools = tables.pools.c
+
+
+class SqlClusters(SqlNamedRepository[Cluster]):
+    entity = Cluster
+    table = tables.clusters
+    listing = Listing(
+        tie=_clusters.id,
+        filters={"name": _clusters.name, "id": _clusters.id, "policy": _clusters.policy},
+        sorts={"name": _clusters.name, "created_at": _clusters.created_at},
+        text=_clusters.name,
+        labels=_clusters.labels,
+    )
+
+
+class SqlHosts(SqlNamedRepository[Host]):
+    entity = Host
+    table = tables.hosts
+    listing = Listing(
+        tie=_hosts.id,
+        filters={
+            "name": _hosts.name,
+            "id": _hosts.id,
+            "state": _hosts.state,
+            "cluster": _hosts.cluster_id,
+            "architecture": _hosts.architecture,
+        },
+        sorts={
+            "name": _hosts.name,
+            "created_at": _hosts.created_at,
+            "state": _hosts.state,
+            "capacity_vcpus": _hosts.capacity_vcpus,
+            "capacity_memory": _hosts.capacity_memory,
+            "claimed_vcpus": _hosts.claimed_vcpus,
+            "claimed_memory": _hosts.claimed_memory,
+        },
+        text=_hosts.name,
+        labels=_hosts.labels,
+    )
+
+    def all(self) -> Sequence[Host]:
+        return self._many(order=[_hosts.id])
+
+    def claim(self, host_id: str, version: int, *, vcpus: float, memory: int, disk: int) -> bool:
+        amounts = {"claimed_vcpus": vcpus, "claimed_memory": memory, "claimed_disk": disk}
+        criteria = [_hosts.version == version]
+        criteria += [_hosts[name] + amount >= 0 for name, amount in amounts.items() if amount < 0]
+        values = {name: _hosts[name] + amount for name, amount in amounts.items()}
+        return self._change(host_id, criteria, {**values, "version": _hosts.version + 1})
+
+    def release(self, host_id: str, *, vcpus: float, memory: int, disk: int) -> None:
+        amounts = {"claimed_vcpus": vcpus, "claimed_memory": memory, "claimed_disk": disk}
+        values = {
+            name: case((_hosts[name] >= amount, _hosts[name] - amount), else_=0)
+            for name, amount in amounts.items()
+        }
+        self._change(host_id, [], {**values, "version": _hosts.version + 1})
+
+    def next_revision(self, host_id: str) -> int:
+        self._session.flush()
+        statement = (
+            update(tables.hosts)
+            .where(_hosts.id == host_id)
+            .values(revision=_hosts.revision + 1)
+            .returning(_hosts.revision)
+        )
+        revision = self._session.execute(statement).scalar()
+        if revision is None:
+            raise NotFound(f"number a change of host {host_id}: it is gone")
+        self._take_over(host_id, {"revision": revision})
+        return int(revision)
+
+    def by_certificate(self, serial: str) -> Host | None:
+        return self._one(_hosts.certificate_serial == serial)
+
+    def by_join_token(self, secret_hash: str) -> Host | None:
+        return self._one(_hosts.join_token_hash == secret_hash)
+
+    def _change(
+        self, host_id: str, criteria: list[ColumnElement[bool]], values: dict[str, Any]
+    ) -> bool:
+        self._session.flush()
+        statement = (
+            update(tables.hosts)
+            .where(_hosts.id == host_id, *criteria)
+            .values(values)
+            .returning(*(_hosts[name] for name in values))
+        )
+        row = self._session.execute(statement).one_or_none()
+        if row is None:
+            return False
+        self._take_over(host_id, dict(row._mapping))
+        return True
+
+
+class SqlPools(SqlRepository[Pool]):
+    entity = Pool
+    table = tables.pools
+    listing = Listing(
+        tie=_pools.id,
+        filters={"host": _pools.host_id, "name": _pools.name, "type": _pools.type},
+        sorts={"name": _pools.name, "created_at": _pools.created_at, "used": _pools.used},
+        text=_pools.name,
+    )
+
+    def of_host(self, host_id: str) -> Sequence[Pool]:
+        return self._many(_pools.host_id == host_id, order=[_pools.name])

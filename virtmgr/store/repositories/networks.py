@@ -1,0 +1,119 @@
+"""Networks, the addresses on them, and the NICs of workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import case, or_, select
+
+from virtmgr.domain.ids import is_id
+from virtmgr.domain.network import Address, Network
+from virtmgr.domain.workload import Nic
+from virtmgr.store import tables
+from virtmgr.store.listing import Listing
+from virtmgr.store.repositories.base import SqlProjectRepository, SqlRepository
+
+_networks = tables.networks.c
+_addresses = tables.addresses.c
+_nics = tables.nics.c
+
+
+class SqlNetworks(SqlProjectRepository[Network]):
+    entity = Network
+    table = tables.networks
+    listing = Listing(
+        tie=_networks.id,
+        filters={
+            "name": _networks.name,
+            "id": _networks.id,
+            "project": _networks.project_id,
+            "type": _networks.type,
+        },
+        sorts={
+            "name": _networks.name,
+            "created_at": _networks.created_at,
+            "type": _networks.type,
+        },
+        text=_networks.name,
+        labels=_networks.labels,
+        project=_networks.project_id,
+        shared=True,
+    )
+
+    def find(self, project_id: str, reference: str) -> Network | None:
+        key = _networks.id if is_id(reference) else _networks.name
+        visible = or_(_networks.project_id == project_id, _networks.project_id.is_(None))
+        own_first = case((_networks.project_id.is_(None), 1), else_=0)
+        statement = select(Network).where(visible, key == reference).order_by(own_first)
+        return self._session.scalars(statement.limit(1)).one_or_none()
+
+    def of_host(self, host_id: str) -> Sequence[Network]:
+        on_host = (
+            select(_nics.network_id)
+            .join(tables.workloads, tables.workloads.c.id == _nics.workload_id)
+            .where(tables.workloads.c.host_id == host_id)
+        )
+        return self._many(_networks.id.in_(on_host), order=[_networks.id])
+
+    def names(self, network_ids: Iterable[str]) -> Sequence[tuple[str, str, str, tuple[str, ...]]]:
+        statement = (
+            select(
+                _nics.id, _nics.network_id, tables.workloads.c.name, _nics.mac, _addresses.address
+            )
+            .join(tables.workloads, tables.workloads.c.id == _nics.workload_id)
+            .join(tables.addresses, _addresses.nic_id == _nics.id, isouter=True)
+            .where(_nics.network_id.in_(list(network_ids)))
+            .order_by(_nics.id, _addresses.id)
+        )
+        self._session.flush()
+        found: dict[str, tuple[str, str, str, list[str]]] = {}
+        for nic_id, network_id, name, mac, address in self._session.execute(statement):
+            entry = found.setdefault(nic_id, (network_id, name, mac, []))
+            if address is not None:
+                entry[3].append(address)
+        return [(net, name, mac, tuple(addresses)) for net, name, mac, addresses in found.values()]
+
+
+class SqlAddresses(SqlRepository[Address]):
+    entity = Address
+    table = tables.addresses
+    listing = Listing(
+        tie=_addresses.id,
+        filters={
+            "network": _addresses.network_id,
+            "address": _addresses.address,
+            "nic": _addresses.nic_id,
+        },
+        sorts={"address": _addresses.address, "created_at": _addresses.created_at},
+        text=_addresses.address,
+        default_sort="created_at",
+    )
+
+    def taken(self, network_id: str) -> frozenset[str]:
+        self._session.flush()
+        statement = select(_addresses.address).where(_addresses.network_id == network_id)
+        return frozenset(self._session.scalars(statement))
+
+    def of_nics(self, nic_ids: Iterable[str]) -> Mapping[str, Sequence[Address]]:
+        found: dict[str, list[Address]] = {nic_id: [] for nic_id in nic_ids}
+        for address in self._many(_addresses.nic_id.in_(list(found)), order=[_addresses.id]):
+            found[str(address.nic_id)].append(address)
+        return found
+
+
+class SqlNics(SqlRepository[Nic]):
+    entity = Nic
+    table = tables.nics
+    listing = Listing(
+        tie=_nics.id,
+        filters={"workload": _nics.workload_id, "network": _nics.network_id, "mac": _nics.mac},
+        sorts={"index": _nics.position, "mac": _nics.mac},
+        text=_nics.mac,
+        default_sort="index",
+    )
+
+    def of_workloads(self, workload_ids: Iterable[str]) -> Mapping[str, Sequence[Nic]]:
+        found: dict[str, list[Nic]] = {workload_id: [] for workload_id in workload_ids}
+        for nic in self._many(_nics.workload_id.in_(list(found)), order=[_nics.position]):
+            found[nic.workload_id].append(nic)
+        return found

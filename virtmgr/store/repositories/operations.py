@@ -1,0 +1,79 @@
+"""Operations, and the queue that the control plane's own workers take them from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import or_, select, update
+
+from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.store import tables
+from virtmgr.store.listing import Listing
+from virtmgr.store.repositories.base import SqlRepository
+
+_operations = tables.operations.c
+_OPEN = (OperationState.PENDING, OperationState.RUNNING)
+
+
+class SqlOperations(SqlRepository[Operation]):
+    entity = Operation
+    table = tables.operations
+    listing = Listing(
+        tie=_operations.id,
+        filters={
+            "id": _operations.id,
+            "verb": _operations.verb,
+            "state": _operations.state,
+            "target": _operations.target_id,
+            "target_type": _operations.target_type,
+            "project": _operations.project_id,
+            "user": _operations.user_id,
+        },
+        sorts={
+            "created_at": _operations.created_at,
+            "updated_at": _operations.updated_at,
+            "state": _operations.state,
+            "verb": _operations.verb,
+        },
+        text=_operations.target_name,
+        project=_operations.project_id,
+        default_sort="-created_at",
+    )
+
+    def open_for(self, target_id: str) -> Sequence[Operation]:
+        return self._many(
+            _operations.target_id == target_id,
+            _operations.state.in_(_OPEN),
+            order=[_operations.created_at, _operations.id],
+        )
+
+    def take(
+        self, verbs: Iterable[str], owner: str, lease_until: datetime, now: datetime
+    ) -> Operation | None:
+        free = (
+            _operations.state.in_(_OPEN),
+            or_(_operations.lease_expires_at.is_(None), _operations.lease_expires_at < now),
+        )
+        oldest = (
+            select(_operations.id)
+            .where(_operations.verb.in_(list(verbs)), *free)
+            .order_by(_operations.created_at, _operations.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        statement = (
+            update(Operation)
+            .where(_operations.id == oldest, *free)
+            .values(
+                state=OperationState.RUNNING,
+                owner=owner,
+                lease_expires_at=lease_until,
+                updated_at=now,
+            )
+            .returning(Operation)
+            .execution_options(synchronize_session=False, populate_existing=True)
+        )
+        self._session.flush()
+        return self._session.scalars(statement).one_or_none()

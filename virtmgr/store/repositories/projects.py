@@ -1,0 +1,104 @@
+"""Projects and their quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import case, or_, update
+
+from virtmgr.domain.errors import InvalidRequest, NotFound, QuotaExceeded
+from virtmgr.domain.project import Project, Quota
+from virtmgr.store import tables
+from virtmgr.store.listing import Listing
+from virtmgr.store.repositories.base import SqlNamedRepository, SqlRepository
+
+_projects = tables.projects.c
+_quotas = tables.quotas.c
+
+
+class SqlProjects(SqlNamedRepository[Project]):
+    entity = Project
+    table = tables.projects
+    listing = Listing(
+        tie=_projects.id,
+        filters={"name": _projects.name, "id": _projects.id},
+        sorts={"name": _projects.name, "created_at": _projects.created_at},
+        text=_projects.name,
+        labels=_projects.labels,
+        project=_projects.id,
+    )
+
+
+class SqlQuotas(SqlRepository[Quota]):
+    """A quota's id is its project's."""
+
+    entity = Quota
+    table = tables.quotas
+    listing = Listing(
+        tie=_quotas.project_id,
+        filters={"project": _quotas.project_id},
+        sorts={"project": _quotas.project_id},
+        project=_quotas.project_id,
+        default_sort="project",
+    )
+
+    def charge(self, project_id: str, amounts: Mapping[str, float]) -> None:
+        unknown = set(amounts) - set(tables.QUOTA_RESOURCES)
+        if unknown:
+            raise InvalidRequest(f"charge a quota: no resource is called {sorted(unknown)}")
+        wanted = {name: amount for name, amount in amounts.items() if amount}
+        if not wanted or self._charge(project_id, wanted):
+            return
+        quota = self.lock(project_id)
+        if quota is None:
+            raise NotFound(f"charge the quota of project {project_id}: it has none")
+        # Between the two statements something may have been given back; now nobody can.
+        if not self._charge(project_id, wanted):
+            raise _exceeded(quota, wanted)
+
+    def _charge(self, project_id: str, amounts: Mapping[str, float]) -> bool:
+        self._session.flush()
+        fits = [_fits(name, amount) for name, amount in amounts.items() if amount > 0]
+        statement = (
+            update(tables.quotas)
+            .where(_quotas.project_id == project_id, *fits)
+            .values({f"used_{name}": _added(name, amount) for name, amount in amounts.items()})
+            .returning(*(_quotas[f"used_{name}"] for name in amounts))
+        )
+        row = self._session.execute(statement).one_or_none()
+        if row is None:
+            return False
+        self._take_over(project_id, dict(row._mapping))
+        return True
+
+
+def _fits(name: str, amount: float) -> Any:
+    limit, used = _quotas[f"limit_{name}"], _quotas[f"used_{name}"]
+    return or_(limit.is_(None), used + amount <= limit)
+
+
+def _added(name: str, amount: float) -> Any:
+    used = _quotas[f"used_{name}"]
+    if amount > 0:
+        return used + amount
+    return case((used >= -amount, used - (-amount)), else_=0)
+
+
+def _exceeded(quota: Quota, amounts: Mapping[str, float]) -> QuotaExceeded:
+    over: dict[str, dict[str, float]] = {}
+    for name, asked in amounts.items():
+        limit, used = getattr(quota, f"limit_{name}"), getattr(quota, f"used_{name}")
+        if limit is not None and asked > 0 and used + asked > limit:
+            over[name] = {"used": used, "asked": asked, "limit": limit}
+    told = "; ".join(
+        f"{name}: {it['used']:g} used + {it['asked']:g} asked > {it['limit']:g} allowed"
+        if name not in ("memory", "disk")
+        else f"{name}: {it['used']} B used + {it['asked']} B asked > {it['limit']} B allowed"
+        for name, it in over.items()
+    )
+    return QuotaExceeded(
+        f"take from the project's quota: it would be exceeded ({told})",
+        hint="delete something, ask for less, or have an operator raise the quota",
+        detail={"exceeded": over, "project_id": quota.project_id},
+    )

@@ -1,0 +1,59 @@
+"""Users, their role bindings and their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from virtmgr.domain.project import RoleBinding, Token, User
+from virtmgr.store import tables
+from virtmgr.store.listing import Listing
+from virtmgr.store.repositories.base import SqlNamedRepository, SqlRepository
+
+_users = tables.users.c
+_bindings = tables.role_bindings.c
+_tokens = tables.tokens.c
+
+
+class SqlUsers(SqlNamedRepository[User]):
+    entity = User
+    table = tables.users
+    listing = Listing(
+        tie=_users.id,
+        filters={"name": _users.name, "id": _users.id, "disabled": _users.disabled},
+        sorts={"name": _users.name, "created_at": _users.created_at},
+        text=_users.name,
+    )
+
+
+class SqlRoleBindings(SqlRepository[RoleBinding]):
+    entity = RoleBinding
+    table = tables.role_bindings
+    listing = Listing(
+        tie=_bindings.id,
+        filters={
+            "user": _bindings.user_id,
+            "role": _bindings.role,
+            "project": _bindings.project_id,
+        },
+        sorts={"created_at": _bindings.created_at, "role": _bindings.role},
+        project=_bindings.project_id,
+        default_sort="created_at",
+    )
+
+    def of_user(self, user_id: str) -> Sequence[RoleBinding]:
+        return self._many(_bindings.user_id == user_id, order=[_bindings.id])
+
+
+class SqlTokens(SqlRepository[Token]):
+    entity = Token
+    table = tables.tokens
+    listing = Listing(
+        tie=_tokens.id,
+        filters={"user": _tokens.user_id, "name": _tokens.name, "project": _tokens.project_id},
+        sorts={"name": _tokens.name, "created_at": _tokens.created_at},
+        text=_tokens.name,
+        project=_tokens.project_id,
+    )
+
+    def by_secret_hash(self, secret_hash: str) -> Token | None:
+        return self._one(_tokens.secret_hash == secret_hash)

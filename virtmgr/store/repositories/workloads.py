@@ -1,0 +1,75 @@
+"""Workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Table, func, select
+
+from virtmgr.domain.workload import Workload
+from virtmgr.store import tables
+from virtmgr.store.listing import Listing
+from virtmgr.store.repositories.base import SqlProjectRepository
+from virtmgr.store.types import text
+
+_workloads = tables.workloads.c
+
+
+def _name_of(table: Table, reference: Column[Any]) -> ColumnElement[str]:
+    """The name of what ``reference`` refers to; empty where it refers to nothing."""
+    name = select(table.c.name).where(table.c.id == reference).scalar_subquery()
+    return func.coalesce(name, "", type_=text(253))
+
+
+class SqlWorkloads(SqlProjectRepository[Workload]):
+    entity = Workload
+    table = tables.workloads
+    listing = Listing(
+        tie=_workloads.id,
+        filters={
+            "name": _workloads.name,
+            "id": _workloads.id,
+            "kind": _workloads.kind,
+            "init": _workloads.init,
+            "state": _workloads.state,
+            "host": _workloads.host_id,
+            "project": _workloads.project_id,
+            "cluster": _workloads.cluster_id,
+            "image": _workloads.image_id,
+            "cdrom": _workloads.cdrom_image_id,
+            "deleting": _workloads.deleting,
+        },
+        sorts={
+            "name": _workloads.name,
+            "created_at": _workloads.created_at,
+            "updated_at": _workloads.updated_at,
+            "state": _workloads.state,
+            "kind": _workloads.kind,
+            "host": _name_of(tables.hosts, _workloads.host_id),
+            "project": _name_of(tables.projects, _workloads.project_id),
+            "image": _name_of(tables.images, _workloads.image_id),
+            "vcpus": _workloads.claim_vcpus,
+            "memory": _workloads.claim_memory,
+        },
+        text=_workloads.name,
+        labels=_workloads.labels,
+        project=_workloads.project_id,
+    )
+
+    def on_host(self, host_id: str, *, after_revision: int = -1) -> Sequence[Workload]:
+        return self._many(
+            _workloads.host_id == host_id,
+            _workloads.revision > after_revision,
+            order=[_workloads.revision, _workloads.id],
+        )
+
+    def placed(self) -> Sequence[tuple[str, str, str, dict[str, str]]]:
+        self._session.flush()
+        statement = select(
+            _workloads.id, _workloads.project_id, _workloads.host_id, _workloads.labels
+        ).where(_workloads.host_id.is_not(None))
+        return [
+            (id, project, host, labels)
+            for id, project, host, labels in self._session.execute(statement)
+        ]
