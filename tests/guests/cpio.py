@@ -33,9 +33,7 @@ class Archive:
         self._add("TRAILER!!!", 0, b"")
         return b"".join(self._parts)
 
-    def _add(
-        self, name: str, mode: int, content: bytes, device: tuple[int, int] = (0, 0)
-    ) -> None:
+    def _add(self, name: str, mode: int, content: bytes, device: tuple[int, int] = (0, 0)) -> None:
         self._inode += 1
         encoded = name.encode() + b"\0"
         numbers = [self._inode, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(encoded), 0]

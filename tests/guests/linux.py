@@ -18,20 +18,22 @@ from tests.guests.cpio import Archive
 
 UP = b"GUEST-UP"
 _META_PACKAGE = "linux-image-cloud-amd64"
-_MODULES = """
-virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk failover
-net_failover virtio_net virtio_console virtio_balloon rng-core virtio-rng scsi_common scsi_mod
-virtio_scsi cdrom sr_mod isofs button evdev pvpanic
-""".split()
+_MODULES = (
+    *("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"),
+    *("virtio_blk", "failover", "net_failover", "virtio_net", "virtio_console"),
+    *("virtio_balloon", "rng-core", "virtio-rng", "scsi_common", "scsi_mod", "virtio_scsi"),
+    *("cdrom", "sr_mod", "isofs", "button", "evdev", "pvpanic", "pvpanic-mmio", "pvpanic-pci"),
+)
 _INIT = """#!/bin/busybox sh
 export PATH=/bin
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 for m in $(cat /modules.list); do insmod /modules/$m.ko; done
 dmesg -n 1
-echo /bin/hotplug > /sys/kernel/uevent_helper 2>/dev/null
 if ! grep -q no-acpi /proc/cmdline; then
-  for e in /dev/input/event*; do (dd if=$e of=/dev/null bs=24 count=1 2>/dev/null; poweroff -f) & done
+  for e in /dev/input/event*; do
+    (dd if=$e of=/dev/null bs=24 count=1 2>/dev/null; poweroff -f) &
+  done
 fi
 (while :; do for c in /sys/devices/system/cpu/cpu*/online; do
   [ "$(cat $c)" = 0 ] && echo 1 > $c; done; sleep 1; done) 2>/dev/null &

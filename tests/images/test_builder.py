@@ -87,8 +87,8 @@ def test_cancelled_build_leaves_nothing(store: BlobStore) -> None:
         asked.append(time.monotonic())
         return asked[-1] - asked[0] > 5
 
+    builder = Builder(store=store, cache=CACHE)
     with pytest.raises(ImageError) as failure:
-        builder = Builder(store=store, cache=CACHE)
         builder.build(BuildRequest("debian"), lambda *_: None, cancelled)
     assert failure.value.code == "image_cancelled"
     scratch = store.upload_path("x").parents[1] / "scratch"

@@ -225,7 +225,8 @@ def test_networks_shared_and_own(units: SqlUnitOfWorkFactory, inventory: Invento
         assert [address.address for address in addresses] == ["10.40.0.2", "fd00::2"]
 
 
-def test_images_by_alias_and_blob(units: SqlUnitOfWorkFactory, inventory: Inventory) -> None:
+@pytest.mark.usefixtures("inventory")
+def test_images_by_alias_and_blob(units: SqlUnitOfWorkFactory) -> None:
     with units() as uow:
         image = uow.images.find("debian")
         assert image is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.store.inventory import NOW, Inventory, make_event
 from virtmgr.domain.errors import InvalidRequest
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.project import Project
-from virtmgr.domain.workload import Kind, State, WorkloadSpec, WorkloadStatus
+from virtmgr.domain.workload import Kind, State, Workload, WorkloadSpec, WorkloadStatus
 from virtmgr.ports.unit_of_work import ListQuery
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
@@ -60,26 +61,27 @@ SORTS = ("name", "created_at", "updated_at", "state", "kind", "host", "project",
 
 
 @pytest.mark.parametrize("sort", [*SORTS, *(f"-{sort}" for sort in SORTS)])
-def test_pages_hold_every_row_once_and_in_order(
-    units: SqlUnitOfWorkFactory, many: Inventory, sort: str
-) -> None:
+@pytest.mark.usefixtures("many")
+def test_pages_hold_every_row_once_and_in_order(units: SqlUnitOfWorkFactory, sort: str) -> None:
     rows = _walk(units, "workloads", sort=sort, limit=4)
     assert {row.name for row in rows} == {f"w{number:02}" for number in range(COUNT)}
     assert len(rows) == COUNT
-    key = {
+    keys: dict[str, Callable[[Workload], Any]] = {
         "name": lambda w: w.name,
         "created_at": lambda w: w.created_at,
         "state": lambda w: w.status.state,
         "kind": lambda w: w.kind,
         "host": lambda w: "host1" if w.host_id else "",
         "vcpus": lambda w: w.claim_vcpus,
-    }.get(sort.removeprefix("-"), lambda _: 0)
+    }
+    key = keys.get(sort.removeprefix("-"), lambda _: 0)
     expected = sorted(rows, key=lambda w: (key(w), w.id), reverse=sort.startswith("-"))
     assert [row.id for row in rows] == [row.id for row in expected]
 
 
 @pytest.mark.parametrize("limit", [1, COUNT - 1, COUNT, COUNT + 1])
-def test_page_borders(units: SqlUnitOfWorkFactory, many: Inventory, limit: int) -> None:
+@pytest.mark.usefixtures("many")
+def test_page_borders(units: SqlUnitOfWorkFactory, limit: int) -> None:
     assert len(_walk(units, "workloads", limit=limit)) == COUNT
 
 
@@ -119,7 +121,8 @@ def test_state_follows_status(units: SqlUnitOfWorkFactory, many: Inventory) -> N
     assert _names(units, filters={"state": "failed"}) == {1}
 
 
-def test_labels(units: SqlUnitOfWorkFactory, many: Inventory) -> None:
+@pytest.mark.usefixtures("many")
+def test_labels(units: SqlUnitOfWorkFactory) -> None:
     odd = {n for n in range(COUNT) if n % 2}
     awkward = {"1odd.key/x-y_z": "it's \"%_ö"}
     assert _names(units, labels={"tier": "web"}) == odd
@@ -130,7 +133,8 @@ def test_labels(units: SqlUnitOfWorkFactory, many: Inventory) -> None:
     assert _names(units, labels={"$.tier": "web"}) == set()
 
 
-def test_text(units: SqlUnitOfWorkFactory, many: Inventory) -> None:
+@pytest.mark.usefixtures("many")
+def test_text(units: SqlUnitOfWorkFactory) -> None:
     assert _names(units, text="W1") == set(range(10, 20))
     assert _names(units, text="%") == set()
     assert _names(units, text="w_1") == set()
@@ -148,8 +152,9 @@ def test_text(units: SqlUnitOfWorkFactory, many: Inventory) -> None:
         ({"filters": {"kind": 3}}, "kind"),
     ],
 )
+@pytest.mark.usefixtures("inventory")
 def test_unknown_columns_and_values(
-    units: SqlUnitOfWorkFactory, inventory: Inventory, query: dict[str, Any], field: str
+    units: SqlUnitOfWorkFactory, query: dict[str, Any], field: str
 ) -> None:
     with units(read_only=True) as uow, pytest.raises(InvalidRequest) as caught:
         uow.workloads.list(ListQuery(**query))
@@ -183,20 +188,23 @@ FORGED = [
 
 
 @pytest.mark.parametrize("cursor", FORGED, ids=range(len(FORGED)))
-def test_forged_cursors(units: SqlUnitOfWorkFactory, inventory: Inventory, cursor: str) -> None:
+@pytest.mark.usefixtures("inventory")
+def test_forged_cursors(units: SqlUnitOfWorkFactory, cursor: str) -> None:
     with units(read_only=True) as uow, pytest.raises(InvalidRequest) as caught:
         uow.workloads.list(ListQuery(cursor=cursor))
     assert caught.value.field == "cursor"
 
 
 @pytest.mark.parametrize("value", ['"never"', "1", "null", '"2026-05-04T12:00:00"'])
-def test_forged_times(units: SqlUnitOfWorkFactory, inventory: Inventory, value: str) -> None:
+@pytest.mark.usefixtures("inventory")
+def test_forged_times(units: SqlUnitOfWorkFactory, value: str) -> None:
     cursor = _encoded(f'["created_at",{value},"01890000-0000-7000-8000-000000000000"]')
     with units(read_only=True) as uow, pytest.raises(InvalidRequest):
         uow.workloads.list(ListQuery(sort="created_at", cursor=cursor))
 
 
-def test_forged_sequences(units: SqlUnitOfWorkFactory, inventory: Inventory) -> None:
+@pytest.mark.usefixtures("inventory")
+def test_forged_sequences(units: SqlUnitOfWorkFactory) -> None:
     for sequence in (2**80, True, 1.5):
         cursor = _encoded(f'["-sequence",{str(sequence).lower()},{str(sequence).lower()}]')
         with units(read_only=True) as uow, pytest.raises(InvalidRequest):
@@ -244,7 +252,8 @@ def test_lists_show_only_what_may_be_seen(
         assert [e.message for e in uow.events.after(0, limit=9, project_ids=ours)] == ["ours"]
 
 
-def test_events_newest_first_and_resumed(units: SqlUnitOfWorkFactory, inventory: Inventory) -> None:
+@pytest.mark.usefixtures("inventory")
+def test_events_newest_first_and_resumed(units: SqlUnitOfWorkFactory) -> None:
     with units() as uow:
         for number in range(7):
             uow.events.append(make_event(type=f"t{number % 2}", message=str(number)))

@@ -14,8 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from virtmgr.domain.plan import Memory
 from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload
+
+_TIMES = ("retry_at", "previous_start")  # fields of Memory that are JSON's strings on disk
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,14 @@ class StateFiles:
         self._workloads.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def load(self) -> dict[str, Entry]:
-        """Every workload that was kept."""
+        """Every workload that was kept.
+
+        A file that cannot be read is put aside: the control plane says again what is desired.
+        """
         for half_written in self._workloads.glob("*.new"):
             half_written.unlink()
-        entries = (_decode(path.read_bytes()) for path in self._workloads.glob("*.json"))
-        return {entry.desired.id: entry for entry in entries}
+        entries = (_read(path) for path in self._workloads.glob("*.json"))
+        return {entry.desired.id: entry for entry in entries if entry is not None}
 
     def save(self, entry: Entry, *, durable: bool) -> None:
         """Keep ``entry``; with ``durable`` it survives a power cut from here on."""
@@ -63,8 +72,7 @@ class StateFiles:
 
 def _encode(entry: Entry) -> bytes:
     memory: dict[str, Any] = asdict(entry.memory)
-    if entry.memory.retry_at is not None:
-        memory["retry_at"] = entry.memory.retry_at.isoformat()
+    memory |= {key: memory[key].isoformat() for key in _TIMES if memory[key] is not None}
     document = {
         "desired": entry.desired.model_dump(mode="json", exclude_unset=True),
         "memory": memory,
@@ -73,12 +81,23 @@ def _encode(entry: Entry) -> bytes:
     return json.dumps(document).encode()
 
 
+def _read(path: Path) -> Entry | None:
+    try:
+        return _decode(path.read_bytes())
+    except (ValueError, KeyError, TypeError) as error:
+        aside = path.with_suffix(".unreadable")
+        path.replace(aside)
+        _log.error("state.unreadable", file=str(aside), error=str(error))
+        return None
+
+
 def _decode(content: bytes) -> Entry:
     document = json.loads(content)
     known = {one.name for one in fields(Memory)}
     memory = {key: value for key, value in document["memory"].items() if key in known}
-    if memory.get("retry_at") is not None:
-        memory["retry_at"] = datetime.fromisoformat(memory["retry_at"])
+    for key in _TIMES:
+        if memory.get(key) is not None:
+            memory[key] = datetime.fromisoformat(memory[key])
     memory["needs_restart"] = tuple(memory.get("needs_restart", ()))
     return Entry(
         desired=DesiredWorkload.model_validate(document["desired"]),
@@ -96,3 +115,14 @@ def _replace(path: Path, content: bytes, *, durable: bool) -> None:
             file.flush()
             os.fdatasync(file.fileno())
     temporary.replace(path)
+    if durable:
+        _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Let renamed files survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

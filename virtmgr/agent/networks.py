@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 
@@ -50,11 +50,13 @@ class NetworkKeeper:
             self._wished += 1
             self._changed.notify_all()
 
-    def settle(self) -> None:
-        """Wait until everything wished for so far is there.
+    def settle(self, network_ids: Collection[str]) -> None:
+        """Wait until everything wished for so far is there, as far as these networks need it.
 
         :raises NetworkError: it could not be done; it is tried again in the background.
         """
+        if not network_ids:
+            return
         with self._changed:
             mine = self._wished
             settled = self._changed.wait_for(
@@ -62,7 +64,7 @@ class NetworkKeeper:
             )
             error = self._error
         if error is not None:
-            raise error
+            _raise_what_concerns(error, network_ids)
         if not settled:
             raise NetworkError(
                 f"setting up this host's networks took longer than {_PATIENCE:.0f} s",
@@ -99,3 +101,15 @@ class NetworkKeeper:
             _log.exception("networks.crashed")
             return NetworkError(f"setting up this host's networks failed: {error!r}")
         return None
+
+
+def _raise_what_concerns(error: VirtmgrError, network_ids: Collection[str]) -> None:
+    """One network that cannot be had is no reason to keep workloads of others from starting."""
+    failed: dict[str, dict[str, str | None]] | None = error.detail.get("networks")
+    if failed is None:
+        raise error
+    for network_id in network_ids:
+        why = failed.get(network_id)
+        if why is not None:
+            message = why["message"] or error.message
+            raise NetworkError(message, code=why["code"], hint=why["hint"]) from error

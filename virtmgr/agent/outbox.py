@@ -39,7 +39,11 @@ class Outbox:
             self.changed.set()
 
     def put_volume(self, observed: ObservedVolume) -> None:
+        """Report ``observed`` unless it is what was reported last."""
         with self._lock:
+            known = self._volumes.get(observed.id)
+            if known is not None and known[1] == observed:
+                return
             self._number += 1
             self._volumes[observed.id] = (self._number, observed)
             self.changed.set()
@@ -51,7 +55,7 @@ class Outbox:
             after = 0 if everything else self._acknowledged
             return Parcel(
                 workloads=tuple(one for n, one in self._latest.values() if n > after),
-                volumes=tuple(one for _, one in self._volumes.values()),
+                volumes=tuple(one for n, one in self._volumes.values() if n > after),
                 number=self._number,
             )
 
@@ -62,6 +66,6 @@ class Outbox:
             for id, (number, observed) in list(self._latest.items()):
                 if observed.gone and number <= parcel.number:
                     del self._latest[id]
-            for id, (number, _) in list(self._volumes.items()):
-                if number <= parcel.number:
+            for id, (number, volume) in list(self._volumes.items()):
+                if volume.gone and number <= parcel.number:
                     del self._volumes[id]

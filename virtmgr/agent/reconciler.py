@@ -31,15 +31,16 @@ from virtmgr.domain.plan import (
     Step,
     failure_delay,
     plan,
-    restarts_that_count,
 )
+from virtmgr.domain.remembering import after_step, before_start, carried_out
 from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload, ObservedVolume, ObservedWorkload
-from virtmgr.domain.workload import Kind, PowerState, Reason, State, WorkloadStatus
+from virtmgr.domain.workload import Kind, Reason, State, WorkloadStatus
 from virtmgr.ports.clock import Clock
 from virtmgr.ports.driver import Inspection, WorkloadDriver
 from virtmgr.ports.host import HostStorage
 
 _THREADS = 16
+_URGENT_THREADS = 4  # for forced stops, which must not queue behind graceful ones
 _ROUNDS = 8  # of planning in one go, before other workloads get their turn
 _TRIES_BEFORE_FAILED = 3
 _LOOK_AGAIN = 60.0  # seconds between looks at a workload of which no news came
@@ -74,6 +75,9 @@ class Reconciler:
         self._again: set[str] = set()  # those to look at again once their thread is done
         self._network_wish: tuple[DesiredNetwork, ...] = ()
         self._removed_volumes: set[str] = set()
+        self._unsearched: set[WorkloadDriver] = set()  # drivers that may know of orphans
+        self._saving = tuple(threading.Lock() for _ in range(_THREADS))
+        self._urgent = ThreadPoolExecutor(_URGENT_THREADS, thread_name_prefix="urgent")
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="workload")
         self._timers = Timers(self.touch)
         self._closing = False
@@ -96,9 +100,11 @@ class Reconciler:
 
     def close(self) -> None:
         """Stop working. Workloads go on."""
-        self._closing = True
+        with self._lock:
+            self._closing = True
         self._timers.close()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._urgent, self._threads):
+            threads.shutdown(wait=True, cancel_futures=True)
         self._networks.close()
         for driver in set(self.drivers.values()):
             driver.close()
@@ -114,6 +120,8 @@ class Reconciler:
         changed = [workload for workload in workloads if self._take_in(workload)]
         if full:
             self._drop_all_but({workload.id for workload in workloads})
+            self._unsearched = set(self.drivers.values())
+        self._search_orphans()
         if changed or full or tuple(networks) != self._network_wish:
             if tuple(networks) != self._network_wish:
                 self._network_wish = tuple(networks)
@@ -140,7 +148,7 @@ class Reconciler:
                 self._again.add(workload_id)
                 return
             self._busy[workload_id] = None
-        self._threads.submit(self._work, workload_id)
+            self._threads.submit(self._work, workload_id)
 
     def running(self) -> dict[Kind, list[str]]:
         """Ids by kind, to ask their drivers for usage."""
@@ -165,9 +173,9 @@ class Reconciler:
             entry = replace(known, desired=workload) if known else self._new_entry(workload)
             self._entries[workload.id] = entry
             stopping = self._busy.get(workload.id) is Step.STOP
-        self._files.save(entry, durable=True)
+        self._save(workload.id, durable=True)
         if stopping and (workload.force_stop or workload.deleting):
-            self._threads.submit(self._force_stop, workload)
+            self._urgent.submit(self._force_stop, workload)
         return True
 
     def _new_entry(self, workload: DesiredWorkload) -> Entry:
@@ -177,19 +185,28 @@ class Reconciler:
         return Entry(desired=workload, id_base=base)
 
     def _drop_all_but(self, keep: set[str]) -> None:
-        """Whatever is not desired here goes, also what only a driver still knows of."""
+        """Whatever is not desired here goes."""
         with self._lock:
             strays = [entry for id, entry in self._entries.items() if id not in keep]
-            known = set(self._entries)
         for entry in strays:
             if not entry.desired.deleting:
                 _log.warning("workload.not_desired", workload=entry.desired.id)
                 self._take_in(entry.desired.model_copy(update={"deleting": True}))
                 self.touch(entry.desired.id)
-        for driver in set(self.drivers.values()):
-            for workload_id in driver.list():
-                if workload_id not in known:
-                    self._threads.submit(self._destroy_orphan, driver, workload_id)
+
+    def _search_orphans(self) -> None:
+        """What only a driver still knows of goes too; one that does not answer is asked again."""
+        for driver in list(self._unsearched):
+            try:
+                found = driver.list()
+            except VirtmgrError as error:
+                _log.warning("orphans.not_searched", driver=driver.name, error=error.message)
+                continue
+            self._unsearched.discard(driver)
+            with self._lock:
+                orphans = [id for id in found if id not in self._entries]
+            for workload_id in orphans:
+                self._threads.submit(self._destroy_orphan, driver, workload_id)
 
     def _destroy_orphan(self, driver: WorkloadDriver, workload_id: str) -> None:
         _log.warning("workload.orphan", workload=workload_id)
@@ -197,8 +214,12 @@ class Reconciler:
             driver.destroy(workload_id)
         except VirtmgrError as error:
             _log.error("workload.orphan_stays", workload=workload_id, error=error.message)
+            self._unsearched.add(driver)
 
     def _force_stop(self, workload: DesiredWorkload) -> None:
+        with self._lock:
+            if self._busy.get(workload.id) is not Step.STOP:
+                return
         try:
             self._runner.driver(workload).stop(workload.id, timeout=0, force=True)
         except VirtmgrError as error:
@@ -252,66 +273,67 @@ class Reconciler:
             self._settled(entry, seen, what)
             return False
         for step in what.steps:
+            if not self._begin(step, entry):
+                return True
             try:
                 entry = self._step(step, entry, seen, what)
             except VirtmgrError as error:
                 self._failed(entry, step, error, seen)
                 return False
-            if step is Step.FORGET or self._closing or self._outdated(entry):
-                return step is not Step.FORGET
-        self._keep(entry, _carried_out(entry))
+            if step is Step.FORGET:
+                return False
+        self._keep(entry, carried_out(entry.desired, entry.memory))
         return True
 
-    def _step(self, step: Step, entry: Entry, seen: Inspection, what: Plan) -> Entry:
-        workload_id = entry.desired.id
+    def _begin(self, step: Step, entry: Entry) -> bool:
+        """Note what is done now; not where something else is desired meanwhile."""
         with self._lock:
-            self._busy[workload_id] = step
+            current = self._entries.get(entry.desired.id)
+            if self._closing or current is None or current.desired != entry.desired:
+                return False
+            self._busy[entry.desired.id] = step
+            return True
+
+    def _step(self, step: Step, entry: Entry, seen: Inspection, what: Plan) -> Entry:
         during = STATE_DURING.get(step)
         if during is not None:
             self._report(entry, during, seen)
         if step is Step.START:
-            entry = self._keep(entry, self._before_start(entry, seen, what))
+            memory = before_start(
+                entry.desired, entry.memory, _observation(seen), what, boot_id=self._boot_id
+            )
+            entry = self._keep(entry, memory)
         tell = partial(self._tell, entry, during, seen)
         waiting = self._runner.run(step, entry, tell)
         if step is Step.FORGET:
             self._forget(entry)
-        elif step is Step.START:
-            entry = self._keep(entry, replace(entry.memory, started=True, needs_restart=()))
-        elif step is Step.STOP:
-            entry = self._keep(entry, replace(entry.memory, started=False))
-        elif step is Step.UPDATE:
-            entry = self._keep(entry, replace(entry.memory, needs_restart=waiting))
-        return entry
-
-    def _before_start(self, entry: Entry, seen: Inspection, what: Plan) -> Memory:
-        """Written before the start, so that a crash after it does not start it once more."""
-        restarts = restarts_that_count(entry.memory, _observation(seen)) + 1
-        return replace(
-            entry.memory,
-            restart_nonce=entry.desired.restart_nonce,
-            boot_id=self._boot_id,
-            restarts=restarts if what.by_policy else 0,
-        )
-
-    def _outdated(self, entry: Entry) -> bool:
-        with self._lock:
-            current = self._entries.get(entry.desired.id)
-        return current is None or current.desired != entry.desired
+            return entry
+        return self._keep(entry, after_step(step, entry.memory, waiting))
 
     def _keep(self, entry: Entry, memory: Memory) -> Entry:
         """Remember ``memory``; what is desired may have changed meanwhile and stays as it is."""
         with self._lock:
             current = self._entries.get(entry.desired.id, entry)
-            self._entries[entry.desired.id] = current = replace(current, memory=memory)
+            self._entries[entry.desired.id] = replace(current, memory=memory)
         if memory != entry.memory:
-            self._files.save(current, durable=False)
+            self._save(entry.desired.id, durable=False)
         return replace(entry, memory=memory)
+
+    def _save(self, workload_id: str, *, durable: bool) -> None:
+        """Write a workload as it is now; two threads never write one workload's file at once."""
+        with self._saving[hash(workload_id) % len(self._saving)]:
+            with self._lock:
+                entry = self._entries.get(workload_id)
+            if entry is not None:
+                self._files.save(entry, durable=durable)
+            else:
+                self._files.remove(workload_id)
 
     def _forget(self, entry: Entry) -> None:
         workload_id = entry.desired.id
         with self._lock:
             self._entries.pop(workload_id, None)
-        self._files.remove(workload_id)
+        self._save(workload_id, durable=True)
         self._outbox.put(
             ObservedWorkload(
                 id=workload_id,
@@ -333,6 +355,8 @@ class Reconciler:
                 return  # the failure stays reported until the next try
         else:
             self._timers.after(_LOOK_AGAIN, entry.desired.id)
+            if entry.memory.failures:
+                entry = self._keep(entry, replace(entry.memory, failures=0, retry_at=None))
         self._report(entry, state, seen, reason=reason)
         for volume in entry.desired.volumes:
             self._outbox.put_volume(ObservedVolume(id=volume.id, ready=True))
@@ -405,16 +429,4 @@ def _observation(seen: Inspection) -> Observation:
         exit_code=seen.exit_code,
         started_at=seen.started_at,
         finished_at=seen.finished_at,
-    )
-
-
-def _carried_out(entry: Entry) -> Memory:
-    """The memory once all steps of a plan were carried out."""
-    return replace(
-        entry.memory,
-        applied_generation=entry.desired.generation,
-        restart_nonce=entry.desired.restart_nonce,
-        started=entry.desired.state is not PowerState.STOPPED,
-        failures=0,
-        retry_at=None,
     )

@@ -63,11 +63,11 @@ class StepRunner:
                 driver.prepare(workload, self._provision(entry, tell))
             case Step.START:
                 provision = self._provision(entry, tell)
-                self._networks.settle()
+                self._networks.settle(_networks_of(workload))
                 driver.start(workload, provision)
             case Step.UPDATE:
                 provision = self._provision(entry, tell)
-                self._networks.settle()
+                self._networks.settle(_networks_of(workload))
                 return driver.update(workload, provision).needs_restart
             case Step.STOP:
                 driver.stop(
@@ -113,6 +113,10 @@ class StepRunner:
 
     def collect_images(self, keep: list[ImageManifest]) -> int:
         return self._storage.collect_images(keep)
+
+
+def _networks_of(workload: DesiredWorkload) -> frozenset[str]:
+    return frozenset(nic.network_id for nic in workload.nics)
 
 
 def _tell_fetch(tell: Tell, name: str, done: int, total: int) -> None:

@@ -148,19 +148,40 @@ def _serve_exec(
 
 
 def _read_exec_input(connection: ServerConnection, session: ExecSession) -> None:
-    """Pass input on until the client goes; then the command ends too."""
-    for message in connection:
-        channel, content = _split(message)
-        with suppress(BrokenPipeError, ValueError):  # the command closed its input
-            if channel == Channel.RESIZE:
-                size = json.loads(content)
-                session.resize(int(size["rows"]), int(size["columns"]))
-            elif channel == Channel.STDIN and session.stdin is not None:
+    """Pass input on until the client goes, in whatever way; then the command ends too."""
+    try:
+        for message in connection:
+            _pass_on(session, *_split(message))
+    except ConnectionClosed:
+        pass  # the client is gone: what it ran ends below
+    except InvalidRequest as error:
+        _end(connection, {"code": error.code, "detail": error.message, "hint": error.hint})
+        connection.close()
+    finally:
+        session.kill()  # no effect on a command that has ended
+
+
+def _pass_on(session: ExecSession, channel: int, content: bytes) -> None:
+    if channel == Channel.RESIZE:
+        session.resize(*_terminal_size(content))
+    elif session.stdin is not None:
+        with suppress(OSError, ValueError):  # the command closed its input
+            if channel == Channel.STDIN:
                 session.stdin.write(content)
                 session.stdin.flush()
-            elif channel == Channel.CLOSE and session.stdin is not None:
+            elif channel == Channel.CLOSE:
                 session.stdin.close()
-    session.kill()  # no effect on a command that has ended
+
+
+def _terminal_size(content: bytes) -> tuple[int, int]:
+    try:
+        size = json.loads(content)
+        return int(size["rows"]), int(size["columns"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidRequest(
+            f"a terminal's new size cannot be read: {error!r}",
+            hint='send {"rows": R, "columns": C}',
+        ) from error
 
 
 def _serve_console(

@@ -10,12 +10,13 @@ from collections.abc import Callable
 
 
 class Timers:
-    """Calls ``call(key)`` when a key's time has come; a key may be set many times."""
+    """Calls ``call(key)`` when a key's time has come: once, at the earliest time that was set."""
 
     def __init__(self, call: Callable[[str], None]) -> None:
         self._call = call
         self._changed = threading.Condition()
         self._heap: list[tuple[float, int, str]] = []
+        self._due: dict[str, float] = {}  # entries of the heap that differ from it are void
         self._numbers = itertools.count()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="timers", daemon=True)
@@ -31,9 +32,12 @@ class Timers:
             self._thread.join()
 
     def after(self, seconds: float, key: str) -> None:
-        """Call for ``key`` in ``seconds``."""
+        """Call for ``key`` in ``seconds``, or earlier where that was asked for before."""
         with self._changed:
             at = time.monotonic() + max(seconds, 0.0)
+            if self._due.get(key, at + 1.0) <= at:
+                return
+            self._due[key] = at
             heapq.heappush(self._heap, (at, next(self._numbers), key))
             self._changed.notify_all()
 
@@ -46,5 +50,8 @@ class Timers:
                 if wait is None or wait > 0:
                     self._changed.wait(wait)
                     continue
-                _, _, key = heapq.heappop(self._heap)
+                at, _, key = heapq.heappop(self._heap)
+                if self._due.get(key) != at:
+                    continue
+                del self._due[key]
             self._call(key)

@@ -30,8 +30,8 @@ class Listing(BaseModel, Generic[V]):
     )
 
     @classmethod
-    def model_parametrized_name(cls, params: tuple[type[Any], ...]) -> str:
-        return params[0].__name__.removesuffix("View") + "List"
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        return str(params[0].__name__).removesuffix("View") + "List"
 
 
 @dataclass(frozen=True)
@@ -61,5 +61,6 @@ class Started:
 def listing(page: Page[T], present: Callable[[T], V]) -> Answer[Listing[V]]:
     """``page`` with each item presented."""
     items = [present(item) for item in page.items]
+    kind: Any = type(items[0]) if items else View
     # The items are views already; checking each again would double the cost of a long list.
-    return Answer(Listing[V].model_construct(items=items, next_cursor=page.next_cursor))
+    return Answer(Listing[kind].model_construct(items=items, next_cursor=page.next_cursor))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from flask import Request, Response
 from pydantic import BaseModel
 
@@ -19,30 +23,45 @@ from virtmgr.api.routing import PREFIX, Access, Mode, Route
 from virtmgr.api.schemas.operations import OperationBatch, presenter
 from virtmgr.api.secrets import redacted
 from virtmgr.api.sparse import check_fields, parse_fields, select
-from virtmgr.domain.access import Principal
+from virtmgr.api.uploads import Upload, receive
+from virtmgr.domain.access import Action, Principal
 from virtmgr.domain.errors import InvalidRequest, NameTaken, Unavailable
 from virtmgr.services import auth, operations
 from virtmgr.services.container import Services
 from virtmgr.services.context import Context, open_context
 from virtmgr.services.placement import Overtaken
 
+log = structlog.get_logger(__name__)
+
 _JSON: Final = "application/json"
 _TRIES: Final = 8
+_PAUSE: Final = 0.005  # seconds; doubles with each try
 
 
 @dataclass(frozen=True)
 class RawRequest:
     """What a raw handler gets: the request, who asks, and no unit of work.
 
-    ``project_id`` is the project of the path, ``action`` has been checked on it.
+    The route's action has been checked, on the project of the path if it has one.
     """
 
     services: Services
-    principal: Principal | None
+    principal: Principal | None  # None: the route is public
     request: Request
     project_id: str | None
     query: Any
-    body: Any
+
+    @property
+    def secret(self) -> str:
+        """The token that was sent."""
+        return auth.bearer_token(self.request.headers.get("Authorization"))
+
+    @contextmanager
+    def context(self, action: Action) -> Iterator[Context]:
+        """A context for reading, in a unit of work of its own."""
+        assert self.principal is not None  # public routes read nothing that anybody owns
+        with self.services.units(read_only=True) as uow:
+            yield open_context(self.services, uow, self.principal, action, project=self.project_id)
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,7 @@ class _Parsed:
     if_match: frozenset[int] | None
     key: str | None
     hash: str
+    upload: Upload | None
 
 
 def dispatch(services: Services, route: Route, request: Request, path: dict[str, str]) -> Response:
@@ -60,10 +80,10 @@ def dispatch(services: Services, route: Route, request: Request, path: dict[str,
     :raises VirtmgrError: to be answered as a problem.
     """
     principal = None if route.access is Access.PUBLIC else _authenticate(services, request)
-    project_id = _authorise(services, route, principal, path)
+    project_id = None if principal is None else _authorise(services, route, principal, path)
     if route.mode is Mode.RAW:
         return _handle_raw(services, route, principal, project_id, request, path)
-    parsed = _parse(route, request, path)
+    parsed = _parse(services, route, request, path)
     assert principal is not None  # only raw routes are public
     if route.mode is Mode.READ:
         return _read(services, route, principal, parsed, path)
@@ -75,38 +95,46 @@ def _authenticate(services: Services, request: Request) -> Principal:
 
 
 def _authorise(
-    services: Services, route: Route, principal: Principal | None, path: Mapping[str, str]
+    services: Services, route: Route, principal: Principal, path: Mapping[str, str]
 ) -> str | None:
     """Refuse before the body is even read; the id of the path's project."""
-    if principal is None:
-        return None
     with services.units(read_only=True) as uow:
         context = open_context(services, uow, principal, route.action, project=path.get("project"))
         return context.project.id if context.project else None
 
 
-def _parse(route: Route, request: Request, path: Mapping[str, str]) -> _Parsed:
+def _parse(services: Services, route: Route, request: Request, path: Mapping[str, str]) -> _Parsed:
     arguments: dict[str, Any] = {name: value for name, value in path.items() if name in route.takes}
     query = parsing.parse_query(route.query_model, request.args)
+    key = parsing.parse_idempotency_key(request.headers.get("Idempotency-Key"))
     if "query" in route.takes:
         arguments["query"] = query
-    body = b"" if route.method in ("GET", "HEAD") else request.get_data()
-    if route.body_model is not None:
-        document = parsing.parse_json(body, request.content_type)
-        arguments["body"] = parsing.parse_body(route.body_model, document)
-    elif route.patch_model is not None:
-        document = parsing.parse_json(body, request.content_type)
-        arguments["patch"] = Patch(parsing.parse_patch(document))
-    elif body.strip() not in (b"", b"{}"):
-        raise InvalidRequest("this request takes no body", hint="send it without one")
-    target = request.full_path
+    upload, body = None, b""
+    if route.takes_file:
+        arguments["upload"] = upload = receive(services, request)
+        body = upload.digest.encode()
+    elif route.mode is not Mode.READ:
+        body = request.get_data()
+        arguments |= _parse_body(route, body, request.content_type)
     return _Parsed(
         arguments=arguments,
         query=query,
         if_match=parsing.parse_if_match(request.headers.get("If-Match")),
-        key=parsing.parse_idempotency_key(request.headers) if route.method == "POST" else None,
-        hash=idempotency.request_hash(request.method, target, body),
+        key=key if route.method == "POST" else None,
+        hash=idempotency.request_hash(request.method, request.full_path, body),
+        upload=upload,
     )
+
+
+def _parse_body(route: Route, body: bytes, content_type: str | None) -> dict[str, Any]:
+    if route.body_model is not None:
+        document = parsing.parse_json(body, content_type)
+        return {"body": parsing.parse_body(route.body_model, document)}
+    if route.patch_model is not None:
+        return {"patch": Patch(parsing.parse_patch(parsing.parse_json(body, content_type)))}
+    if body.strip() not in (b"", b"{}"):
+        raise InvalidRequest("this request takes no body", hint="send it without one")
+    return {}
 
 
 def _handle_raw(
@@ -117,21 +145,32 @@ def _handle_raw(
     request: Request,
     path: Mapping[str, str],
 ) -> Response:
-    body = None
-    if route.body_model is not None:
-        document = parsing.parse_json(request.get_data(), request.content_type)
-        body = parsing.parse_body(route.body_model, document)
-    raw = RawRequest(
+    call = RawRequest(
         services=services,
         principal=principal,
         request=request,
         project_id=project_id,
         query=parsing.parse_query(route.query_model, request.args),
-        body=body,
     )
-    given = {name: value for name, value in path.items() if name in route.takes}
-    response: Response = route.handler(raw, **given)
+    arguments: dict[str, Any] = {name: value for name, value in path.items() if name in route.takes}
+    if route.body_model is not None:
+        arguments |= _parse_body(route, request.get_data(), request.content_type)
+    response: Response = route.handler(call, **arguments)
     return response
+
+
+def answer_view(view: BaseModel, status: int = 200) -> Response:
+    """The response of a raw handler that answers JSON."""
+    return _response(Remembered(status, view.model_dump_json(), None, None))
+
+
+def answer_read(
+    call: RawRequest, action: Action, handler: Callable[[Context, Any], Answer[Any]]
+) -> Response:
+    """The response of a raw handler that reads like any other handler."""
+    with call.context(action) as context:
+        answer = handler(context, call.query)
+        return _response(Remembered(200, _render(answer.view, call.query), None, answer.version))
 
 
 def _read(
@@ -155,24 +194,44 @@ def _change(
     parsed: _Parsed,
     path: Mapping[str, str],
 ) -> Response:
+    try:
+        given, fresh = _try_until_done(services, route, principal, parsed, path)
+    except BaseException:
+        if parsed.upload is not None:
+            parsed.upload.discard()
+        raise
+    if parsed.upload is not None and not fresh:
+        parsed.upload.discard()
+    if isinstance(parsed.query, StartQuery) and parsed.query.wait and not parsed.query.dry_run:
+        given = _wait(services, given, parsed.query.wait)
+    response = _response(given)
+    if not fresh and parsed.key is not None:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def _try_until_done(
+    services: Services,
+    route: Route,
+    principal: Principal,
+    parsed: _Parsed,
+    path: Mapping[str, str],
+) -> tuple[Remembered, bool]:
     """Run the handler in a unit of work, anew when another transaction was faster."""
-    for _ in range(_TRIES):
+    for number in range(_TRIES):
         try:
-            given, replayed = _once(services, route, principal, parsed, path)
+            return _once(services, route, principal, parsed, path)
         except Overtaken:
-            continue
+            log.debug("overtaken", tries=number + 1)
         except NameTaken:
             if parsed.key is None or not _is_taken(services, principal, parsed.key):
                 raise
-            continue
-        if isinstance(parsed.query, StartQuery) and parsed.query.wait:
-            given = _wait(services, given, parsed.query.wait)
-        response = _response(given)
-        if replayed:
-            response.headers["Idempotency-Replayed"] = "true"
-        return response
+        except Unavailable as error:
+            if error.code != "database_busy" or number + 1 == _TRIES:
+                raise
+        time.sleep(random.uniform(0, _PAUSE * 2**number))
     raise Unavailable(
-        f"{route.summary} was tried {_TRIES} times, and other requests were faster each time",
+        f"{route.summary}: tried {_TRIES} times, and other requests were faster each time",
         code="contention",
         hint="try again in a moment",
     )
@@ -191,7 +250,7 @@ def _once(
     parsed: _Parsed,
     path: Mapping[str, str],
 ) -> tuple[Remembered, bool]:
-    """One try; what to answer, and whether it was answered before."""
+    """One try; what to answer, and whether it was done now (and not before, or not at all)."""
     dry_run = bool(getattr(parsed.query, "dry_run", False))
     with services.units() as uow:
         context = open_context(
@@ -206,7 +265,7 @@ def _once(
         if key is not None:
             remembered = idempotency.recall(context, key, parsed.hash)
             if remembered is not None:
-                return remembered, True
+                return remembered, False
         result = route.handler(context, **parsed.arguments)
         if parsed.if_match is not None and not context.version_checked:
             raise InvalidRequest("If-Match is not understood here", hint="leave it out")
@@ -218,7 +277,7 @@ def _once(
             idempotency.remember(context, key, _without_secrets(given, view))
         uow.after_commit(services.committed.notify)
         uow.commit()
-    return given, False
+    return given, True
 
 
 def _given(
@@ -261,8 +320,6 @@ def _would(context: Context, result: Answer[Any] | Started) -> Remembered:
 def _wait(services: Services, given: Remembered, seconds: float) -> Remembered:
     """Wait for the operations that were begun; 200 if all are finished."""
     document = json.loads(given.body)
-    if "dry_run" in document:
-        return given
     ids = [item["id"] for item in document.get("items", [document])]
     done = operations.wait(services, ids, seconds)
     with services.units(read_only=True) as uow:

@@ -63,13 +63,13 @@ class _IfMatchHeader(BaseModel):
     )
 
 
-class DocumentedApp(OpenAPI):  # type: ignore[misc]
+class DocumentedApp(OpenAPI):
     """Flask with an OpenAPI document of our own components."""
 
     own_schemas: Mapping[str, Any]
 
     def generate_spec_json(self) -> None:
-        super().generate_spec_json()
+        super().generate_spec_json()  # type: ignore[no-untyped-call]
         schemas = self.spec_json["components"]["schemas"]
         schemas.update(self.own_schemas)
         schemas.pop("Problem-Input", None)
@@ -137,9 +137,10 @@ class Documenter:
             patch = self._patch_schema(route.patch_model)
             content = {"application/merge-patch+json": {"schema": patch}}
             return {"required": True, "content": content | {"application/json": {"schema": patch}}}
-        if route.body_media_type is not None:
+        media_type = "application/octet-stream" if route.takes_file else route.body_media_type
+        if media_type is not None:
             binary = {"schema": {"type": "string", "format": "binary"}}
-            return {"required": True, "content": {route.body_media_type: binary}}
+            return {"required": True, "content": {media_type: binary}}
         return None
 
     def _definition(self, reference: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,6 +175,8 @@ class Documenter:
         return responses | self._successes(route)
 
     def _described(self, described: Any) -> dict[str, Any]:
+        if isinstance(described, str):
+            described = {described: {"type": "string", "format": "binary"}}
         if isinstance(described, dict):
             media = {
                 kind: {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final, NoReturn, TypeVar, get_args, get_origin
 
@@ -176,12 +175,11 @@ def parse_if_match(header: str | None) -> frozenset[int] | None:
     return frozenset(int(match[1]) for match in matches if match is not None)
 
 
-def parse_idempotency_key(headers: Mapping[str, str]) -> str | None:
-    """The ``Idempotency-Key`` header, if there is one.
+def parse_idempotency_key(key: str | None) -> str | None:
+    """The value of an ``Idempotency-Key`` header, checked.
 
     :raises InvalidRequest: it is not 1 to 255 printable ASCII characters.
     """
-    key = headers.get("Idempotency-Key")
     if key is not None and _IDEMPOTENCY_KEY.fullmatch(key) is None:
         raise bad_request("Idempotency-Key has 1 to 255 printable ASCII characters without spaces")
     return key

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -58,7 +58,9 @@ class Route:
     mode: Mode
     status: int = 200
     access: Access = Access.ROLE
+    takes_file: bool = False  # the body is a file, passed as ``upload``
     body_media_type: str | None = None  # RAW: what it takes, if not JSON
+    query: type[Query] | None = None  # RAW: its query parameters
     answers: dict[int, Any] = field(default_factory=dict)  # RAW: documented responses
 
     @property
@@ -100,10 +102,12 @@ class Route:
     @cached_property
     def query_model(self) -> type[Query]:
         """The handler's query parameters and those of the conventions, as one model."""
-        own: type[Query] = self.hints.get("query", Query)
+        own: type[Query] = self.query or self.hints.get("query", Query)
         shared = {Mode.CHANGE: ChangeQuery, Mode.START: StartQuery}.get(self.mode)
         if shared is None or issubclass(own, shared):
             return own
+        if own is Query:
+            return shared
         return create_model(f"{own.__name__}And{shared.__name__}", __base__=(own, shared))
 
     @cached_property
@@ -126,9 +130,9 @@ class Route:
         """Refuse a route that is not complete, at start and not at the first request."""
         if not self.summary:
             raise TypeError(f"{self.method} {self.path}: its handler has no docstring")
-        if self.mode is not Mode.RAW and self.hints.get("return") is not Started:
-            if self.view_model is None:
-                raise TypeError(f"{self.method} {self.path}: annotate what its handler answers")
+        answers = self.view_model is not None or self.hints.get("return") is Started
+        if self.mode is not Mode.RAW and not answers:
+            raise TypeError(f"{self.method} {self.path}: annotate what its handler answers")
         if (self.access is Access.ROLE) != (self.action is not None):
             raise TypeError(f"{self.method} {self.path}: say which action it needs")
 
@@ -181,6 +185,19 @@ def start(method: str, path: str, handler: Callable[..., Any], action: Action) -
     )
 
 
+def upload(path: str, handler: Callable[..., Any], action: Action) -> Route:
+    """POST of a file that is worked on after the answer: 202 with the operation."""
+    return Route(
+        method="POST",
+        path=path,
+        handler=handler,
+        action=action,
+        mode=Mode.START,
+        status=202,
+        takes_file=True,
+    )
+
+
 def raw(
     method: str,
     path: str,
@@ -189,18 +206,24 @@ def raw(
     *,
     status: int = 200,
     access: Access | None = None,
+    query: type[Query] | None = None,
     body_media_type: str | None = None,
-    answers: dict[int, Any] | None = None,
+    answers: Mapping[int, Any] | None = None,
 ) -> Route:
-    """A route that opens its units of work itself; see the module's docstring."""
+    """A route that opens its units of work itself; see the module's docstring.
+
+    :param answers: what it answers, by status: a model, a media type, or media types with a
+        model or a schema each. Default: nothing, with ``status``.
+    """
     return Route(
         method=method,
         path=path,
         handler=handler,
         action=action,
         mode=Mode.RAW,
-        status=status,
         access=access or _access(action),
+        status=status,
+        query=query,
         body_media_type=body_media_type,
-        answers=answers or {},
+        answers=dict(answers or {status: None}),
     )

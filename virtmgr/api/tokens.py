@@ -23,8 +23,8 @@ class TokenParameters(ListParameters):
 def list_(context: Context, query: TokenParameters) -> Answer[Listing[TokenView]]:
     """List one's own tokens; administrators' lists show all"""
     owner = tokens.owner_filter(context, query.user)
-    filters = {} if owner is None else {"user": owner}
-    page = tokens.list_(context, query.query(**filters))
+    asked = query.query() if owner is None else query.query(user=owner)
+    page = tokens.list_(context, asked)
     return listing(page, token_presenter(context.uow))
 
 

@@ -105,13 +105,28 @@ _ONE = "/projects/{project}/workloads/{workload}"
 _TAR = "application/x-tar"
 
 ROUTES: tuple[Route, ...] = (
-    raw("GET", _ONE + "/logs", logs, Action.WORKLOADS_LOGS, answers={200: "text/plain"}),
-    raw("GET", _ONE + "/files", pull, Action.WORKLOADS_FILES, answers={200: _TAR}),
+    raw(
+        "GET",
+        _ONE + "/logs",
+        logs,
+        Action.WORKLOADS_LOGS,
+        query=LogsQuery,
+        answers={200: "text/plain"},
+    ),
+    raw(
+        "GET",
+        _ONE + "/files",
+        pull,
+        Action.WORKLOADS_FILES,
+        query=FilesQuery,
+        answers={200: _TAR},
+    ),
     raw(
         "PUT",
         _ONE + "/files",
         push,
         Action.WORKLOADS_FILES,
+        query=FilesQuery,
         status=204,
         body_media_type=_TAR,
     ),

@@ -107,12 +107,6 @@ def agent_options(function: F) -> F:
                 metavar="PATH",
                 help="The control plane's CA certificate. Environment: VIRTMGR_AGENT_CA_FILE.",
             ),
-            _option(
-                "stream-listen",
-                "Where the control plane dials exec, consoles and files; port 0 is any free one.",
-                _AGENT.stream_listen,
-                "VIRTMGR_AGENT_STREAM_LISTEN",
-            ),
         ),
     )
 
@@ -129,13 +123,6 @@ def _without_password(_ctx: click.Context, _parameter: click.Parameter, url: str
 def _server_settings(options: dict[str, str | None]) -> ServerSettings:
     try:
         return ServerSettings.load(options, os.environ)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _agent_settings(options: dict[str, str | None]) -> AgentSettings:
-    try:
-        return AgentSettings.load(options, os.environ)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

@@ -81,6 +81,7 @@ ENTRIES = {
     "serve": _entry("admin:serve", "Run the control plane.", _SYSTEM),
     "agent": _entry("admin:agent", "Run the agent of this host.", _SYSTEM),
     "db": _entry("admin:db", "The database's schema.", _SYSTEM),
+    "host-stop": _entry("admin:host_stop", "Stop every workload on this host.", _SYSTEM),
     "host-clean": _entry("admin:host_clean", "Remove every trace from this host.", _SYSTEM),
 }
 _NOUNS = (

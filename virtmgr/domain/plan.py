@@ -49,6 +49,8 @@ class Memory:
     applied_generation: int = 0  # last generation that was carried out
     restart_nonce: int = 0  # last requested restart that was carried out
     started: bool = False  # it was started since it was last asked to be stopped
+    starting: bool = False  # a start was begun, and how it ended is not known yet
+    previous_start: datetime | None = None  # when the run before that start began
     boot_id: str = ""  # host boot during which it was last started
     restarts: int = 0  # by policy, since the last requested start
     failures: int = 0  # of steps, in a row
@@ -121,7 +123,8 @@ def _power(
         return Plan((*((Step.STOP,) if alive else ()), *update, *_bring_up(desired)))
     if alive:
         return Plan((*update, *_adjust(desired.state, seen.state)))
-    if not memory.started or memory.boot_id != boot_id or seen.state is Seen.PREPARED:
+    lost = memory.boot_id != boot_id or seen.state is Seen.PREPARED
+    if lost or not was_started(memory, seen):
         return Plan((*update, *_bring_up(desired)))
     return _after_exit(desired, memory, seen, update, now)
 
@@ -156,6 +159,16 @@ def _after_exit(
     if due > now:
         return Plan(update, wait_until=due, reason="it ended and is restarted by its policy")
     return Plan((*update, *_bring_up(desired)), by_policy=True)
+
+
+def was_started(memory: Memory, seen: Observation) -> bool:
+    """Whether the last start that was asked for happened.
+
+    A crash may have come between the start and the note of it: then what ran since says so.
+    """
+    if memory.started or not memory.starting:
+        return memory.started
+    return seen.started_at is not None and seen.started_at != memory.previous_start
 
 
 def restarts_that_count(memory: Memory, seen: Observation) -> int:

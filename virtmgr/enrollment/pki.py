@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -65,9 +66,17 @@ class CertificateAuthority:
         self._key_path = directory / "ca.key"
 
     def create(self) -> None:
-        """Make the CA unless it is there."""
-        if self.certificate_path.exists() and self._key_path.exists():
-            return
+        """Make the CA unless it is there.
+
+        :raises Unavailable: its key is lost; a new CA would lock every enrolled host out.
+        """
+        if self.certificate_path.exists():
+            if self._key_path.exists():
+                return
+            raise Unavailable(
+                f"the certificate authority's key {self._key_path} is missing",
+                hint="restore it from a backup; or remove ca.crt as well and enrol every host anew",
+            )
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "virtmgr CA")])
@@ -99,18 +108,19 @@ class CertificateAuthority:
         """
         try:
             request = x509.load_pem_x509_csr(request_pem)
-        except ValueError as error:
+            signed = request.is_signature_valid
+            public_key = request.public_key()
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise InvalidRequest(
                 "the certificate signing request cannot be read",
                 field="signing_request",
                 hint="send a PKCS #10 request in PEM form",
             ) from error
-        if not request.is_signature_valid:
+        if not signed:
             raise InvalidRequest(
                 "the certificate signing request is not signed by its key",
                 field="signing_request",
             )
-        public_key = request.public_key()
         if not isinstance(public_key, ec.EllipticCurvePublicKey):
             raise InvalidRequest(
                 "the certificate signing request's key is not an elliptic-curve key",

@@ -104,6 +104,7 @@ class LoggedIn:
 
     secret: str
     token_id: str
+    user_id: str
     user_name: str
     expires_at: datetime
 
@@ -153,7 +154,7 @@ def log_in(services: Services, name: str, password: str) -> LoggedIn:
         _log(uow, "user.logged_in", user, f"{user.name} logged in", now)
         uow.after_commit(services.committed.notify)
         uow.commit()
-        return LoggedIn(secret, token.id, user.name, now + _LOGIN_LIFETIME)
+        return LoggedIn(secret, token.id, user.id, user.name, now + _LOGIN_LIFETIME)
 
 
 def _locked(until: datetime, now: datetime) -> TooManyRequests:

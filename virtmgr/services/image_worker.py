@@ -96,9 +96,7 @@ class _Progress:
 class ImageWorker:
     """Runs imports and builds one after the other; start several for more at a time."""
 
-    def __init__(
-        self, services: Services, importer: ImageImporter, builder: ImageBuilder
-    ) -> None:
+    def __init__(self, services: Services, importer: ImageImporter, builder: ImageBuilder) -> None:
         self._services = services
         self._importer = importer
         self._builder = builder

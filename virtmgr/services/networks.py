@@ -144,7 +144,9 @@ def _check_fit(fields: NetworkCreate) -> None:
         )
     if fields.ipv4 is None and fields.ipv6 is None:
         raise InvalidRequest(
-            "a network needs addresses: ipv4, ipv6 or both", field="ipv4", hint="such as 10.20.0.0/16"
+            "a network needs addresses: ipv4, ipv6 or both",
+            field="ipv4",
+            hint="such as 10.20.0.0/16",
         )
     if is_bridge:
         return
@@ -175,7 +177,9 @@ def _refuse_overlap(context: Context, cidr: str | None, field: str) -> None:
         known = visible is None or other.project_id is None or other.project_id in visible
         whose = f"network {other.name!r} ({theirs})" if known else "a network of another project"
         raise Conflict(
-            f"{cidr} overlaps with {whose}", code="addresses_overlap", field=field,
+            f"{cidr} overlaps with {whose}",
+            code="addresses_overlap",
+            field=field,
             hint="choose other addresses: see 'virtmgr network list'",
         )
 

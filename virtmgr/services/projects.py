@@ -42,7 +42,7 @@ def create(context: Context, fields: ProjectFields) -> Project:
     context.uow.projects.add(project)
     context.uow.quotas.add(Quota(project_id=project.id))
     context.record(
-        "project.created", project, f"project {project.name} was created", **_in(project)
+        "project.created", project, f"project {project.name} was created", project_id=project.id
     )
     return project
 
@@ -53,7 +53,7 @@ def update(context: Context, fields: ProjectFields) -> Project:
     project.name, project.description = fields.name, fields.description
     project.labels = dict(fields.labels)
     context.record(
-        "project.updated", project, f"project {project.name} was changed", **_in(project)
+        "project.updated", project, f"project {project.name} was changed", project_id=project.id
     )
     context.uow.flush()
     return project
@@ -87,10 +87,6 @@ def delete(context: Context) -> Project:
     uow.projects.remove(project)
     uow.flush()
     return project
-
-
-def _in(project: Project) -> dict[str, str]:
-    return {"project_id": project.id}
 
 
 def visible(context: Context, reference: str) -> Project:

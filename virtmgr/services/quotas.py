@@ -15,7 +15,9 @@ class QuotaFields(Value):
     """A project's limits; null is no limit."""
 
     limit_workloads: int | None = Field(None, ge=0, le=2**31, description="How many workloads.")
-    limit_vcpus: float | None = Field(None, ge=0, le=2**31, description="Virtual CPUs of all workloads.")
+    limit_vcpus: float | None = Field(
+        None, ge=0, le=2**31, description="Virtual CPUs of all workloads."
+    )
     limit_memory: Bytes | None = Field(None, description="Memory of all workloads, in bytes.")
     limit_disk: Bytes | None = Field(None, description="Root disks and volumes together, in bytes.")
     limit_volumes: int | None = Field(None, ge=0, le=2**31, description="How many volumes.")

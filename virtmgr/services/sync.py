@@ -23,7 +23,7 @@ from virtmgr.domain.sync import (
     SyncResponse,
 )
 from virtmgr.domain.volume import VolumeState
-from virtmgr.domain.workload import State, Workload, WorkloadStatus
+from virtmgr.domain.workload import State, Usage, Workload, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import ipam
 from virtmgr.services.container import Services
@@ -57,6 +57,8 @@ def sync(services: Services, host_id: str, request: SyncRequest) -> SyncResponse
         was_silent = _note_host(uow, host, request, now)
         for observed in request.workloads:
             _note_workload(uow, host, observed, now)
+        for workload_id, usage in request.usage.items():
+            _note_usage(uow, host, workload_id, usage)
         for volume in request.volumes:
             _note_volume(uow, host, volume, now)
         _note_pools(uow, host, request.pools, now)
@@ -133,6 +135,12 @@ def _note_workload(uow: UnitOfWork, host: Host, observed: ObservedWorkload, now:
         _note_transition(uow, workload, before, observed.status, now)
     for operation in uow.operations.open_for(workload.id):
         _advance_operation(uow, operation, workload, now, gone=False)
+
+
+def _note_usage(uow: UnitOfWork, host: Host, workload_id: str, usage: Usage) -> None:
+    workload = uow.workloads.get(workload_id)
+    if workload is not None and workload.host_id == host.id:
+        workload.status = workload.status.model_copy(update={"usage": usage})
 
 
 def _kept_usage(before: WorkloadStatus, after: WorkloadStatus) -> WorkloadStatus:

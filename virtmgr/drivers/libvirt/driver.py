@@ -36,7 +36,14 @@ from virtmgr.drivers.libvirt.console import Consoles
 from virtmgr.drivers.libvirt.domain_xml import Blueprint
 from virtmgr.drivers.libvirt.errors import NO_DOMAIN, attempt
 from virtmgr.drivers.libvirt.events import Events
-from virtmgr.drivers.libvirt.facts import HostFacts, find_firmware, host_cpus, owner_of
+from virtmgr.drivers.libvirt.facts import (
+    HostFacts,
+    Owner,
+    find_firmware,
+    host_cpus,
+    is_closed,
+    owner_of,
+)
 from virtmgr.drivers.libvirt.layout import Layout, Layouts, replacing
 from virtmgr.ports.driver import (
     Capabilities,
@@ -68,6 +75,7 @@ _CAPABILITIES = Capabilities(
         Feature.FILES: "a VM's file system belongs to its guest; use SSH or a volume",
     },
 )
+_KVM = Path("/dev/kvm")
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -122,6 +130,7 @@ class LibvirtDriver:
                     f"libvirt {_dotted(connection.getLibVersion())}, "
                     f"QEMU {_dotted(connection.getVersion())}"
                 )
+                reason = self._reduced(owner_of(connection.getCapabilities()))
         except DriverError as error:
             return _unhealthy(Reason(code=error.code, message=error.message, hint=error.hint))
         return DriverFacts(
@@ -130,7 +139,7 @@ class LibvirtDriver:
             version=version,
             kinds=(Kind.VM,),
             features=tuple(sorted(_CAPABILITIES.features)),
-            reason=self._reduced(),
+            reason=reason,
         )
 
     def recover(self, on_change: OnChange) -> None:
@@ -377,7 +386,14 @@ class LibvirtDriver:
             for workload_id in self.list():
                 self._events.put(workload_id)
 
-    def _reduced(self) -> Reason | None:
+    def _reduced(self, owner: Owner | None) -> Reason | None:
+        if owner is not None and is_closed(_KVM, owner):
+            return Reason(
+                code="kvm_closed",
+                message=f"{_KVM} is closed to QEMU's user {owner.uid}: libvirt then examines QEMU "
+                "anew at each call, which takes seconds",
+                hint=f"chgrp kvm {_KVM} && chmod 660 {_KVM} (udev does that by default)",
+            )
         if self._accelerator.name == "kvm":
             return None
         return Reason(

@@ -75,7 +75,8 @@ class Events:
         with self._changed:
             self._count += 1
             self._changed.notify_all()
-        if details[-1] == libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE:
+        lifecycle = details[-1] == libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+        if lifecycle and details[0] != libvirt.VIR_DOMAIN_EVENT_DEFINED:
             self._queue.put(domain.UUIDString())
 
     def _run(self) -> None:

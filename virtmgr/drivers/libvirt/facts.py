@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +70,22 @@ def owner_of(capabilities: str) -> Owner | None:
                 uid, gid = label.replace("+", "").split(":")
                 return Owner(int(uid), int(gid))
     return None
+
+
+def is_closed(device: Path, owner: Owner) -> bool:
+    """Whether ``device`` is there but QEMU's user may not open it."""
+    try:
+        status = device.stat()
+        name = pwd.getpwuid(owner.uid).pw_name
+    except (FileNotFoundError, KeyError):
+        return False
+    if owner.uid == 0:
+        return False
+    if status.st_uid == owner.uid:
+        return not status.st_mode & stat.S_IRUSR
+    if status.st_gid in os.getgrouplist(name, owner.gid):
+        return not status.st_mode & stat.S_IRGRP
+    return not status.st_mode & stat.S_IROTH
 
 
 def host_cpus() -> int:

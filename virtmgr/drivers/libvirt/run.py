@@ -62,24 +62,17 @@ def begin() -> Run:
     return Run(boot_id=boot_id(), started_at=datetime.now(UTC))
 
 
-def end(run: Run | None, reason: int) -> Run | None:
-    """``run``, ended for libvirt's shut-off ``reason``; None if it never ran.
+def end(run: Run, reason: int) -> Run:
+    """``run``, ended for libvirt's shut-off ``reason``; unchanged if it has ended before.
 
     Exit codes: 1 where QEMU or the guest crashed, 0 where it shut down or was told to, None where
     libvirt does not know any more.
     """
-    if run is not None and run.finished_at is not None:
+    if run.finished_at is not None:
         return run
     known = reason != libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN
-    if run is None and not known:
-        return None
-    now = datetime.now(UTC)
-    return Run(
-        boot_id=boot_id(),
-        started_at=run.started_at if run else now,
-        finished_at=now,
-        exit_code=int(reason in _FAILED) if known else None,
-    )
+    exit_code = int(reason in _FAILED) if known else None
+    return run.model_copy(update={"finished_at": datetime.now(UTC), "exit_code": exit_code})
 
 
 def judge(
@@ -87,20 +80,14 @@ def judge(
 ) -> tuple[Inspection, Run | None]:
     """What libvirt's ``state`` and ``reason`` mean, and the run as it is to be remembered."""
     if state not in _ENDED:
-        paused = state in _PAUSED
-        return (
-            Inspection(
-                RuntimeState.PAUSED if paused else RuntimeState.RUNNING,
-                started_at=run.started_at if run else None,
-                pid=pid,
-            ),
-            run,
-        )
-    if state == libvirt.VIR_DOMAIN_CRASHED:
-        reason = libvirt.VIR_DOMAIN_SHUTOFF_CRASHED
-    ended = end(run, reason)
-    if ended is None:
+        if run is None or run.finished_at is not None:  # started by hand
+            run = begin()
+        seen = RuntimeState.PAUSED if state in _PAUSED else RuntimeState.RUNNING
+        return Inspection(seen, started_at=run.started_at, pid=pid), run
+    if run is None:  # also after a start that failed
         return Inspection(RuntimeState.PREPARED), None
+    crashed = state == libvirt.VIR_DOMAIN_CRASHED
+    ended = end(run, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED if crashed else reason)
     return (
         Inspection(
             RuntimeState.EXITED,

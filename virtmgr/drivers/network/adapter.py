@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from virtmgr.domain.errors import NetworkError, Unsupported
+from virtmgr.domain.errors import HostError, NetworkError, Unsupported
 from virtmgr.domain.network import NetworkType, bridge_name, port_name
 from virtmgr.domain.sync import DesiredNetwork, DesiredNic, DesiredWorkload
 from virtmgr.drivers.network import tools
@@ -42,16 +42,26 @@ class LinuxNetwork:
     def ensure(
         self, networks: Iterable[DesiredNetwork], workloads: Iterable[DesiredWorkload]
     ) -> None:
+        """Each network by itself: one that cannot be had keeps no other from being there.
+
+        The error's ``detail["networks"]`` then says which failed, and why.
+        """
         wanted, running = tuple(networks), tuple(workloads)
         with self._lock, _netlink_errors("setting up this host's networks"):
-            for network in wanted:
-                self._ensure_link(network)
-                self._bridges[network.id] = network.bridge
+            failed = _try_each(wanted, self._ensure_link)
             self._ensure_firewall(wanted, running)
-            for network in wanted:
-                if network.type is NetworkType.NAT:
-                    Dnsmasq(self._directory, network.id).ensure(network)
+            linked = [network for network in wanted if network.id not in failed]
+            failed |= _try_each(linked, self._ensure_names)
             self._remove_all_but({network.id for network in wanted})
+        if failed:
+            first = next(iter(failed.values()))
+            why = {
+                id: {"code": error.code, "message": error.message, "hint": error.hint}
+                for id, error in failed.items()
+            }
+            raise NetworkError(
+                first.message, code=first.code, hint=first.hint, detail={"networks": why}
+            ) from first
 
     def connect(self, nic: DesiredNic, pid: int) -> None:
         with _netlink_errors(f"connecting eth{nic.index} of process {pid}"):
@@ -98,13 +108,18 @@ class LinuxNetwork:
                 hint=f"make it ('ip link add {network.bridge} type bridge'), or place the "
                 "workload on a host that has it",
             )
+        self._bridges[network.id] = network.bridge
+
+    def _ensure_names(self, network: DesiredNetwork) -> None:
+        if network.type is NetworkType.NAT:
+            Dnsmasq(self._directory, network.id).ensure(network)
 
     def _ensure_firewall(
         self, networks: tuple[DesiredNetwork, ...], workloads: tuple[DesiredWorkload, ...]
     ) -> None:
         commands = ruleset(networks, workloads, self._table)
         digest = hashlib.sha256(json.dumps(commands, sort_keys=True).encode()).hexdigest()
-        if digest == self._applied:
+        if digest == self._applied and tools.tables(self._table):
             return
         tools.apply(commands)
         self._applied = digest
@@ -120,6 +135,20 @@ class LinuxNetwork:
     @property
     def _mark(self) -> str:
         return f"virtmgr:{self._table}:"
+
+
+def _try_each(
+    networks: Iterable[DesiredNetwork], work: Callable[[DesiredNetwork], None]
+) -> dict[str, HostError]:
+    """``work`` for every network; those that failed, by id, with their errors."""
+    failed: dict[str, HostError] = {}
+    for network in networks:
+        try:
+            with _netlink_errors(f"setting up network {network.name!r}"):
+                work(network)
+        except HostError as error:
+            failed[network.id] = error
+    return failed
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from virtmgr.domain.workload import Port
 
 Rule = list[dict[str, Any]]
 
+_LOOPBACK = {"prefix": {"addr": "127.0.0.0", "len": 8}}
+
 
 def ruleset(
     networks: Sequence[DesiredNetwork], workloads: Sequence[DesiredWorkload], table: str
@@ -51,8 +53,8 @@ def _inet(
     table: str, networks: Sequence[DesiredNetwork], workloads: Sequence[DesiredWorkload]
 ) -> list[dict[str, Any]]:
     chains: dict[str, tuple[str, str, int, list[Rule]]] = {
-        "prerouting": ("nat", "prerouting", -100, _published(workloads)),
-        "output": ("nat", "output", -100, _published(workloads)),
+        "prerouting": ("nat", "prerouting", -100, _published(workloads, loopback=False)),
+        "output": ("nat", "output", -100, _published(workloads, loopback=True)),
         "postrouting": ("nat", "postrouting", 100, _masquerade(networks)),
         "forward": ("filter", "forward", 0, _forward(networks)),
         "input": ("filter", "input", 0, _input(networks)),
@@ -65,11 +67,13 @@ def _inet(
     return commands
 
 
-def _published(workloads: Iterable[DesiredWorkload]) -> list[Rule]:
+def _published(workloads: Iterable[DesiredWorkload], *, loopback: bool) -> list[Rule]:
+    """Published ports, those on loopback addresses only where the host itself connects."""
     return [
         rule
         for workload in workloads
         for port in workload.spec.ports
+        if loopback or not ipaddress.ip_address(port.address).is_loopback
         for nic in workload.nics[:1]
         for rule in _publish(port, nic)
     ]
@@ -98,9 +102,8 @@ def _masquerade(networks: Iterable[DesiredNetwork]) -> list[Rule]:
         bridge = network.bridge
         # A connection from the host's loopback, or from the network to its own published port,
         # must come back through the host.
-        loopback = {"prefix": {"addr": "127.0.0.0", "len": 8}}
         rules.append(
-            [_out(bridge), _match(_payload("ip", "saddr"), loopback), {"masquerade": None}]
+            [_out(bridge), _match(_payload("ip", "saddr"), _LOOPBACK), {"masquerade": None}]
         )
         rules.append(
             [
@@ -137,12 +140,16 @@ def _forward(networks: Sequence[DesiredNetwork]) -> list[Rule]:
 
 
 def _input(networks: Sequence[DesiredNetwork]) -> list[Rule]:
-    """Workloads reach the host's DHCP and DNS, and may ping it; nothing else."""
+    """Workloads reach the host's DHCP and DNS, and may ping it; nothing else.
+
+    Nor what listens on its loopback, which ``route_localnet`` would let them address.
+    """
     if not networks:
         return []
     every = _in({"set": sorted(network.bridge for network in networks)})
     return [
         [every, _established(), {"accept": None}],
+        [every, _match(_payload("ip", "daddr"), _LOOPBACK), {"drop": None}],
         [every, _match(_payload("udp", "dport"), {"set": [53, 67, 547]}), {"accept": None}],
         [every, _match(_payload("tcp", "dport"), 53), {"accept": None}],
         [

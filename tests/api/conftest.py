@@ -1,0 +1,105 @@
+"""The REST API over a real database, with an administrator and the objects that init makes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from tests.api.contract import Api, Contract
+from virtmgr.api.app import create_app
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.project import Role
+from virtmgr.images.blobs import BlobStore
+from virtmgr.services import auth
+from virtmgr.services.container import Services
+from virtmgr.store import migrate
+from virtmgr.store.engine import make_engine
+from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
+
+
+class StillClock:
+    """A clock that moves only when it is told to."""
+
+    def __init__(self) -> None:
+        self.time = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        return self.time
+
+    def advance(self, **delta: float) -> None:
+        self.time += timedelta(**delta)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("api") / "template.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    return StillClock()
+
+
+@pytest.fixture
+def services(empty_database: Path, tmp_path: Path, clock: StillClock) -> Iterator[Services]:
+    path = tmp_path / "virtmgr.db"
+    shutil.copy(empty_database, path)
+    units = SqlUnitOfWorkFactory(make_engine(f"sqlite:///{path}"))
+    yield Services(units=units, blobs=BlobStore(tmp_path / "images"), clock=clock)
+    units.close()
+
+
+@pytest.fixture
+def app(services: Services) -> Flask:
+    return create_app(services)
+
+
+_CONTRACTS: list[Contract] = []
+
+
+@pytest.fixture
+def contract(app: Flask) -> Contract:
+    """The OpenAPI document, which is the same for every application."""
+    if not _CONTRACTS:
+        document = app.test_client().get("/api/v1/openapi.json").get_json()
+        _CONTRACTS.append(Contract(document))
+    return _CONTRACTS[0]
+
+
+@pytest.fixture
+def api(app: Flask, services: Services, contract: Contract) -> Api:
+    """The API as the first administrator."""
+    with services.units() as uow:
+        secret = auth.initialise(uow, services.clock)
+        uow.commit()
+    assert secret is not None
+    return Api(app, secret, contract)
+
+
+@pytest.fixture
+def anonymous(api: Api) -> Api:
+    return api.as_token(None)
+
+
+@pytest.fixture
+def as_role(api: Api) -> Callable[..., Api]:
+    """The API as a new user with a role in a project, or everywhere."""
+
+    def make(role: Role | str | None, project: str | None = None) -> Api:
+        name = "user-" + new_id()[-12:]
+        assert api.post("/users", {"name": name}).status == 201
+        if role is not None:
+            body = {"user": name, "role": str(role), "project": project}
+            assert api.post("/role-bindings", body).status == 201
+        made = api.post("/tokens", {"name": "test", "user": name})
+        assert made.status == 201
+        return api.as_token(made.body["token"])
+
+    return make

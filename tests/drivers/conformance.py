@@ -1,0 +1,301 @@
+"""What every workload driver keeps, real or fake. One suite for all of them.
+
+A driver's test module offers a kit and inherits the suite::
+
+    class TestConformance(DriverConformance):
+        @pytest.fixture
+        def driver_kit(self) -> Iterator[DriverKit]: ...
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import pytest
+
+from virtmgr.domain.errors import DriverError, VirtmgrError
+from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.workload import MIB
+from virtmgr.ports.driver import (
+    CanExec,
+    ExecRequest,
+    Feature,
+    HasConsole,
+    HasDisplay,
+    HasFiles,
+    HasLogs,
+    Inspection,
+    Provision,
+    RuntimeState,
+    WorkloadDriver,
+)
+
+_PROTOCOLS = {
+    Feature.EXEC: CanExec,
+    Feature.CONSOLE: HasConsole,
+    Feature.DISPLAY: HasDisplay,
+    Feature.LOGS: HasLogs,
+    Feature.FILES: HasFiles,
+}
+
+
+class DriverKit(Protocol):
+    """What the suite needs of a driver's surroundings."""
+
+    @property
+    def driver(self) -> WorkloadDriver:
+        """The driver, after ``recover``; another one after ``restart_agent``."""
+        ...
+
+    def desired(self) -> DesiredWorkload:
+        """A new workload that runs until it is stopped and says something on its console."""
+        ...
+
+    def provision_for(self, workload: DesiredWorkload) -> Provision: ...
+
+    def restart_agent(self) -> None:
+        """Close the driver and make another over the same host, recovered."""
+        ...
+
+    def stop_agent(self) -> None:
+        """Close the driver; ``start_agent`` makes another."""
+        ...
+
+    def start_agent(self) -> None: ...
+
+    def kill_guest(self, workload_id: str) -> None:
+        """End the guest from outside, as a crash would."""
+        ...
+
+    def saw_change(self, workload_id: str) -> bool:
+        """Whether the driver says, within a generous time, that the workload has changed."""
+        ...
+
+    def echo(self, text: str) -> tuple[str, ...]:
+        """A command that writes ``text`` and a newline."""
+        ...
+
+    def fail(self, code: int) -> tuple[str, ...]:
+        """A command that exits with ``code``."""
+        ...
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class DriverConformance:
+    """The suite; subclasses define the ``driver_kit`` fixture."""
+
+    def _prepared(self, kit: DriverKit) -> DesiredWorkload:
+        workload = kit.desired()
+        kit.driver.prepare(workload, kit.provision_for(workload))
+        return workload
+
+    def _started(self, kit: DriverKit) -> DesiredWorkload:
+        workload = self._prepared(kit)
+        kit.driver.start(workload, kit.provision_for(workload))
+        return workload
+
+    def _is(self, kit: DriverKit, workload: DesiredWorkload, state: RuntimeState) -> Inspection:
+        seen = kit.driver.inspect(workload.id)
+        assert seen.state is state
+        return seen
+
+    def _need(self, kit: DriverKit, feature: Feature) -> None:
+        if feature not in kit.driver.capabilities().features:
+            pytest.skip(f"{kit.driver.name}: {kit.driver.capabilities().why_not[feature]}")
+
+    def test_says_what_it_can(self, driver_kit: DriverKit) -> None:
+        driver = driver_kit.driver
+        assert isinstance(driver, WorkloadDriver)
+        offered, facts = driver.capabilities(), driver.facts()
+        assert driver_kit.desired().kind in offered.kinds
+        assert (facts.name, facts.healthy) == (driver.name, True)
+        assert facts.version
+        assert set(facts.kinds) == set(offered.kinds)
+        assert set(facts.features) == set(offered.features)
+        for feature in set(Feature) - offered.features:
+            assert offered.why_not[feature]
+        for feature, protocol in _PROTOCOLS.items():
+            if feature in offered.features:
+                assert isinstance(driver, protocol)
+
+    def test_what_is_not_there(self, driver_kit: DriverKit) -> None:
+        driver, workload = driver_kit.driver, driver_kit.desired()
+        self._is(driver_kit, workload, RuntimeState.ABSENT)
+        assert workload.id not in driver.list()
+        assert driver.stats([workload.id]) == {}
+        driver.destroy(workload.id)
+        driver.stop(workload.id, timeout=0, force=True)
+        self._is(driver_kit, workload, RuntimeState.ABSENT)
+
+    def test_prepare(self, driver_kit: DriverKit) -> None:
+        workload = self._prepared(driver_kit)
+        self._is(driver_kit, workload, RuntimeState.PREPARED)
+        driver_kit.driver.prepare(workload, driver_kit.provision_for(workload))
+        seen = self._is(driver_kit, workload, RuntimeState.PREPARED)
+        assert (seen.pid, seen.started_at) == (None, None)
+        assert workload.id in driver_kit.driver.list()
+        assert driver_kit.driver.stats([workload.id]) == {}
+
+    def test_start_is_idempotent(self, driver_kit: DriverKit) -> None:
+        workload = self._started(driver_kit)
+        first = self._is(driver_kit, workload, RuntimeState.RUNNING)
+        assert first.pid
+        assert first.started_at is not None
+        assert first.started_at.tzinfo is not None
+        driver_kit.driver.start(workload, driver_kit.provision_for(workload))
+        driver_kit.driver.prepare(workload, driver_kit.provision_for(workload))
+        assert self._is(driver_kit, workload, RuntimeState.RUNNING).pid == first.pid
+        usage = driver_kit.driver.stats([workload.id])[workload.id]
+        assert usage.memory > 0
+
+    def test_stop_by_force_and_start_again(self, driver_kit: DriverKit) -> None:
+        workload = self._started(driver_kit)
+        first = driver_kit.driver.inspect(workload.id)
+        for _ in range(2):
+            driver_kit.driver.stop(workload.id, timeout=0, force=True)
+            seen = self._is(driver_kit, workload, RuntimeState.EXITED)
+            assert seen.pid is None
+            assert not seen.oom_killed
+        assert driver_kit.driver.stats([workload.id]) == {}
+        driver_kit.driver.start(workload, driver_kit.provision_for(workload))
+        again = self._is(driver_kit, workload, RuntimeState.RUNNING)
+        assert again.pid != first.pid
+        assert again.exit_code is None
+
+    def test_stop_waits_no_longer_than_asked(self, driver_kit: DriverKit) -> None:
+        workload = self._started(driver_kit)
+        driver_kit.driver.stop(workload.id, timeout=0.5, force=False)
+        self._is(driver_kit, workload, RuntimeState.EXITED)
+
+    def test_pause_and_resume(self, driver_kit: DriverKit) -> None:
+        self._need(driver_kit, Feature.PAUSE)
+        workload = self._started(driver_kit)
+        pid = driver_kit.driver.inspect(workload.id).pid
+        for _ in range(2):
+            driver_kit.driver.pause(workload.id)
+            self._is(driver_kit, workload, RuntimeState.PAUSED)
+        for _ in range(2):
+            driver_kit.driver.resume(workload.id)
+            assert self._is(driver_kit, workload, RuntimeState.RUNNING).pid == pid
+        driver_kit.driver.pause(workload.id)
+        driver_kit.driver.stop(workload.id, timeout=0, force=True)
+        self._is(driver_kit, workload, RuntimeState.EXITED)
+
+    def test_what_does_not_run_cannot_be_paused(self, driver_kit: DriverKit) -> None:
+        self._need(driver_kit, Feature.PAUSE)
+        workload = self._prepared(driver_kit)
+        for verb in (driver_kit.driver.pause, driver_kit.driver.resume):
+            with pytest.raises(DriverError):
+                verb(workload.id)
+        self._is(driver_kit, workload, RuntimeState.PREPARED)
+
+    def test_update(self, driver_kit: DriverKit) -> None:
+        workload = self._started(driver_kit)
+        provision = driver_kit.provision_for(workload)
+        pid = driver_kit.driver.inspect(workload.id).pid
+        assert driver_kit.driver.update(workload, provision).needs_restart == ()
+        resources = workload.spec.resources
+        more = resources.model_copy(update={"memory": resources.memory + 32 * MIB})
+        spec = workload.spec.model_copy(update={"resources": more})
+        larger = workload.model_copy(update={"spec": spec, "generation": 2})
+        results = [driver_kit.driver.update(larger, provision) for _ in range(2)]
+        assert results[0] == results[1]
+        if Feature.RESIZE_MEMORY_LIVE in driver_kit.driver.capabilities().features:
+            assert set(results[0].needs_restart) <= {"resources.memory"}
+        assert self._is(driver_kit, workload, RuntimeState.RUNNING).pid == pid
+
+    def test_death_is_noticed(self, driver_kit: DriverKit) -> None:
+        workload = self._started(driver_kit)
+        driver_kit.kill_guest(workload.id)
+        assert driver_kit.saw_change(workload.id)
+        seen = self._is(driver_kit, workload, RuntimeState.EXITED)
+        assert seen.exit_code != 0
+
+    def test_the_agent_restarts(self, driver_kit: DriverKit) -> None:
+        running, prepared = self._started(driver_kit), self._prepared(driver_kit)
+        dies = self._started(driver_kit)
+        pid = driver_kit.driver.inspect(running.id).pid
+        driver_kit.stop_agent()
+        driver_kit.kill_guest(dies.id)
+        driver_kit.start_agent()
+        assert {running.id, prepared.id, dies.id} <= set(driver_kit.driver.list())
+        assert self._is(driver_kit, running, RuntimeState.RUNNING).pid == pid
+        self._is(driver_kit, prepared, RuntimeState.PREPARED)
+        assert eventually(lambda: driver_kit.driver.inspect(dies.id).state is RuntimeState.EXITED)
+        driver_kit.kill_guest(running.id)
+        assert driver_kit.saw_change(running.id)
+        self._is(driver_kit, running, RuntimeState.EXITED)
+
+    def test_destroy(self, driver_kit: DriverKit) -> None:
+        running, prepared = self._started(driver_kit), self._prepared(driver_kit)
+        for workload in (running, prepared, running):
+            driver_kit.driver.destroy(workload.id)
+            self._is(driver_kit, workload, RuntimeState.ABSENT)
+            assert workload.id not in driver_kit.driver.list()
+        driver_kit.restart_agent()
+        assert not {running.id, prepared.id} & set(driver_kit.driver.list())
+
+    def test_exec(self, driver_kit: DriverKit) -> None:
+        self._need(driver_kit, Feature.EXEC)
+        workload = self._prepared(driver_kit)
+        driver = driver_kit.driver
+        assert isinstance(driver, CanExec)
+        with pytest.raises(VirtmgrError):
+            driver.exec(workload.id, ExecRequest(driver_kit.echo("x")))
+        driver.start(workload, driver_kit.provision_for(workload))
+        for command, wanted, text in (
+            (driver_kit.echo("hello"), 0, b"hello\n"),
+            (driver_kit.fail(42), 42, b""),
+        ):
+            session = driver.exec(workload.id, ExecRequest(command))
+            with session.stdout as stdout:
+                assert stdout.read() == text
+            assert session.wait() == wanted
+            session.kill()
+            assert session.stderr is not None
+            session.stderr.close()
+
+    def test_logs(self, driver_kit: DriverKit) -> None:
+        self._need(driver_kit, Feature.LOGS)
+        workload = self._started(driver_kit)
+        driver = driver_kit.driver
+        assert isinstance(driver, HasLogs)
+        assert eventually(
+            lambda: b"".join(driver.logs(workload.id, follow=False, tail=None)) != b""
+        )
+        following = driver.logs(workload.id, follow=True, tail=None)
+        assert next(following)
+        driver.stop(workload.id, timeout=0, force=True)
+        assert isinstance(b"".join(following), bytes)
+
+    def test_files(self, driver_kit: DriverKit) -> None:
+        self._need(driver_kit, Feature.FILES)
+        workload = self._started(driver_kit)
+        driver = driver_kit.driver
+        assert isinstance(driver, HasFiles)
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            member = tarfile.TarInfo("note")
+            member.size = 5
+            tar.addfile(member, io.BytesIO(b"hello"))
+        driver.push(workload.id, "/tmp", io.BytesIO(archive.getvalue()))
+        pulled = io.BytesIO(b"".join(driver.pull(workload.id, "/tmp/note")))
+        with tarfile.open(fileobj=pulled) as tar:
+            assert tar.getnames() == ["note"]
+            content = tar.extractfile("note")
+            assert content is not None
+            assert content.read() == b"hello"
+        with pytest.raises(VirtmgrError):
+            list(driver.pull(workload.id, "/no/such/file"))

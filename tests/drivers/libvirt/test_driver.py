@@ -1,0 +1,292 @@
+"""VMs for real: QEMU under TCG, booted, watched, changed and removed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.drivers.libvirt.kit import (
+    Libvirtd,
+    VmKit,
+    disk_image,
+    iso_image,
+    nic,
+    read_until,
+    until,
+    workload,
+)
+from tests.guests import linux, rescue
+from virtmgr.domain.errors import DriverError, ImageError
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.network import port_name
+from virtmgr.domain.workload import Resources, RootDisk
+from virtmgr.drivers.libvirt.errors import UNAVAILABLE
+from virtmgr.ports.driver import LocalImage, Provision, RuntimeState
+
+pytestmark = pytest.mark.host
+MIB = 1 << 20
+
+
+@pytest.fixture
+def bridge() -> Iterator[str]:
+    name = f"vmt{os.getpid()}"
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    try:
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "del", name], check=True)
+
+
+def test_a_vm_boots_shows_itself_and_stops_when_asked(kit: VmKit) -> None:
+    driver, desired = kit.driver, workload(kit.kernel_image())
+    assert driver.inspect(desired.id).state is RuntimeState.ABSENT
+    driver.prepare(desired, kit.provision())
+    driver.prepare(desired, kit.provision())
+    assert driver.inspect(desired.id).state is RuntimeState.PREPARED
+    assert driver.list() == (desired.id,)
+
+    kit.booted(desired)
+    driver.start(desired, kit.provision())
+    running = driver.inspect(desired.id)
+    assert running.state is RuntimeState.RUNNING
+    assert running.started_at is not None
+    assert running.pid is not None
+    assert Path(f"/proc/{running.pid}").exists()
+    usage = driver.stats([desired.id, new_id()])
+    assert list(usage) == [desired.id]
+    assert usage[desired.id].cpu_seconds > 0
+    assert usage[desired.id].memory > 0
+
+    with driver.display(desired.id) as display:
+        assert display.recv(12) == b"RFB 003.008\n"
+    assert kit.run(desired.id, "echo $((6*7))") == b"42"
+
+    driver.stop(desired.id, timeout=60, force=False)
+    ended = driver.inspect(desired.id)
+    assert ended.state is RuntimeState.EXITED
+    assert ended.exit_code == 0
+    assert ended.finished_at is not None
+    driver.stop(desired.id, timeout=0, force=True)
+    until(lambda: desired.id in kit.changes, "a change to be told")
+
+    xml = kit.domain(desired.id).XMLDesc()
+    domain = ElementTree.fromstring(xml)
+    assert domain.find("os/type[@machine='pc-q35-7.2']") is not None or "q35" in xml
+
+
+def test_two_share_a_console(kit: VmKit) -> None:
+    workload_id = kit.booted(workload(kit.kernel_image()))
+    with kit.driver.console(workload_id) as one, kit.driver.console(workload_id) as two:
+        one.sendall(b'echo from-o""ne\n')
+        read_until(two, b"from-one")
+        read_until(one, b"from-one")
+        two.sendall(b'echo from-t""wo\n')
+        read_until(one, b"from-two")
+    assert kit.run(workload_id, "echo again") == b"again"
+    assert b"from-two" in b"".join(kit.driver.logs(workload_id, follow=False, tail=20))
+    with kit.driver.console(workload_id) as three:
+        kit.driver.stop(workload_id, timeout=0, force=True)
+        three.settimeout(20)
+        while three.recv(65536):
+            pass
+
+
+def test_pause_resume_and_a_guest_that_does_not_answer_the_button(kit: VmKit) -> None:
+    driver, desired = kit.driver, workload(kit.kernel_image("no-acpi"))
+    workload_id = kit.booted(desired)
+    driver.pause(workload_id)
+    driver.pause(workload_id)
+    assert driver.inspect(workload_id).state is RuntimeState.PAUSED
+    driver.resume(workload_id)
+    driver.resume(workload_id)
+    assert driver.inspect(workload_id).state is RuntimeState.RUNNING
+    driver.stop(workload_id, timeout=1.5, force=False)
+    ended = driver.inspect(workload_id)
+    assert (ended.state, ended.exit_code) == (RuntimeState.EXITED, 0)
+    kit.booted(desired)  # and again, after it ended
+
+
+def test_ends_by_itself(kit: VmKit) -> None:
+    desired = workload(kit.kernel_image("panic=0"))
+    workload_id = kit.booted(desired)
+    kit.run(workload_id, "(sleep 1; reboot -f) & true")
+    kit.wait_log(workload_id, linux.UP, count=2)
+    assert kit.driver.inspect(workload_id).state is RuntimeState.RUNNING
+
+    kit.run(workload_id, "(sleep 1; poweroff -f) & true")
+    assert kit.wait_state(workload_id, RuntimeState.EXITED).exit_code == 0
+
+    kit.driver.start(desired, kit.provision())
+    pid = kit.driver.inspect(workload_id).pid
+    assert pid is not None
+    kit.changes.clear()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: workload_id in kit.changes, "the event")
+    assert kit.wait_state(workload_id, RuntimeState.EXITED).exit_code == 1
+
+    kit.driver.start(desired, kit.provision())
+    kit.wait_log(workload_id, linux.UP, count=3)
+    kit.run(workload_id, "(sleep 1; echo c > /proc/sysrq-trigger) & true")
+    assert kit.wait_state(workload_id, RuntimeState.EXITED).exit_code == 1
+
+
+def test_resized_while_it_runs(kit: VmKit) -> None:
+    driver, desired = kit.driver, workload(kit.kernel_image())
+    workload_id = kit.booted(desired)
+    bigger = workload(desired.image, id=workload_id, resources=Resources(vcpus=2, memory=96 * MIB))
+    assert driver.update(bigger, kit.provision()).needs_restart == ()
+    until(lambda: kit.run(workload_id, "nproc") == b"2", "the second vCPU")
+    info = kit.domain(workload_id).info()
+    until(lambda: kit.domain(workload_id).info()[2] == 96 * 1024, f"the balloon {info}")
+    assert driver.update(bigger, kit.provision()).needs_restart == ()
+
+    huge = workload(
+        desired.image, id=workload_id, resources=Resources(vcpus=64, memory=192 * MIB), vnc=False
+    )
+    waits = ("resources.vcpus", "resources.memory", "vnc")
+    assert driver.update(huge, kit.provision()).needs_restart == waits
+    smaller = workload(desired.image, id=workload_id)
+    assert driver.update(smaller, kit.provision()).needs_restart == ("resources.vcpus",)
+    driver.stop(workload_id, timeout=0, force=True)
+    driver.start(smaller, kit.provision())
+    assert driver.update(smaller, kit.provision()).needs_restart == ()
+
+
+def test_volumes_and_nics_come_and_go(kit: VmKit, bridge: str) -> None:
+    driver, image = kit.driver, kit.kernel_image()
+    (first, first_path), (second, second_path) = kit.volume("data"), kit.volume("more")
+    paths = {first.id: first_path, second.id: second_path}
+    port, other = nic(bridge), nic(bridge, index=1)
+    desired = workload(image, volume_list=(first,), nic_list=(port,))
+    provision = kit.provision(volumes=paths)
+    workload_id = kit.booted(desired, provision)
+    bare = kit.run(workload_id, "ls /sys/block /sys/class/net")
+    assert b"vda" in bare
+    assert b"eth0" in bare
+    kit.run(workload_id, "echo payload | dd of=/dev/vda conv=fsync 2>/dev/null")
+    assert first_path.read_bytes().startswith(b"payload")
+
+    both = workload(image, id=workload_id, volume_list=(first, second), nic_list=(port, other))
+    assert driver.update(both, provision).needs_restart == ()
+    assert driver.update(both, provision).needs_restart == ()
+    until(lambda: b"vdb" in kit.run(workload_id, "ls /sys/block"), "the second disk")
+    assert b"more" in kit.run(workload_id, "cat /sys/block/vdb/serial")
+    until(lambda: b"eth1" in kit.run(workload_id, "ls /sys/class/net"), "the second NIC")
+    assert other.mac.encode() in kit.run(workload_id, "cat /sys/class/net/eth1/address")
+    assert Path(f"/sys/class/net/{bridge}/brif/{port_name(other.id)}").exists()
+
+    only_second = workload(image, id=workload_id, volume_list=(second,), nic_list=(other,))
+    assert driver.update(only_second, provision).needs_restart == ()
+    listed = kit.run(workload_id, "ls /sys/block")
+    assert b"vda" not in listed
+    assert b"vdb" in listed
+    assert not Path(f"/sys/class/net/{port_name(port.id)}").exists()
+    driver.destroy(workload_id)
+    assert not Path(f"/sys/class/net/{port_name(other.id)}").exists()
+    assert first_path.exists()
+    assert second_path.exists()
+
+
+def test_a_cd_is_changed_and_a_rescue_cd_boots(kit: VmKit) -> None:
+    iso = rescue.build(kit.root / "rescue.iso")
+    desired = workload(iso_image())
+    provision = Provision(image=LocalImage(disk=iso, disk_format="raw"))
+    kit.driver.prepare(desired, provision)
+    kit.driver.start(desired, provision)
+    kit.wait_log(desired.id, rescue.UP)
+    inserted = Provision(image=provision.image, cdrom=iso)
+    assert kit.driver.update(desired, inserted).needs_restart == ()
+    assert kit.domain(desired.id).XMLDesc().count(str(iso)) == 2
+    assert kit.driver.update(desired, provision).needs_restart == ()
+    assert kit.domain(desired.id).XMLDesc().count(str(iso)) == 1
+
+
+def test_uefi_starts(kit: VmKit) -> None:
+    resources = Resources(vcpus=1, memory=512 * MIB)
+    desired = workload(kit.kernel_image(), firmware="uefi", resources=resources)
+    kit.booted(desired)
+    assert kit.run(desired.id, "ls -d /sys/firmware/efi") == b"/sys/firmware/efi"
+    assert (kit.state / desired.id / "nvram.fd").exists()
+
+
+def test_root_disk_is_an_overlay_that_grows(kit: VmKit) -> None:
+    base = kit.root / "base.raw"
+    base.write_bytes(b"from the image".ljust(4 * MIB, b"\0"))
+    base.chmod(0o644)
+    image = disk_image(4 * MIB, "raw")
+    provision = Provision(image=LocalImage(disk=base, disk_format="raw"))
+    with pytest.raises(ImageError, match="needs 4MiB"):
+        kit.driver.prepare(workload(image, root_disk=RootDisk(size=MIB)), provision)
+    desired = workload(image, root_disk=RootDisk(size=8 * MIB))
+    kit.driver.prepare(desired, provision)
+    kit.driver.start(desired, provision)
+    domain = kit.domain(desired.id)
+    assert domain.blockInfo("vda")[0] == 8 * MIB
+    larger = workload(image, id=desired.id, root_disk=RootDisk(size=16 * MIB))
+    assert kit.driver.update(larger, provision).needs_restart == ()
+    assert domain.blockInfo("vda")[0] == 16 * MIB
+    assert (base.stat().st_uid, base.stat().st_mode & 0o777) == (0, 0o644)
+    base.chmod(0o600)
+    closed = workload(image, root_disk=RootDisk(size=8 * MIB))
+    with pytest.raises(DriverError, match="cannot let QEMU read"):
+        kit.driver.prepare(closed, provision)
+
+
+def test_libvirtd_dies_and_comes_back(kit: VmKit, daemon: Libvirtd) -> None:
+    desired = workload(kit.kernel_image())
+    other = workload(kit.kernel_image(), name="other")
+    workload_id, other_id = kit.booted(desired), kit.booted(other)
+    before, other_pid = kit.driver.inspect(workload_id), kit.driver.inspect(other_id).pid
+    daemon.kill()
+    with pytest.raises(DriverError) as caught:
+        until(lambda: kit.driver.inspect(workload_id) is None, "a refusal")
+    assert caught.value.code == UNAVAILABLE
+    assert not kit.driver.facts().healthy
+    assert other_pid is not None
+    os.kill(other_pid, signal.SIGKILL)
+    kit.changes.clear()
+    daemon.start()
+    until(lambda: {workload_id, other_id} <= set(kit.changes), "the rescan")
+    assert kit.driver.inspect(workload_id) == before
+    assert kit.run(workload_id, "echo alive") == b"alive"
+    assert kit.wait_state(other_id, RuntimeState.EXITED).exit_code == 1
+    assert kit.driver.facts().healthy
+
+
+def test_destroy_leaves_nothing_and_foreign_domains_are_left_alone(kit: VmKit) -> None:
+    driver, desired = kit.driver, workload(kit.kernel_image())
+    foreign = new_id()
+    connection = kit.domain(kit.booted(desired)).connect()
+    domain = connection.defineXML(
+        f"<domain type='qemu'><name>virtmgr-foreign</name><uuid>{foreign}</uuid>"
+        "<memory>16384</memory><os><type>hvm</type></os></domain>"
+    )
+    try:
+        assert driver.list() == (desired.id,)
+        with pytest.raises(DriverError, match="not made by virtmgr"):
+            driver.destroy(foreign)
+        driver.destroy(desired.id)
+        driver.destroy(desired.id)
+        assert driver.inspect(desired.id).state is RuntimeState.ABSENT
+        assert driver.list() == ()
+        assert not list(kit.state.iterdir())
+        assert [each.UUIDString() for each in connection.listAllDomains()] == [foreign]
+    finally:
+        domain.undefine()
+
+
+def test_refusals_say_why(kit: VmKit) -> None:
+    with pytest.raises(DriverError, match="none of that id"):
+        kit.driver.pause(new_id())
+    unplugged = workload(kit.kernel_image(), nic_list=(nic("vmtabsent"),))
+    kit.driver.prepare(unplugged, kit.provision())
+    with pytest.raises(DriverError, match="vmtabsent"):
+        kit.driver.start(unplugged, kit.provision())
+    assert kit.driver.inspect(unplugged.id).state is RuntimeState.PREPARED

@@ -1,0 +1,97 @@
+"""Routes of images."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from virtmgr.api.answers import Answer, Listing, Started, listing
+from virtmgr.api.conventions import ListParameters, StartQuery
+from virtmgr.api.merge_patch import Patch
+from virtmgr.api.routing import Route, change, delete, read, start, upload
+from virtmgr.api.schemas.images import ImageView, present
+from virtmgr.api.uploads import Upload
+from virtmgr.domain.access import Action
+from virtmgr.domain.image import Digest, Image, ImageState, ImageType
+from virtmgr.domain.operation import Operation
+from virtmgr.domain.values import ImageName
+from virtmgr.domain.workload import Init
+from virtmgr.services import images
+from virtmgr.services.context import Context
+from virtmgr.services.images import Format, ImageBuild, ImageFields, ImageImport
+
+
+class ImageParameters(ListParameters):
+    """Filters of the list."""
+
+    type: ImageType | None = Field(None, description="container, disk, iso or kernel.")
+    state: ImageState | None = Field(None, description="importing, ready or failed.")
+
+
+class UploadQuery(StartQuery):
+    """What the uploaded file is to become."""
+
+    name: ImageName = Field(description="Unique among all images' names and aliases.")
+    format: Format | None = None
+    checksum: Digest | None = Field(None, description="sha256:… of the file.")
+    init: Init | None = Field(None, description="Containers: app or system. Default: by content.")
+
+
+def _answer(image: Image) -> Answer[ImageView]:
+    return Answer(present(image), image.version, f"/images/{image.id}")
+
+
+def _started(context: Context, operation: Operation) -> Started:
+    image = images.find(context, operation.target_id)
+    return Started([operation], would={"image": present(image).model_dump(mode="json")})
+
+
+def list_(context: Context, query: ImageParameters) -> Answer[Listing[ImageView]]:
+    """List images"""
+    return listing(images.list_(context, query.query()), present)
+
+
+def show(context: Context, image: str) -> Answer[ImageView]:
+    """Show an image"""
+    return _answer(images.find(context, image))
+
+
+def patch(context: Context, image: str, patch: Patch[ImageFields]) -> Answer[ImageView]:
+    """Change an image's name, aliases or labels (JSON merge patch)"""
+    found = images.lock(context, image)
+    current = ImageFields.model_validate(found, from_attributes=True)
+    return _answer(images.update(context, found, patch.apply(current)))
+
+
+def remove(context: Context, image: str) -> Answer[ImageView]:
+    """Delete an image that no workload uses; one that is being made is cancelled"""
+    return _answer(images.delete(context, image))
+
+
+def import_(context: Context, body: ImageImport) -> Started:
+    """Import an image from a registry or a URL"""
+    return _started(context, images.begin_import(context, body))
+
+
+def build(context: Context, body: ImageBuild) -> Started:
+    """Build an image from a distribution's packages"""
+    return _started(context, images.begin_build(context, body))
+
+
+def take_upload(context: Context, query: UploadQuery, upload: Upload) -> Started:
+    """Import an image from the file that is the request's body"""
+    asked = query.model_dump(mode="json", include={"format", "checksum", "init"})
+    fields = ImageFields(name=query.name)
+    return _started(context, images.begin_upload(context, fields, upload.id, asked))
+
+
+_ONE = "/images/{image}"
+
+ROUTES: tuple[Route, ...] = (
+    read("/images", list_, Action.IMAGES_VIEW),
+    start("POST", "/images/import", import_, Action.IMAGES_CREATE),
+    start("POST", "/images/build", build, Action.IMAGES_CREATE),
+    upload("/images/upload", take_upload, Action.IMAGES_CREATE),
+    read(_ONE, show, Action.IMAGES_VIEW),
+    change("PATCH", _ONE, patch, Action.IMAGES_UPDATE),
+    delete(_ONE, remove, Action.IMAGES_DELETE),
+)

@@ -1,0 +1,40 @@
+"""The URL table: every route of the REST API, below ``/api/v1``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from virtmgr.api import (
+    about,
+    clusters,
+    events,
+    hosts,
+    images,
+    networks,
+    operations,
+    projects,
+    role_bindings,
+    tokens,
+    transfers,
+    users,
+    volumes,
+    workloads,
+)
+from virtmgr.api.routing import Route
+
+ROUTES: Final[tuple[Route, ...]] = (
+    *about.ROUTES,
+    *projects.ROUTES,
+    *users.ROUTES,
+    *role_bindings.ROUTES,
+    *tokens.ROUTES,
+    *clusters.ROUTES,
+    *hosts.ROUTES,
+    *images.ROUTES,
+    *networks.ROUTES,
+    *volumes.ROUTES,
+    *workloads.ROUTES,
+    *transfers.ROUTES,
+    *operations.ROUTES,
+    *events.ROUTES,
+)

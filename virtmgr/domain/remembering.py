@@ -1,0 +1,58 @@
+"""What a host remembers of a workload before and after each step. Pure.
+
+Memory is written around a step, never with it: whatever falls between is found out from what is
+seen (``plan.was_started``), so that a crash neither loses a start nor does one twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from virtmgr.domain.plan import Memory, Observation, Plan, Step, restarts_that_count
+from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.workload import PowerState
+
+
+def before_start(
+    desired: DesiredWorkload, memory: Memory, seen: Observation, plan: Plan, *, boot_id: str
+) -> Memory:
+    """To be kept before a start, so that a crash after it does not start it once more.
+
+    :param seen: what the plan was made from.
+    """
+    return replace(
+        memory,
+        restart_nonce=desired.restart_nonce,
+        boot_id=boot_id,
+        restarts=restarts_that_count(memory, seen) + 1 if plan.by_policy else 0,
+        started=plan.by_policy,  # a policy decides again; a request has to be carried out
+        starting=True,
+        previous_start=seen.started_at,
+    )
+
+
+def after_step(step: Step, memory: Memory, waiting: tuple[str, ...] = ()) -> Memory:
+    """To be kept once ``step`` was carried out.
+
+    :param waiting: of an update: the changed fields that wait for the next start.
+    """
+    if step is Step.START:
+        return replace(memory, started=True, starting=False, needs_restart=())
+    if step is Step.STOP:
+        return replace(memory, started=False, starting=False)
+    if step is Step.UPDATE:
+        return replace(memory, needs_restart=waiting)
+    return memory
+
+
+def carried_out(desired: DesiredWorkload, memory: Memory) -> Memory:
+    """To be kept once all steps of a plan were carried out."""
+    return replace(
+        memory,
+        applied_generation=desired.generation,
+        restart_nonce=desired.restart_nonce,
+        started=desired.state is not PowerState.STOPPED,
+        starting=False,
+        failures=0,
+        retry_at=None,
+    )

@@ -1,0 +1,1 @@
+"""A scriptable driver without guests: delays, failures and crashes on demand."""
