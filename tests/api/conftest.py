@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -15,6 +18,7 @@ from virtmgr.api.app import create_app
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.project import Role
 from virtmgr.images.blobs import BlobStore
+from virtmgr.ports.clock import Clock
 from virtmgr.services import auth
 from virtmgr.services.container import Services
 from virtmgr.store import migrate
@@ -47,13 +51,20 @@ def clock() -> StillClock:
     return StillClock()
 
 
-@pytest.fixture
-def services(empty_database: Path, tmp_path: Path, clock: StillClock) -> Iterator[Services]:
-    path = tmp_path / "virtmgr.db"
+@contextmanager
+def open_services(empty_database: Path, directory: Path, clock: Clock) -> Iterator[Services]:
+    """The control plane's parts over a fresh database in ``directory``."""
+    path = directory / "virtmgr.db"
     shutil.copy(empty_database, path)
     units = SqlUnitOfWorkFactory(make_engine(f"sqlite:///{path}"))
-    yield Services(units=units, blobs=BlobStore(tmp_path / "images"), clock=clock)
+    yield Services(units=units, blobs=BlobStore(directory / "images"), clock=clock)
     units.close()
+
+
+@pytest.fixture
+def services(empty_database: Path, tmp_path: Path, clock: StillClock) -> Iterator[Services]:
+    with open_services(empty_database, tmp_path, clock) as services:
+        yield services
 
 
 @pytest.fixture
@@ -61,20 +72,15 @@ def app(services: Services) -> Flask:
     return create_app(services)
 
 
-_CONTRACTS: list[Contract] = []
-
-
-@pytest.fixture
-def contract(app: Flask) -> Contract:
+@pytest.fixture(scope="session")
+def contract() -> Contract:
     """The OpenAPI document, which is the same for every application."""
-    if not _CONTRACTS:
-        document = app.test_client().get("/api/v1/openapi.json").get_json()
-        _CONTRACTS.append(Contract(document))
-    return _CONTRACTS[0]
+    nothing: Any = None
+    app = create_app(Services(units=nothing, blobs=nothing))
+    return Contract(app.test_client().get("/api/v1/openapi.json").get_json())
 
 
-@pytest.fixture
-def api(app: Flask, services: Services, contract: Contract) -> Api:
+def initialise(app: Flask, services: Services, contract: Contract) -> Api:
     """The API as the first administrator."""
     with services.units() as uow:
         secret = auth.initialise(uow, services.clock)
@@ -84,22 +90,28 @@ def api(app: Flask, services: Services, contract: Contract) -> Api:
 
 
 @pytest.fixture
+def api(app: Flask, services: Services, contract: Contract) -> Api:
+    """The API as the first administrator."""
+    return initialise(app, services, contract)
+
+
+@pytest.fixture
 def anonymous(api: Api) -> Api:
     return api.as_token(None)
 
 
+def as_new_user(api: Api, role: Role | str | None, project: str | None = None) -> Api:
+    """The API as a new user with a role in a project, or everywhere."""
+    name = "user-" + new_id()[-12:]
+    assert api.post("/users", {"name": name}).status == 201
+    if role is not None:
+        body = {"user": name, "role": str(role), "project": project}
+        assert api.post("/role-bindings", body).status == 201
+    made = api.post("/tokens", {"name": "test", "user": name})
+    assert made.status == 201
+    return api.as_token(made.body["token"])
+
+
 @pytest.fixture
 def as_role(api: Api) -> Callable[..., Api]:
-    """The API as a new user with a role in a project, or everywhere."""
-
-    def make(role: Role | str | None, project: str | None = None) -> Api:
-        name = "user-" + new_id()[-12:]
-        assert api.post("/users", {"name": name}).status == 201
-        if role is not None:
-            body = {"user": name, "role": str(role), "project": project}
-            assert api.post("/role-bindings", body).status == 201
-        made = api.post("/tokens", {"name": "test", "user": name})
-        assert made.status == 201
-        return api.as_token(made.body["token"])
-
-    return make
+    return partial(as_new_user, api)

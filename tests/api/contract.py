@@ -20,7 +20,8 @@ class Contract:
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
         self._templates = [
-            (re.compile(re.sub(r"\{\w+\}", "[^/]+", path) + "$"), path) for path in document["paths"]
+            (re.compile(re.sub(r"\{\w+\}", "[^/]+", path) + "$"), path)
+            for path in document["paths"]
         ]
         self._templates.sort(key=lambda pair: pair[1].count("{"))
         self._validators: dict[str, Any] = {}

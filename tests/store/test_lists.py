@@ -74,8 +74,10 @@ def test_pages_hold_every_row_once_and_in_order(units: SqlUnitOfWorkFactory, sor
         "host": lambda w: "host1" if w.host_id else "",
         "vcpus": lambda w: w.claim_vcpus,
     }
-    key = keys.get(sort.removeprefix("-"), lambda _: 0)
-    expected = sorted(rows, key=lambda w: (key(w), w.id), reverse=sort.startswith("-"))
+    key = keys.get(sort.removeprefix("-"))  # None: the same in all rows
+    expected = sorted(
+        rows, key=lambda w: (key(w) if key else 0, w.id), reverse=sort.startswith("-")
+    )
     assert [row.id for row in rows] == [row.id for row in expected]
 
 

@@ -26,8 +26,10 @@ def die_with_parent() -> None:
 
 def environment(settings: ServerSettings) -> dict[str, str]:
     """The settings as variables: the way to children that no other user can read."""
+    cache = {"VIRTMGR_BUILD_CACHE": str(settings.build_cache)} if settings.build_cache else {}
     return {
         **os.environ,
+        **cache,
         "VIRTMGR_DATA_DIRECTORY": str(settings.data_directory),
         "VIRTMGR_RUN_DIRECTORY": str(settings.run_directory),
         "VIRTMGR_DATABASE": settings.database,

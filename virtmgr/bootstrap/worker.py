@@ -44,7 +44,7 @@ def main() -> None:
     images = ImageWorker(
         services,
         Importer(store=store),
-        Builder(store=store, cache=settings.data_directory / "cache"),
+        Builder(store=store, cache=settings.build_cache or settings.data_directory / "cache"),
     )
     loops = [
         threading.Thread(target=images.run, args=(stop,), name="images"),

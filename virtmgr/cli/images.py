@@ -98,6 +98,9 @@ def import_image(
 @click.argument("distribution")
 @click.option("--suite", help="Such as bookworm. Default: the distribution's stable one.")
 @click.option("--kind", type=click.Choice(["vm", "container"]), default="container")
+@click.option(
+    "--init", type=click.Choice(["app", "system"]), help="Containers. Default: the distribution's."
+)
 @click.option("--name", "-n", help="Default: DISTRIBUTION-SUITE, for VMs with -vm.")
 @wait_options
 @output_option
@@ -107,6 +110,7 @@ def build(
     distribution: str,
     suite: str | None,
     kind: str,
+    init: str | None,
     name: str | None,
     wait: bool,
     timeout: float,
@@ -125,6 +129,8 @@ def build(
     }
     if suite:
         body["suite"] = suite
+    if init:
+        body["init"] = init
     settle(session, session.client.post("/images/build", body), wait=wait, timeout=timeout)
 
 

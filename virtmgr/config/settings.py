@@ -52,6 +52,7 @@ class ServerSettings:
     run_directory: Path = Path("/run/virtmgr")  # sockets and process ids, gone at reboot
     database: str = ""  # SQLAlchemy URL; given by ``load``, SQLite in data_directory by default
     listen: Endpoint = Endpoint("127.0.0.1", 7443)  # REST API and console
+    build_cache: Path | None = None  # packages of image builds; by default below data_directory
     agent_listen: Endpoint = Endpoint("127.0.0.1", 7444)  # agents, with client certificates
     stream_listen: Endpoint = Endpoint("127.0.0.1", 7445)  # exec, console, VNC
 
@@ -61,7 +62,8 @@ class ServerSettings:
 
         :raises ValueError: an address or a file is not usable; the message names the option.
         """
-        paths = _paths(("data_directory", "run_directory"), options, environment, SERVER_PREFIX)
+        names = ("data_directory", "run_directory", "build_cache")
+        paths = _paths(names, options, environment, SERVER_PREFIX)
         listeners = {
             name: Endpoint.parse(text)
             for name in ("listen", "agent_listen", "stream_listen")

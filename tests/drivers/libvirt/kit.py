@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
@@ -67,9 +67,11 @@ class Libvirtd:
         until(lambda: _pid("libvirtd") is None, "libvirtd to die")
 
     def stop(self) -> None:
-        for pid in reversed(self.started):
-            with suppress(ProcessLookupError):
+        for name in ("libvirtd", "virtlogd"):
+            pid = _pid(name)
+            if pid in self.started:
                 os.kill(pid, signal.SIGTERM)
+                until(lambda name=name: _pid(name) is None, f"{name} to end")  # type: ignore[misc]
 
 
 @contextmanager

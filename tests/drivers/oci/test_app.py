@@ -116,7 +116,7 @@ def test_the_image_says_what_runs_and_the_spec_overrides(kit: OciKit) -> None:
     inspection = ended(kit, desired.id)
     assert (inspection.state, inspection.exit_code) == (RuntimeState.EXITED, 0)
     assert b"".join(kit.driver.logs(desired.id, follow=False, tail=None)).decode().split("\n") == [
-        "uid=1000(web) gid=1000(web) groups=1000(web),200(log)", "/home/web",
+        "uid=1000(web) gid=1000(web) groups=200(log),1000(web)", "/home/web",
         "image spec /home/web", "web1", "",
     ]  # fmt: skip
     assert b"".join(kit.driver.logs(desired.id, follow=False, tail=1)) == b"web1\n"

@@ -6,8 +6,8 @@ could name any file of the host as its backing file.
 
 from __future__ import annotations
 
-import json
 import os
+import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from virtmgr.drivers.libvirt.layout import replacing
 from virtmgr.ports.driver import Provision
 
 _TIMEOUT = 120
+_HEADER = struct.Struct(">4sIQIIQ")
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,20 @@ def shrink_refused(path: Path, present: int, size: int) -> StorageError:
 
 
 def virtual_size(path: Path) -> int:
-    """Bytes that the guest sees of the qcow2 file at ``path``; safe while a VM writes to it."""
-    shown = _run(
-        ["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", str(path)], f"read disk {path}"
-    )
-    return int(json.loads(shown)["virtual-size"])
+    """Bytes that the guest sees of the qcow2 file at ``path``; safe while a VM writes to it.
+
+    Read from its header (QEMU's docs/interop/qcow2.rst), which costs no process.
+    """
+    try:
+        with path.open("rb") as file:
+            magic, _version, _backing, _length, _bits, size = _HEADER.unpack(
+                file.read(_HEADER.size)
+            )
+    except (OSError, struct.error) as error:
+        raise StorageError(f"cannot read disk {path}: {error}") from error
+    if magic != b"QFI\xfb":
+        raise StorageError(f"cannot read disk {path}: it is no qcow2 file")
+    return int(size)
 
 
 def grant(path: Path, owner: Owner | None) -> None:
@@ -142,9 +152,9 @@ def _require(path: Path, owner: Owner, bit: int) -> None:
         )
 
 
-def _run(command: list[str], what: str) -> str:
+def _run(command: list[str], what: str) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=True)
+        subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=True)
     except FileNotFoundError as error:
         raise StorageError(
             f"cannot {what}: {command[0]} is not installed", hint="install qemu-utils"
@@ -153,4 +163,3 @@ def _run(command: list[str], what: str) -> str:
         raise StorageError(f"cannot {what}: {error.stderr.strip()}") from error
     except subprocess.TimeoutExpired as error:
         raise StorageError(f"cannot {what}: no end within {_TIMEOUT} s") from error
-    return done.stdout

@@ -45,6 +45,7 @@ from virtmgr.drivers.libvirt.facts import (
     owner_of,
 )
 from virtmgr.drivers.libvirt.layout import Layout, Layouts, replacing
+from virtmgr.drivers.libvirt.locks import Locks
 from virtmgr.ports.driver import (
     Capabilities,
     Feature,
@@ -114,6 +115,7 @@ class LibvirtDriver:
         self._bridge_of = bridge_of
         self._on_change: OnChange | None = None
         self._consoles = Consoles()
+        self._runs = Locks()
         self._events = Events(self._changed)
         self._connection = Connection(uri, self._events.register)
 
@@ -163,14 +165,15 @@ class LibvirtDriver:
             return
         domain = self._define(workload, provision, domain)
         path = self._layouts.of(workload.id).run
-        before = run.load(path)
-        run.save(path, run.begin())
-        try:
-            with attempt(f"start VM {workload.name}"):
-                power.start(domain)
-        except DriverError:
-            run.save(path, before)
-            raise
+        with self._runs.hold(workload.id):  # nobody may see the new run beside the old state
+            before = run.load(path)
+            run.save(path, run.begin())
+            try:
+                with attempt(f"start VM {workload.name}"):
+                    power.start(domain)
+            except DriverError:
+                run.save(path, before)
+                raise
 
     def stop(self, workload_id: str, *, timeout: float, force: bool) -> None:
         domain = self._find(workload_id)
@@ -211,7 +214,8 @@ class LibvirtDriver:
                 power.stop(domain, self._events, timeout=0)
                 domain.undefineFlags(_UNDEFINE)
         try:
-            self._layouts.of(workload_id).remove()
+            with self._runs.hold(workload_id):
+                self._layout(workload_id).remove()
         except OSError as error:
             raise DriverError(f"cannot remove the files of VM {workload_id}: {error}") from error
 
@@ -221,13 +225,14 @@ class LibvirtDriver:
         if domain is None:
             half_made = layout.directory.exists()
             return Inspection(RuntimeState.PREPARED if half_made else RuntimeState.ABSENT)
-        with attempt(f"inspect VM {workload_id}"):
-            state, reason = domain.state()
-            pid = power.pid(domain)
-        before = run.load(layout.run)
-        inspection, after = run.judge(state, reason, before, pid)
-        if after != before and layout.directory.exists():
-            run.save(layout.run, after)
+        with self._runs.hold(workload_id):
+            with attempt(f"inspect VM {workload_id}"):
+                state, reason = domain.state()
+                pid = power.pid(domain)
+            before = run.load(layout.run)
+            inspection, after = run.judge(state, reason, before, pid)
+            if after != before and layout.directory.exists():
+                run.save(layout.run, after)
         return inspection
 
     def list(self) -> tuple[str, ...]:
@@ -372,12 +377,8 @@ class LibvirtDriver:
                 disks.check_readable(path, owner)
 
     def _changed(self, uuid: str) -> None:
-        """A domain's state may have changed: note how it ended, tell the agent."""
-        if uuid not in self._layouts.ids():
-            return
-        with contextlib.suppress(DriverError):  # the agent will ask again
-            self.inspect(uuid)
-        if self._on_change is not None:
+        """A domain's state may have changed: tell the agent, if the domain is ours."""
+        if self._on_change is not None and self._layouts.has(uuid):
             self._on_change(uuid)
 
     def _rescan(self) -> None:

@@ -75,6 +75,9 @@ class Layouts:
             raise DriverError(f"{workload_id!r} is no workload id")
         return Layout(self.root / workload_id)
 
+    def has(self, workload_id: str) -> bool:
+        return (self.root / workload_id).is_dir()
+
     def ids(self) -> set[str]:
         """Workloads that have a directory, whole or half made."""
         if not self.root.is_dir():

@@ -172,7 +172,6 @@ def build(workload: DesiredWorkload, facts: BundleFacts) -> dict[str, Any]:
             "seccomp": seccomp.profile(init, facts.architecture),
             "maskedPaths": list(_MASKED),
             "readonlyPaths": [*_READ_ONLY, *([] if system else ["/proc/sys"])],
-            "rootfsPropagation": "rslave",
         },
     }
 

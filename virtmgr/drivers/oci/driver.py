@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from socket import socket
 from typing import BinaryIO
+
+import structlog
 
 from virtmgr.domain.errors import DriverError, HostError
 from virtmgr.domain.host import DriverFacts
@@ -35,7 +36,7 @@ from virtmgr.drivers.oci import (
     volumes,
 )
 from virtmgr.drivers.oci.conmon import Conmon
-from virtmgr.drivers.oci.lifecycle import Lifecycle, open_files
+from virtmgr.drivers.oci.lifecycle import Lifecycle, disk_of, open_files
 from virtmgr.drivers.oci.places import Places, Run
 from virtmgr.drivers.oci.rootfs import RootFilesystems
 from virtmgr.drivers.oci.runtime import Runtime
@@ -52,6 +53,8 @@ from virtmgr.ports.driver import (
     RuntimeState,
     UpdateResult,
 )
+
+_log = structlog.get_logger(__name__)
 
 _FEATURES = frozenset(Feature) - {Feature.DISPLAY}
 _NEEDED = ("conmon", "mkfs.ext4")
@@ -81,7 +84,7 @@ class OciDriver:
         :param cgroup_parent: all containers' control groups lie below it.
         :param mapped_mounts: False shifts owners on disk even where the kernel could map them.
         """
-        self.places = Places(state_directory, run_directory)
+        self.places = Places(state_directory.resolve(), run_directory.resolve())
         hierarchies = cgroups.detect(mounts.mounts())
         self._cgroups = cgroups.Cgroups(hierarchies, cgroup_parent)
         self._runtime = Runtime(runtime, self.places.runtime_root, hierarchies)
@@ -107,8 +110,7 @@ class OciDriver:
             why_not={Feature.DISPLAY: "containers have no display; use the console"},
         )
 
-    @cached_property
-    def _facts(self) -> DriverFacts:
+    def facts(self) -> DriverFacts:
         offered = self.capabilities()
         healthy, version, reason = True, "", None
         try:
@@ -126,9 +128,6 @@ class OciDriver:
             features=tuple(sorted(offered.features)),
             reason=reason,
         )
-
-    def facts(self) -> DriverFacts:
-        return self._facts
 
     def _probe(self) -> tuple[str, str]:
         for name in _NEEDED:
@@ -170,7 +169,12 @@ class OciDriver:
             directory.mkdir(mode=0o700, exist_ok=True)
         self._watcher = Watcher(self._ended)
         for workload_id in self.places.all():
-            self._recover(workload_id)
+            try:
+                self._recover(workload_id)
+            except (HostError, OSError):
+                # One that cannot be recovered must not keep the others from it; the next verb on
+                # it meets the cause again and reports it.
+                _log.exception("cannot recover a container", workload=workload_id)
 
     def _recover(self, workload_id: str) -> None:
         place = self.places.of(workload_id)
@@ -268,7 +272,7 @@ class OciDriver:
                 nested.detach(run.pid, target, volume.path)
             volumes.unmount(target)
         for volume in wanted.attach_volumes:
-            target, disk = place.volume(volume.id), provision.volumes[volume.id]
+            target, disk = place.volume(volume.id), disk_of(volume, provision)
             volumes.mount(disk, target, run.id_base, read_only=volume.read_only)
             if volume.path is not None:
                 nested.attach(run.pid, target, volume.path, run.id_base)

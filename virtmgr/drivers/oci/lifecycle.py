@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Lock, RLock
 
 from virtmgr.domain.errors import DriverError
-from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.sync import DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import Init
 from virtmgr.drivers.oci import bundle, guest, mounts, places, processes, rootfs, users, volumes
 from virtmgr.drivers.oci.cgroups import Cgroups
@@ -178,7 +178,7 @@ class Lifecycle:
         found = []
         for volume in workload.volumes:
             target = place.volume(volume.id)
-            disk = provision.volumes[volume.id]
+            disk = disk_of(volume, provision)
             volumes.mount(disk, target, record.id_base, read_only=volume.read_only)
             if volume.path is None:
                 raise DriverError(f"volume {volume.name} has no path to be mounted at")
@@ -327,6 +327,19 @@ def _record(workload: DesiredWorkload, provision: Provision, known: Record | Non
         layers=tuple(str(layer) for layer in layers) or (known.layers if known else ()),
         disk_size=max(size, known.disk_size if known else 0),
     )
+
+
+def disk_of(volume: DesiredVolume, provision: Provision) -> Path:
+    """The volume's file on this host.
+
+    :raises DriverError: it was not provisioned.
+    """
+    if volume.id not in provision.volumes:
+        raise DriverError(
+            f"cannot attach volume {volume.name}: this host has no disk for it",
+            hint="the agent provides it before the driver is called; its log says what failed",
+        )
+    return provision.volumes[volume.id]
 
 
 def interpret_exit(status: int | None, *, system: bool, oom: bool, finished_at: str) -> Exit:

@@ -30,7 +30,8 @@ def _configuration(image: int, read_only: bool) -> bytes:
     return struct.pack("=II", image, 0) + bytes(information) + bytes(64)
 
 
-def _try_free_device(image: int, read_only: bool) -> str | None:
+def _try_free_device(image: int, read_only: bool) -> tuple[str, int] | None:
+    """The name and an open descriptor of a device that now is over ``image``."""
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         name = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
@@ -44,11 +45,7 @@ def _try_free_device(image: int, read_only: bool) -> str | None:
         if error.errno == errno.EBUSY:  # somebody else was faster
             return None
         raise
-    _open_devices[name] = device
-    return name
-
-
-_open_devices: dict[str, int] = {}
+    return name, device
 
 
 @contextmanager
@@ -59,12 +56,12 @@ def attached(image: Path, *, read_only: bool = False) -> Iterator[str]:
 
     :raises StorageError: no loop device can be had.
     """
-    name: str | None = None
+    found: tuple[str, int] | None = None
     file = os.open(image, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
     try:
         for _ in range(_ATTEMPTS):
-            name = _try_free_device(file, read_only)
-            if name is not None:
+            found = _try_free_device(file, read_only)
+            if found is not None:
                 break
     except OSError as error:
         raise StorageError(
@@ -73,12 +70,12 @@ def attached(image: Path, *, read_only: bool = False) -> Iterator[str]:
         ) from error
     finally:
         os.close(file)
-    if name is None:
+    if found is None:
         raise StorageError(f"cannot attach {image} to a loop device: all that were tried are busy")
     try:
-        yield name
+        yield found[0]
     finally:
-        os.close(_open_devices.pop(name))
+        os.close(found[1])
 
 
 def device_of(image: Path) -> str | None:

@@ -15,6 +15,7 @@ def attach(pid: int, source: Path, path: str, owner: int) -> None:
 
     :raises DriverError: ``path`` cannot be a mount point in the container.
     """
+    device = source.stat().st_dev
     tree = syscalls.open_tree(str(source))
     namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -24,7 +25,8 @@ def attach(pid: int, source: Path, path: str, owner: int) -> None:
         try:
             target = guest.make_directories(root, path, owner)
             try:
-                syscalls.move_mount(tree, target)
+                if os.fstat(target).st_dev != device:  # not from an earlier attempt
+                    syscalls.move_mount(tree, target)
             finally:
                 os.close(target)
         finally:

@@ -1,0 +1,99 @@
+"""Clusters, hosts and pools."""
+
+from __future__ import annotations
+
+from tests.api.conftest import StillClock
+from tests.api.contract import Api
+from virtmgr.domain.host import Host, HostState, Pool
+from virtmgr.domain.ids import new_id
+from virtmgr.services import auth
+from virtmgr.services.container import Services
+
+
+def _enrol(services: Services, name: str) -> None:
+    """What the host's first sync does."""
+    with services.units() as uow:
+        host = uow.hosts.find(name)
+        assert host is not None
+        host.state = HostState.READY
+        host.capacity_vcpus, host.capacity_memory, host.capacity_disk = 4.0, 8 * 1024**3, 10**11
+        host.facts = {"hostname": name}
+        uow.pools.add(
+            Pool(
+                id=new_id(),
+                host_id=host.id,
+                name="default",
+                path="/pool",
+                capacity=100,
+                used=1,
+                created_at=services.clock.now(),
+            )
+        )
+        uow.commit()
+
+
+def test_a_host_is_let_in_with_a_token(api: Api, services: Services, clock: StillClock) -> None:
+    made = api.post("/hosts", {"name": "host1", "labels": {"rack": "r1"}})
+    assert (made.status, made.body["state"]) == (201, "enrolling")
+    secret = made.body["join_token"]
+    with services.units(read_only=True) as uow:
+        host = uow.hosts.by_join_token(auth.hash_secret(secret))
+    assert host is not None
+    assert host.join_token_expires_at is not None
+    assert (host.join_token_expires_at - clock.now()).total_seconds() == 3600
+    assert "join_token" not in api.get("/hosts/host1").body
+    assert api.post("/hosts", {"name": "host2", "cluster": "no"}).body["field"] == "cluster"
+
+
+def test_free_is_capacity_times_ratio_less_claims(api: Api, services: Services) -> None:
+    api.post("/hosts", {"name": "host1"})
+    _enrol(services, "host1")
+    with services.units() as uow:
+        host = uow.hosts.find("host1")
+        assert host is not None
+        assert uow.hosts.claim(host.id, host.version, vcpus=1.5, memory=1024**3, disk=0)
+        uow.commit()
+    shown = api.get("/hosts/host1").body
+    assert shown["free"] == {"vcpus": 14.5, "memory": 7 * 1024**3, "disk": 10**11}
+    assert shown["claimed"]["vcpus"] == 1.5
+    assert [p["host"]["name"] for p in api.get("/pools", host="host1").body["items"]] == ["host1"]
+    assert api.get("/pools", host="nowhere").body["items"] == []
+
+
+def test_cordon_and_uncordon_are_idempotent(api: Api, services: Services) -> None:
+    api.post("/hosts", {"name": "host1"})
+    assert api.post("/hosts/host1/cordon").status == 409
+    _enrol(services, "host1")
+    for _ in range(2):
+        assert api.post("/hosts/host1/cordon").body["state"] == "cordoned"
+    assert api.get("/hosts", state="cordoned").body["items"][0]["cordoned"] is True
+    for _ in range(2):
+        assert api.post("/hosts/host1/uncordon").body["state"] == "ready"
+    assert len(api.get("/events", type="host.cordoned").body["items"]) == 1
+
+
+def test_a_silent_host_stays_cordoned(api: Api, services: Services) -> None:
+    api.post("/hosts", {"name": "host1"})
+    _enrol(services, "host1")
+    with services.units() as uow:
+        host: Host | None = uow.hosts.find("host1")
+        assert host is not None
+        host.state = HostState.UNREACHABLE
+        uow.commit()
+    shown = api.post("/hosts/host1/cordon").body
+    assert (shown["state"], shown["cordoned"]) == ("unreachable", True)
+    assert "cordoned" not in shown["facts"]
+    assert api.post("/hosts/host1/uncordon").body["cordoned"] is False
+
+
+def test_a_cluster_with_hosts_stays(api: Api) -> None:
+    made = api.post("/clusters", {"name": "lab", "policy": "pack", "overcommit_vcpus": 2})
+    assert made.body["policy"] == "pack"
+    api.post("/hosts", {"name": "host1", "cluster": "lab"})
+    assert [h["name"] for h in api.get("/hosts", cluster="lab").body["items"]] == ["host1"]
+    refused = api.delete("/clusters/lab")
+    assert refused.body["explanation"] == {"used_by": {"host": ["host1"]}}
+    assert api.patch("/hosts/host1", {"labels": {"zone": "z"}}).body["labels"] == {"zone": "z"}
+    assert api.delete("/hosts/host1").status == 204
+    assert api.patch("/clusters/lab", {"policy": None}).body["policy"] == "balanced"
+    assert api.delete("/clusters/lab").status == 204

@@ -1,0 +1,99 @@
+"""Networks, shared and of projects, and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.api.contract import Api
+
+NETWORKS = "/projects/default/networks"
+VOLUMES = "/projects/default/volumes"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"ipv4": "10.1.2.3/16"}, "ipv4"),
+        ({"ipv4": "10.0.0.0/30"}, "ipv4"),
+        ({"ipv4": "8.8.8.0/24"}, "ipv4"),
+        ({"ipv4": "127.0.0.0/8"}, "ipv4"),
+        ({"ipv4": "fd00::/64"}, "ipv4"),
+        ({"ipv6": "2001:db8::/64"}, "ipv6"),
+        ({"ipv6": "fd00::/127"}, "ipv6"),
+        ({}, "ipv4"),
+        ({"ipv4": "10.1.0.0/16", "bridge": "br0"}, "bridge"),
+        ({"ipv4": "10.1.0.0/16", "type": "bridge"}, "bridge"),
+        ({"ipv4": "10.1.0.0/16", "type": "overlay"}, "type"),
+        ({"ipv4": "10.1.0.0/16", "mtu": 100}, "mtu"),
+    ],
+)
+def test_fields_must_fit(api: Api, fields: dict[str, Any], field: str) -> None:
+    refused = api.post(NETWORKS, {"name": "n"} | fields)
+    assert (refused.status, refused.body["field"]) == (422, field)
+
+
+def test_addresses_do_not_overlap(api: Api, as_role: Callable[..., Api]) -> None:
+    made = api.post(NETWORKS, {"name": "n", "ipv4": "10.1.0.0/16", "ipv6": "fd01::/64"})
+    assert made.status == 201
+    overlap = api.post(NETWORKS, {"name": "m", "ipv4": "10.0.0.0/8"})
+    assert (overlap.status, overlap.code) == (409, "addresses_overlap")
+    api.post("/projects", {"name": "shop"})
+    stranger = as_role("member", "shop")
+    hidden = stranger.post("/projects/shop/networks", {"name": "m", "ipv4": "10.1.1.0/24"})
+    assert hidden.status == 409
+    assert "'n'" not in hidden.body["detail"]
+
+
+def test_shared_networks_are_seen_by_all_and_changed_by_operators(
+    api: Api, as_role: Callable[..., Api]
+) -> None:
+    api.post("/projects", {"name": "shop"})
+    member = as_role("member", "shop")
+    shop = "/projects/shop/networks"
+    assert member.post(shop, {"name": "own", "ipv4": "10.1.0.0/16"}).status == 201
+    for path in (shop, "/networks"):
+        listed = {item["name"] for item in member.get(path).body["items"]}
+        assert listed == {"default", "own"}
+    assert member.get(shop + "/default").status == 200
+    assert member.patch(shop + "/default", {"labels": {"a": "b"}}).status == 403
+    assert member.delete(shop + "/default").status == 403
+    assert member.post("/networks", {"name": "all", "ipv4": "10.2.0.0/16"}).status == 403
+    assert api.post("/networks", {"name": "all", "ipv4": "10.2.0.0/16"}).status == 201
+    assert api.get("/projects/default/networks/own").status == 404
+    assert api.patch(shop + "/default", {"dns_domain": "lan"}).body["dns_domain"] == "lan"
+    assert api.delete(shop + "/all").status == 204
+
+
+def test_filters_and_addresses(api: Api) -> None:
+    bridge = {"name": "b", "type": "bridge", "bridge": "br0", "ipv4": "10.3.0.0/16"}
+    api.post(NETWORKS, bridge)
+    assert [n["name"] for n in api.get(NETWORKS, type="bridge").body["items"]] == ["b"]
+    assert api.get("/networks", project="nowhere").status == 404
+    assert api.get(NETWORKS + "/b/addresses").body == {"items": [], "next_cursor": None}
+
+
+def test_a_volume_grows_and_never_shrinks(api: Api) -> None:
+    made = api.post(VOLUMES, {"name": "data", "size": "1GiB"})
+    assert (made.body["state"], made.body["size"]) == ("pending", 1024**3)
+    assert api.patch(VOLUMES + "/data", {"size": "2GiB"}).body["size"] == 2 * 1024**3
+    assert api.get("/projects/default/quota").body["used_disk"] == 2 * 1024**3
+    shrink = api.patch(VOLUMES + "/data", {"size": "1GiB"})
+    assert (shrink.status, shrink.code) == (422, "volume_shrinks")
+    assert api.post(VOLUMES, {"name": "tiny", "size": 1}).status == 422
+    assert api.patch(VOLUMES + "/data", {"name": "other"}).status == 200
+    assert api.delete(VOLUMES + "/other").status == 204
+    assert api.get("/projects/default/quota").body["used_disk"] == 0
+
+
+def test_volumes_of_others_are_not_listed(api: Api, as_role: Callable[..., Api]) -> None:
+    api.post("/projects", {"name": "shop"})
+    api.post(VOLUMES, {"name": "data", "size": "1GiB"})
+    api.post("/projects/shop/volumes", {"name": "data", "size": "1GiB"})
+    viewer = as_role("viewer", "shop")
+    listed = viewer.get("/volumes").body["items"]
+    assert [item["project"]["name"] for item in listed] == ["shop"]
+    assert viewer.get("/volumes", project="default").body["items"] == []
+    assert len(api.get("/volumes").body["items"]) == 2
