@@ -28,7 +28,14 @@ clean-host: ## Stop, and remove every trace: domains, containers, bridges, mount
 test: ## Set up, then run all checks and tests, as CI does (needs root)
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
-	@$(VENV)/pytest $(PYTEST_ARGS)
+	@echo "==> tests"; $(VENV)/python -m pytest --ignore tests/system $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory test-system
+
+.PHONY: test-system
+test-system: ## Only the tests of the whole product, on a throw-away host (needs root)
+	@scripts/fill-build-cache
+	@echo "==> tests of the whole product"
+	@scripts/in-lab $(VENV)/python -m pytest tests/system $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: ## Formatting, lint, types, layers, lock file

@@ -170,7 +170,7 @@ def test_the_servers_certificate_is_renewed_before_it_expires(
     assert pki.certificate_expiry(first) - datetime.now(UTC) > timedelta(days=60)
     soon = datetime.now(UTC) + timedelta(days=10)
     with monkeypatch.context() as patched:
-        patched.setattr(pki, "certificate_expiry", lambda pem: soon)
+        patched.setattr(pki, "certificate_expiry", lambda _: soon)
         ca.ensure_server(["127.0.0.1"])
     assert path.read_bytes() != first
 

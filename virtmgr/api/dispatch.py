@@ -221,6 +221,8 @@ def _try_until_done(
     for number in range(_TRIES):
         try:
             return _once(services, route, principal, parsed, path)
+        except idempotency.Expired:
+            idempotency.forget(services)
         except Overtaken:
             log.debug("overtaken", tries=number + 1)
         except NameTaken:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from virtmgr.domain.errors import Conflict
 from virtmgr.domain.operation import IdempotencyKey
+from virtmgr.services.container import Services
 from virtmgr.services.context import Context
 
 LIFETIME: Final = timedelta(hours=24)
@@ -27,6 +28,10 @@ class Remembered:
     body: str
     location: str | None
     version: int | None
+
+
+class Expired(Exception):
+    """An old answer is still there."""
 
 
 def request_hash(method: str, target: str, body: bytes) -> str:
@@ -43,10 +48,13 @@ def recall(context: Context, key: str, hash: str) -> Remembered | None:
 
     :raises Conflict: (idempotency_mismatch) the key was used for another request.
     :raises NameTaken: another request with the key was faster; ask again in a new transaction.
+    :raises Expired: the key's answer is too old; ``forget`` it, then ask again.
     """
-    store, oldest = context.uow.idempotency, context.now - LIFETIME
+    store = context.uow.idempotency
     found = store.get(context.principal.user_id, key)
-    if found is not None and found.created_at > oldest:
+    if found is not None:
+        if found.created_at <= context.now - LIFETIME:
+            raise Expired
         if found.request_hash != hash:
             raise Conflict(
                 "the Idempotency-Key was used for another request before",
@@ -54,7 +62,6 @@ def recall(context: Context, key: str, hash: str) -> Remembered | None:
                 hint="use a new key for each new request",
             )
         return _remembered(found)
-    store.purge(oldest)
     store.add(
         IdempotencyKey(
             user_id=context.principal.user_id,
@@ -67,6 +74,13 @@ def recall(context: Context, key: str, hash: str) -> Remembered | None:
     )
     context.uow.flush()
     return None
+
+
+def forget(services: Services) -> None:
+    """Remove the answers that are too old to be given again."""
+    with services.units() as uow:
+        uow.idempotency.purge(services.clock.now() - LIFETIME)
+        uow.commit()
 
 
 def remember(context: Context, key: str, answer: Remembered) -> None:

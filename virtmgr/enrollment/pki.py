@@ -110,7 +110,7 @@ class CertificateAuthority:
             request = x509.load_pem_x509_csr(request_pem)
             signed = request.is_signature_valid
             public_key = request.public_key()
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise InvalidRequest(
                 "the certificate signing request cannot be read",
                 field="signing_request",

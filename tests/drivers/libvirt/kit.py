@@ -175,6 +175,16 @@ class VmKit:
             console.sendall(f'echo BE""GIN; {command}; echo E""ND\n'.encode())
             return read_until(console, b"END").split(b"BEGIN")[1].split(b"END")[0].strip()
 
+    def screenshot(self, workload_id: str) -> bytes:
+        """What the display shows, as QEMU draws it (PPM)."""
+        domain = self.domain(workload_id)
+        stream = domain.connect().newStream()
+        domain.screenshot(stream, 0)
+        picture = bytearray()
+        stream.recvAll(lambda _stream, data, into: into.extend(data), picture)
+        stream.finish()
+        return bytes(picture)
+
     def domain(self, workload_id: str) -> Any:
         connection = libvirt.open(URI)
         return connection.lookupByUUIDString(workload_id)

@@ -66,6 +66,7 @@ def test_a_vm_boots_shows_itself_and_stops_when_asked(kit: VmKit) -> None:
 
     with driver.display(desired.id) as display:
         assert display.recv(12) == b"RFB 003.008\n"
+    assert kit.screenshot(desired.id).startswith(b"P6\n")
     assert kit.run(desired.id, "echo $((6*7))") == b"42"
 
     driver.stop(desired.id, timeout=60, force=False)
@@ -290,3 +291,24 @@ def test_refusals_say_why(kit: VmKit) -> None:
     with pytest.raises(DriverError, match="vmtabsent"):
         kit.driver.start(unplugged, kit.provision())
     assert kit.driver.inspect(unplugged.id).state is RuntimeState.PREPARED
+
+
+def test_the_guest_finds_its_seed(kit: VmKit) -> None:
+    desired = workload(kit.kernel_image(), user_data="#cloud-config\nmarker: found\n")
+    kit.booted(desired)
+    seen = kit.run(desired.id, "mount -t iso9660 -o ro /dev/sr0 /mnt; cat /mnt/user-data")
+    assert b"marker: found" in seen
+
+
+def test_as_many_devices_as_a_spec_may_have(kit: VmKit, bridge: str) -> None:
+    made = [kit.volume(f"v{number}", 1 * MIB) for number in range(32)]
+    desired = workload(
+        kit.kernel_image(),
+        root_disk=RootDisk(size=MIB),
+        volume_list=tuple(volume for volume, _ in made),
+        nic_list=tuple(nic(bridge, index) for index in range(8)),
+        resources=Resources(vcpus=1, memory=256 * MIB),
+    )
+    kit.booted(desired, kit.provision(volumes={volume.id: path for volume, path in made}))
+    assert kit.run(desired.id, "ls -d /sys/block/vd* | wc -l") == b"33"
+    assert kit.run(desired.id, "ls -d /sys/class/net/eth* | wc -l") == b"8"

@@ -243,9 +243,14 @@ def test_qemus_user_is_read_from_capabilities(tmp_path: Path) -> None:
 
 def test_replacing_is_all_or_nothing(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
-        partial.write_text("half")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with replacing(path) as partial:
+            partial.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert not list(tmp_path.iterdir())
 
 

@@ -19,6 +19,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from virtmgr.domain.errors import NetworkError
 from virtmgr.domain.network import port_name
 from virtmgr.domain.sync import DesiredNetwork, DesiredNic
+from virtmgr.drivers.network.addresses import bridge_mac
 
 _CLONE_NEWNET = 0x40000000
 _NO_DAD = 0x02  # IFA_F_NODAD: the inventory already knows that nobody else has the address
@@ -67,7 +68,7 @@ class Links:
                     kind="bridge",
                     br_stp_state=0,
                     br_forward_delay=0,
-                    address=_bridge_mac(network.id),
+                    address=bridge_mac(network.id),
                 )
                 index = self._route.link_lookup(ifname=network.bridge)[0]
             self._route.link("set", index=index, ifalias=alias, mtu=network.mtu, state="up")
@@ -191,11 +192,6 @@ class _gone_is_fine(suppress):
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         return isinstance(error, NetlinkError) and error.code == errno.ENODEV
-
-
-def _bridge_mac(network_id: str) -> str:
-    tail = network_id.replace("-", "")[-8:]
-    return "52:fe:" + ":".join(tail[i : i + 2] for i in range(0, 8, 2))
 
 
 def _set(path: Path, value: str) -> None:

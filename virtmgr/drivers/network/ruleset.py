@@ -13,6 +13,7 @@ from typing import Any
 from virtmgr.domain.network import NetworkType, port_name
 from virtmgr.domain.sync import DesiredNetwork, DesiredNic, DesiredWorkload
 from virtmgr.domain.workload import Port
+from virtmgr.drivers.network.addresses import bridge_mac, link_local
 
 Rule = list[dict[str, Any]]
 
@@ -213,14 +214,32 @@ def _sender_ipv4(nic: DesiredNic) -> list[Rule]:
 
 
 def _sender_ipv6(nic: DesiredNic) -> list[Rule]:
+    """Link-local addresses are the guest's choice, but not the gateway's, which routes lead to."""
     ip6 = _match({"meta": {"key": "protocol"}}, "ip6")
     own: list[Any] = ["::", {"prefix": {"addr": "fe80::", "len": 10}}]
     if nic.ipv6 is not None:
         own.append(nic.ipv6.partition("/")[0])
+    gateway = link_local(bridge_mac(nic.network_id))
     return [
+        [ip6, _match(_payload("ip6", "saddr"), gateway), {"drop": None}],
+        *_advertisements(nic, gateway),
         [ip6, _match(_payload("icmpv6", "type"), "nd-router-advert"), {"drop": None}],
         [ip6, _match(_payload("udp", "sport"), 547), {"drop": None}],
         [ip6, _match(_payload("ip6", "saddr"), {"set": own}), {"accept": None}],
+    ]
+
+
+def _advertisements(nic: DesiredNic, gateway: str) -> list[Rule]:
+    """Neighbour advertisements (RFC 4861, section 4.4) only for addresses of its own."""
+    advertisement = _match(_payload("icmpv6", "type"), "nd-neighbor-advert")
+    target = {"payload": {"base": "th", "offset": 64, "len": 128}}
+    target_prefix = {"payload": {"base": "th", "offset": 64, "len": 10}}
+    foreign = [_match(target_prefix, 0x3FA, "!=")]  # fe80::/10
+    if nic.ipv6 is not None:
+        foreign.append(_match(target, _number(nic.ipv6.partition("/")[0]), "!="))
+    return [
+        [advertisement, _match(target, _number(gateway)), {"drop": None}],
+        [advertisement, *foreign, {"drop": None}],
     ]
 
 
@@ -254,6 +273,10 @@ def _match(left: Mapping[str, Any], right: Any, operator: str = "==") -> dict[st
 
 def _payload(protocol: str, field: str) -> dict[str, Any]:
     return {"payload": {"protocol": protocol, "field": field}}
+
+
+def _number(address: str) -> str:
+    return hex(int(ipaddress.ip_address(address)))
 
 
 def _in(device: Any, operator: str = "==") -> dict[str, Any]:

@@ -1,0 +1,279 @@
+"""Images: import, build, upload, and the worker that makes them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import StillClock
+from tests.api.contract import Api
+from virtmgr.domain.errors import ImageError
+from virtmgr.domain.image import Disk, ImageManifest, ImageType
+from virtmgr.images.blobs import BlobStore
+from virtmgr.ports.images import BuildRequest, Cancelled, ImageProgress, ImportRequest
+from virtmgr.services.container import Services
+from virtmgr.services.images import ImageWorker
+
+FILE = b"a disk, more or less" * 1000
+
+
+class Maker:
+    """Imports and builds by storing the content that it is told to."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self.store = store
+        self.content = b"disk"
+        self.requests: list[ImportRequest | BuildRequest] = []
+        self.before: Callable[[Cancelled], None] = lambda _: None
+
+    def import_image(
+        self, request: ImportRequest, progress: ImageProgress, cancelled: Cancelled
+    ) -> ImageManifest:
+        if request.path is not None:
+            self.content = request.path.read_bytes()
+        return self.build(request, progress, cancelled)
+
+    def build(
+        self, request: BuildRequest | ImportRequest, progress: ImageProgress, cancelled: Cancelled
+    ) -> ImageManifest:
+        self.requests.append(request)
+        progress(1, 2, "working")
+        self.before(cancelled)
+        blob = self.store.add([self.content])
+        disk = Disk(blob=blob, format="raw", virtual_size=blob.size)
+        return ImageManifest(type=ImageType.DISK, disk=disk)
+
+
+@pytest.fixture
+def maker(services: Services) -> Maker:
+    store = services.blobs
+    assert isinstance(store, BlobStore)
+    return Maker(store)
+
+
+@pytest.fixture
+def worker(services: Services, maker: Maker) -> ImageWorker:
+    return ImageWorker(services, maker, maker)
+
+
+def _import(api: Api, name: str = "disk", **more: Any) -> str:
+    body = {"name": name, "source": "https://example.org/disk.raw", **more}
+    begun = api.post("/images/import", body)
+    assert begun.status == 202
+    assert begun.headers["Location"] == f"/api/v1/operations/{begun.body['id']}"
+    return str(begun.body["id"])
+
+
+def test_an_import_is_carried_out(api: Api, worker: ImageWorker, maker: Maker) -> None:
+    operation = _import(api, aliases=["d"], labels={"os": "none"}, format="raw")
+    assert api.get("/images/d").body["state"] == "importing"
+    assert worker.run_once()
+    assert not worker.run_once()
+    done = api.get(f"/operations/{operation}").body
+    assert (done["state"], done["progress"], done["target"]["name"]) == ("succeeded", 1.0, "disk")
+    image = api.get("/images/disk").body
+    assert (image["state"], image["type"], image["size"]) == ("ready", "disk", 4)
+    assert image["digest"].startswith("sha256:")
+    assert image["version"] == 1
+    request = maker.requests[0]
+    assert isinstance(request, ImportRequest)
+    assert (request.source, request.type) == ("https://example.org/disk.raw", ImageType.DISK)
+    assert [e["type"] for e in api.get("/events", after=0, target=image["id"]).body["items"]] == [
+        "image.created",
+        "image.ready",
+    ]
+
+
+def test_a_build_is_carried_out(api: Api, worker: ImageWorker, maker: Maker) -> None:
+    body = {"name": "deb", "distribution": "debian", "kind": "vm"}
+    assert api.post("/images/build", body).status == 202
+    worker.run_once()
+    request = maker.requests[0]
+    assert isinstance(request, BuildRequest)
+    assert (request.distribution, request.suite, request.kind.value) == ("debian", "bookworm", "vm")
+
+
+def test_a_failure_is_told(api: Api, worker: ImageWorker, maker: Maker) -> None:
+    def fail(_: Cancelled) -> None:
+        raise ImageError("fetch disk.raw: 404", hint="correct the URL", code="not_fetched")
+
+    maker.before = fail
+    operation = _import(api)
+    worker.run_once()
+    failed = api.get(f"/operations/{operation}").body
+    assert failed["state"] == "failed"
+    assert failed["error"] == {
+        "code": "not_fetched",
+        "detail": "fetch disk.raw: 404",
+        "hint": "correct the URL",
+    }
+    assert api.get("/images", state="failed").body["items"][0]["failure"] == "fetch disk.raw: 404"
+    assert api.delete("/images/disk").status == 204
+
+
+def test_a_defect_of_the_maker_is_a_failure(api: Api, worker: ImageWorker, maker: Maker) -> None:
+    def fail(_: Cancelled) -> None:
+        raise RuntimeError("secret")
+
+    maker.before = fail
+    operation = _import(api)
+    worker.run_once()
+    error = api.get(f"/operations/{operation}").body["error"]
+    assert error["code"] == "internal_error"
+    assert "secret" not in error["detail"]
+
+
+def test_a_dead_worker_s_work_is_taken_over(
+    api: Api, services: Services, worker: ImageWorker, maker: Maker, clock: StillClock
+) -> None:
+    operation = _import(api)
+    taken = worker._take()  # and dies
+    assert taken is not None
+    other = ImageWorker(services, maker, maker)
+    assert not other.run_once()
+    clock.advance(seconds=61)
+    assert other.run_once()
+    worker._fail(taken, ImageError("too late"))  # it was only slow: nobody heeds it
+    assert api.get(f"/operations/{operation}").body["state"] == "succeeded"
+    assert api.get("/images/disk").body["state"] == "ready"
+
+
+def test_deleting_an_image_in_the_making_cancels_it(
+    api: Api, worker: ImageWorker, maker: Maker
+) -> None:
+    operation = _import(api)
+
+    def delete(_: Cancelled) -> None:
+        assert api.delete("/images/disk").status == 204
+
+    maker.before = delete
+    worker.run_once()
+    assert api.get(f"/operations/{operation}").body["state"] == "cancelled"
+    assert api.get("/images/disk").status == 404
+
+
+def test_the_worker_runs_until_it_is_stopped(api: Api, worker: ImageWorker) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(stop,))
+    thread.start()
+    try:
+        begun = api.post(
+            "/images/import", {"name": "disk", "source": "docker://x/y"}, query={"wait": "30"}
+        )
+        assert (begun.status, begun.body["state"]) == (200, "succeeded")
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_waiting_ends_after_a_while(api: Api) -> None:
+    body = {"name": "disk", "source": "docker://x/y"}
+    begun = api.post("/images/import", body, query={"wait": "0.1"})
+    assert (begun.status, begun.body["state"]) == (202, "pending")
+
+
+def test_blobs_go_with_the_last_image_that_needs_them(
+    api: Api, services: Services, worker: ImageWorker
+) -> None:
+    for name in ("one", "two"):
+        _import(api, name)
+        worker.run_once()
+    assert len(list(services.blobs)) == 1
+    api.delete("/images/one")
+    assert len(list(services.blobs)) == 1
+    api.delete("/images/two")
+    assert list(services.blobs) == []
+
+
+def test_a_blob_that_is_removed_meanwhile_is_fetched_again(
+    api: Api, services: Services, worker: ImageWorker, maker: Maker
+) -> None:
+    finish = worker._finish
+
+    def lose_blob_once(*arguments: Any) -> bool:
+        if len(maker.requests) == 1:
+            for digest in services.blobs:
+                services.blobs.remove(digest)
+        return finish(*arguments)
+
+    worker._finish = lose_blob_once  # type: ignore[method-assign]
+    _import(api)
+    worker.run_once()
+    assert len(maker.requests) == 2
+    assert api.get("/images/disk").body["state"] == "ready"
+    assert len(list(services.blobs)) == 1
+
+
+# ---- uploads
+
+
+def _uploads(services: Services) -> list[Path]:
+    return list(services.blobs.upload_path("x").parent.iterdir())
+
+
+def test_an_upload_is_imported(
+    api: Api, services: Services, worker: ImageWorker, maker: Maker
+) -> None:
+    begun = api.post("/images/upload", data=FILE, query={"name": "disk", "format": "raw"})
+    assert (begun.status, begun.body["verb"]) == (202, "import")
+    assert len(_uploads(services)) == 1
+    assert _uploads(services)[0].stat().st_mode & 0o777 == 0o600
+    worker.run_once()
+    assert maker.content == FILE
+    assert api.get("/images/disk").body["size"] == len(FILE)
+    assert _uploads(services) == []
+
+
+def test_an_upload_may_be_larger_than_other_bodies(api: Api, services: Services) -> None:
+    large = b"x" * (5 * 1024**2)
+    assert api.post("/images/upload", data=large, query={"name": "disk"}).status == 202
+    assert _uploads(services)[0].stat().st_size == len(large)
+
+
+@pytest.mark.parametrize(
+    ("query", "data", "status"),
+    [
+        ({"name": "taken"}, FILE, 409),
+        ({"name": "disk"}, b"", 400),
+        ({"name": "Not a name"}, FILE, 422),
+        ({"name": "disk", "format": "exe"}, FILE, 422),
+        ({"name": "disk", "dry_run": "true"}, FILE, 200),
+    ],
+)
+def test_a_refused_upload_leaves_nothing(
+    api: Api, services: Services, query: dict[str, str], data: bytes, status: int
+) -> None:
+    _import(api, "taken")
+    assert api.post("/images/upload", data=data, query=query).status == status
+    assert _uploads(services) == []
+    assert len(api.get("/images").body["items"]) == 1
+
+
+def test_a_repeated_upload_is_kept_once(api: Api, services: Services) -> None:
+    key, query = {"Idempotency-Key": "one"}, {"name": "disk"}
+    first = api.post("/images/upload", data=FILE, query=query, headers=key)
+    again = api.post("/images/upload", data=FILE, query=query, headers=key)
+    assert first.body["id"] == again.body["id"]
+    assert len(_uploads(services)) == 1
+    other = api.post("/images/upload", data=b"else", query=query, headers=key)
+    assert other.code == "idempotency_mismatch"
+    assert len(_uploads(services)) == 1
+
+
+def test_names_and_aliases_are_unique_together(api: Api) -> None:
+    _import(api, "one", aliases=["first"])
+    taken = api.post("/images/import", {"name": "first", "source": "docker://x/y"})
+    assert (taken.status, taken.code) == (409, "name_taken")
+    assert api.patch("/images/one", {"aliases": ["uno", "eins"]}).body["aliases"] == ["uno", "eins"]
+    assert api.get("/images/eins").status == 200
+    assert api.get("/images/first").status == 404
+
+
+@pytest.mark.parametrize("source", ["/etc/passwd", "file:///etc/passwd", "oci:/x", "ftp://x/y"])
+def test_files_of_the_server_are_no_source(api: Api, source: str) -> None:
+    refused = api.post("/images/import", {"name": "x", "source": source})
+    assert (refused.status, refused.body["field"]) == (422, "source")
