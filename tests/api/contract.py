@@ -40,8 +40,9 @@ class Contract:
             assert response.data == b"", f"{where}: no body is documented"
             return
         assert response.mimetype in content, f"{where}: {response.mimetype} is not documented"
-        if "json" in response.mimetype:
-            schema = content[response.mimetype]["schema"]
+        mimetype = str(response.mimetype)
+        if "json" in mimetype:
+            schema = content[mimetype]["schema"]
             self._validate(schema, json.loads(response.data), where, sparse=sparse)
 
     def _validate(self, schema: Any, body: Any, where: str, *, sparse: bool) -> None:

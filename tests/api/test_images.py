@@ -13,6 +13,7 @@ from tests.api.conftest import StillClock
 from tests.api.contract import Api
 from virtmgr.domain.errors import ImageError
 from virtmgr.domain.image import Disk, ImageManifest, ImageType
+from virtmgr.domain.operation import Operation
 from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.images import BuildRequest, Cancelled, ImageProgress, ImportRequest
 from virtmgr.services.container import Services
@@ -194,11 +195,11 @@ def test_a_blob_that_is_removed_meanwhile_is_fetched_again(
 ) -> None:
     finish = worker._finish
 
-    def lose_blob_once(*arguments: Any) -> bool:
+    def lose_blob_once(taken: Operation, manifest: ImageManifest) -> bool:
         if len(maker.requests) == 1:
             for digest in services.blobs:
                 services.blobs.remove(digest)
-        return finish(*arguments)
+        return finish(taken, manifest)
 
     worker._finish = lose_blob_once  # type: ignore[method-assign]
     _import(api)

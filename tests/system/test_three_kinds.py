@@ -23,7 +23,8 @@ def test_containers_reach_everything_by_name(product: Product, source: str, targ
     product.wait_until(lambda: product.run(*command, check=False).returncode == 0)
 
 
-def test_the_published_port_leads_to_the_container(product: Product) -> None:
+@pytest.mark.usefixtures("product")
+def test_the_published_port_leads_to_the_container() -> None:
     done = subprocess.run(
         ["curl", "--silent", "--max-time", "5", "http://127.0.0.1:8080/hostname"],
         capture_output=True,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
 
 from virtmgr.api import docs, openapi, problems
 from virtmgr.api.dispatch import dispatch
@@ -39,7 +39,9 @@ def create_app(services: Services) -> Flask:
 
 def _view(services: Services, route: Route) -> Callable[..., Response]:
     def view(**path: str) -> Response:
-        return dispatch(services, route, request, path)
+        # The request itself and not Flask's proxy: streams outlive the request's context.
+        whole: Request = request._get_current_object()  # type: ignore[attr-defined]
+        return dispatch(services, route, whole, path)
 
     return view
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -81,6 +82,8 @@ def dispatch(services: Services, route: Route, request: Request, path: dict[str,
     """
     principal = None if route.access is Access.PUBLIC else _authenticate(services, request)
     project_id = None if principal is None else _authorise(services, route, principal, path)
+    if route.takes_file or route.body_media_type is not None:
+        request.max_content_length = sys.maxsize  # streamed, so memory does not limit it
     if route.mode is Mode.RAW:
         return _handle_raw(services, route, principal, project_id, request, path)
     parsed = _parse(services, route, request, path)

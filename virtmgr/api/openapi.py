@@ -34,9 +34,10 @@ _PROBLEMS: Final = {
     422: "The request breaks the schema.",
     429: "Too many requests.",
     500: "A defect of virtmgr itself.",
+    502: "A step on a host failed.",
     503: "A part that is needed does not answer.",
 }
-_ALWAYS: Final = (400, 401, 403, 404, 422, 500, 503)
+_ALWAYS: Final = (400, 401, 403, 404, 422, 500, 502, 503)
 _ON_CHANGES: Final = (409, 412, 413, 415, 429)
 
 

@@ -50,7 +50,6 @@ def pull(request: RawRequest, *, workload: str) -> Response:
 
 def push(request: RawRequest, *, workload: str) -> Response:
     """Unpack a tar archive in a directory of a workload"""
-    request.request.max_content_length = None
     stream = _open(request, workload, "push", {"path": request.query.path})
     try:
         while content := request.request.stream.read(_CHUNK):

@@ -38,7 +38,6 @@ def receive(services: Services, request: Request) -> Upload:
     :raises InvalidRequest: (400) it is empty, or the client went away in its middle.
     :raises StorageError: the disk is full or fails.
     """
-    request.max_content_length = None
     upload_id = new_id()
     path = services.blobs.upload_path(upload_id)
     try:

@@ -63,7 +63,10 @@ def from_problem(problem: Mapping[str, Any], status: int | None = None) -> Virtm
     """
     code = str(problem.get("code") or "") or None
     status = status or int(problem.get("status") or 500)
-    known = {kind.default_code: kind for kind in _subclasses(VirtmgrError)}
+    subclasses = _subclasses(VirtmgrError)
+    known = {
+        kind.default_code: kind for kind in subclasses if kind.__module__ == VirtmgrError.__module__
+    }
     kind = known.get(code or "") or _BY_STATUS.get(status, VirtmgrError)
     text = problem.get("detail") or problem.get("message") or problem.get("title")
     return kind(

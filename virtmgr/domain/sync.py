@@ -87,6 +87,7 @@ class NetworkName(Value):
     mac: str
     ipv4: str | None = None
     ipv6: str | None = None
+    asks_dhcp: bool = False  # not every guest takes IPv6: its name has that address once leased
 
 
 class DesiredNetwork(Value):

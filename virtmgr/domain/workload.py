@@ -168,7 +168,9 @@ class WorkloadSpec(Value):
     labels: Labels = Field(default_factory=dict, description="Key and value pairs to select by.")
     resources: Resources = Field(default_factory=lambda: Resources())
     root_disk: RootDisk = Field(default_factory=lambda: RootDisk())
-    volumes: tuple[VolumeMount, ...] = Field((), max_length=32)
+    volumes: tuple[VolumeMount, ...] = Field(
+        (), max_length=32, description="Volumes, which outlive the workload."
+    )
     nics: tuple[NicSpec, ...] = Field(
         default_factory=lambda: (NicSpec(),),
         max_length=8,

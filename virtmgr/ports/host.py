@@ -75,6 +75,8 @@ class HostNetwork(NicConnector, Protocol):
         in ``networks``. Does nothing where nothing changed. Never touches what is not virtmgr's.
 
         :raises NetworkError: with what, on which device, why, and what to do.
+            Where only some networks failed, ``detail["networks"]`` maps their ids to
+            ``code``, ``message`` and ``hint``; the others are there.
         """
         ...
 

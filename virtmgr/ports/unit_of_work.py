@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from virtmgr.domain.host import Cluster, Host, Pool
 from virtmgr.domain.image import Image
@@ -20,7 +20,7 @@ from virtmgr.domain.network import Address, Network
 from virtmgr.domain.operation import Event, IdempotencyKey, Operation, StreamTicket
 from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
 from virtmgr.domain.volume import Volume
-from virtmgr.domain.workload import Nic, Workload
+from virtmgr.domain.workload import Kind, Nic, Workload
 
 T = TypeVar("T")
 
@@ -119,9 +119,19 @@ class NetworkRepository(ProjectRepository[Network], Protocol):
         """Networks that workloads on the host have NICs on."""
         ...
 
-    def names(self, network_ids: Iterable[str]) -> Sequence[tuple[str, str, str, tuple[str, ...]]]:
-        """(network id, workload name, MAC, addresses) of every NIC on these networks."""
+    def names(self, network_ids: Iterable[str]) -> Sequence[NetworkMember]:
+        """Every NIC on these networks."""
         ...
+
+
+class NetworkMember(NamedTuple):
+    """A NIC on a network, with what DNS and DHCP need of its workload."""
+
+    network_id: str
+    name: str
+    kind: Kind
+    mac: str
+    addresses: tuple[str, ...]
 
 
 class AddressRepository(Repository[Address], Protocol):

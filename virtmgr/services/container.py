@@ -20,7 +20,7 @@ def wake_nobody(host_id: str) -> None:
 
 def dial_nobody(url: str, host_id: str, request: StreamRequest) -> AgentStream:
     """For processes that relay no streams."""
-    raise Unavailable(f"this process opens no streams to host {host_id} at {url}")
+    raise Unavailable(f"this process opens no {request.action} stream to host {host_id} at {url}")
 
 
 @dataclass(frozen=True, kw_only=True)

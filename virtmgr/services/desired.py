@@ -17,7 +17,7 @@ from virtmgr.domain.sync import (
     NetworkName,
 )
 from virtmgr.domain.volume import Volume
-from virtmgr.domain.workload import Nic, Workload
+from virtmgr.domain.workload import Kind, Nic, Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
 
 
@@ -63,9 +63,17 @@ def desired_networks(uow: UnitOfWork, host_id: str) -> list[DesiredNetwork]:
     """Every network that the host's workloads are on, with the names its DNS answers."""
     networks = uow.networks.of_host(host_id)
     names: dict[str, list[NetworkName]] = {network.id: [] for network in networks}
-    for network_id, name, mac, addresses in uow.networks.names(list(names)):
-        v4, v6 = _split(addresses)
-        names[network_id].append(NetworkName(name=name, mac=mac, ipv4=v4, ipv6=v6))
+    for member in uow.networks.names(list(names)):
+        v4, v6 = _split(member.addresses)
+        names[member.network_id].append(
+            NetworkName(
+                name=member.name,
+                mac=member.mac,
+                ipv4=v4,
+                ipv6=v6,
+                asks_dhcp=member.kind is Kind.VM,
+            )
+        )
     return [_network(network, names[network.id]) for network in networks]
 
 

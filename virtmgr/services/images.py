@@ -154,11 +154,11 @@ def _begin(
         manifest=None,
         digest=None,
         size=0,
+        aliases=list(dict.fromkeys(fields.aliases)),
         labels=dict(fields.labels),
         created_at=context.now,
     )
     context.uow.images.add(image)
-    context.uow.images.set_aliases(image, fields.aliases)
     operation = context.begin(verb, "image", image, parameters=parameters)
     message = f"{verb} of image {image.name} was requested"
     context.record("image.created", image, message, operation_id=operation.id)

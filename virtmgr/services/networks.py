@@ -210,7 +210,7 @@ def delete(context: Context, reference: str) -> Network:
     :raises Conflict: some have; they are named.
     """
     network = lock(context, reference, Action.NETWORKS_DELETE)
-    users = [name for _, name, _, _ in context.uow.networks.names([network.id])]
+    users = [member.name for member in context.uow.networks.names([network.id])]
     refuse_in_use(f"network {network.name!r}", workload=sorted(set(users)))
     context.record("network.deleted", network, f"network {network.name} was deleted")
     context.uow.networks.remove(network)

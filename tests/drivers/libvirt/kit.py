@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -33,6 +34,7 @@ PATIENCE = 60.0
 _BLOB = Blob(digest="sha256:" + "0" * 64, size=1)
 _SOCKET = Path("/run/libvirt/libvirt-sock")
 _KVM = Path("/dev/kvm")
+_LOCK = Path("/run/lock/virtmgr-libvirt-tests")
 
 
 def until(done: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
@@ -77,7 +79,16 @@ class Libvirtd:
 @contextmanager
 def libvirtd() -> Iterator[Libvirtd]:
     """A libvirtd for tests. QEMU's group may open /dev/kvm meanwhile, as udev has it: libvirt
-    examines QEMU for seconds at each call otherwise."""
+    examines QEMU for seconds at each call otherwise. Test runs that share a machine take turns,
+    because they kill it."""
+    with _LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _libvirtd() as daemon:
+            yield daemon
+
+
+@contextmanager
+def _libvirtd() -> Iterator[Libvirtd]:
     before = _KVM.stat() if _KVM.exists() else None
     if before is not None:
         shutil.chown(_KVM, group="kvm")
@@ -115,11 +126,12 @@ class VmKit:
     """A driver and what it can be given; everything that it made is removed at the end."""
 
     root: Path
-    driver: LibvirtDriver
     changes: list[str] = field(default_factory=list)
     guest: linux.Guest = field(init=False)
+    driver: LibvirtDriver = field(init=False)
 
     def __post_init__(self) -> None:
+        self.start_agent()
         cached = linux.build()
         kernel = shutil.copy(cached.kernel, self.root / "vmlinuz")
         initrd = shutil.copy(cached.initrd, self.root / "initrd")
@@ -128,6 +140,43 @@ class VmKit:
     @property
     def state(self) -> Path:
         return self.root / "s"
+
+    def start_agent(self) -> None:
+        """A new driver; the ids of its networks are names of bridges."""
+        self.driver = LibvirtDriver(
+            uri=URI, state_directory=self.state, accelerator=TCG, bridge_of=str
+        )
+        self.driver.recover(self.changes.append)
+
+    def stop_agent(self) -> None:
+        self.driver.close()
+
+    def restart_agent(self) -> None:
+        self.stop_agent()
+        self.start_agent()
+
+    def desired(self) -> DesiredWorkload:
+        return workload(self.kernel_image("no-acpi"))
+
+    def provision_for(self, _workload: DesiredWorkload) -> Provision:
+        return self.provision()
+
+    def kill_guest(self, workload_id: str) -> None:
+        """kill -9 of QEMU."""
+        domain = self.domain(workload_id)
+        pid = int(Path(f"/run/libvirt/qemu/{domain.name()}.pid").read_text())
+        self.changes.clear()
+        os.kill(pid, signal.SIGKILL)
+
+    def saw_change(self, workload_id: str) -> bool:
+        until(lambda: workload_id in self.changes, "a change to be told")
+        return True
+
+    def echo(self, text: str) -> tuple[str, ...]:
+        return ("echo", text)
+
+    def fail(self, code: int) -> tuple[str, ...]:
+        return ("sh", "-c", f"exit {code}")
 
     def provision(self, **changes: Any) -> Provision:
         image = LocalImage(kernel=self.guest.kernel, initrd=self.guest.initrd)
@@ -176,7 +225,7 @@ class VmKit:
             return read_until(console, b"END").split(b"BEGIN")[1].split(b"END")[0].strip()
 
     def screenshot(self, workload_id: str) -> bytes:
-        """What the display shows, as QEMU draws it (PPM)."""
+        """What the display shows, as a picture file."""
         domain = self.domain(workload_id)
         stream = domain.connect().newStream()
         domain.screenshot(stream, 0)
@@ -247,19 +296,17 @@ def iso_image() -> DesiredImage:
 
 
 @contextmanager
-def vm_kit(bridge_of: Callable[[str], str] = str) -> Iterator[VmKit]:
-    """A driver whose networks' ids are names of bridges."""
+def vm_kit() -> Iterator[VmKit]:
+    """A kit, and nothing left of it afterwards."""
     root = Path(tempfile.mkdtemp(prefix="virtmgr-vm-", dir="/var/tmp"))
     root.chmod(0o711)
-    driver = LibvirtDriver(
-        uri=URI, state_directory=root / "s", accelerator=TCG, bridge_of=bridge_of
-    )
     try:
-        kit = VmKit(root, driver)
-        driver.recover(kit.changes.append)
-        yield kit
+        kit = VmKit(root)
+        try:
+            yield kit
+        finally:
+            for path in kit.state.glob("*"):
+                kit.driver.destroy(path.name)
+            kit.driver.close()
     finally:
-        for path in (root / "s").glob("*"):
-            driver.destroy(path.name)
-        driver.close()
         shutil.rmtree(root)

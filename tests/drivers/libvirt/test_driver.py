@@ -19,6 +19,7 @@ from tests.drivers.libvirt.kit import (
     nic,
     read_until,
     until,
+    vm_kit,
     workload,
 )
 from tests.guests import linux, rescue
@@ -66,7 +67,7 @@ def test_a_vm_boots_shows_itself_and_stops_when_asked(kit: VmKit) -> None:
 
     with driver.display(desired.id) as display:
         assert display.recv(12) == b"RFB 003.008\n"
-    assert kit.screenshot(desired.id).startswith(b"P6\n")
+    assert kit.screenshot(desired.id).startswith(b"\x89PNG")
     assert kit.run(desired.id, "echo $((6*7))") == b"42"
 
     driver.stop(desired.id, timeout=60, force=False)
@@ -271,14 +272,16 @@ def test_destroy_leaves_nothing_and_foreign_domains_are_left_alone(kit: VmKit) -
     )
     try:
         assert driver.list() == (desired.id,)
-        with pytest.raises(DriverError, match="not made by virtmgr"):
+        with pytest.raises(DriverError, match="not made by this agent"):
             driver.destroy(foreign)
         driver.destroy(desired.id)
         driver.destroy(desired.id)
         assert driver.inspect(desired.id).state is RuntimeState.ABSENT
         assert driver.list() == ()
         assert not list(kit.state.iterdir())
-        assert [each.UUIDString() for each in connection.listAllDomains()] == [foreign]
+        left = [each.UUIDString() for each in connection.listAllDomains()]
+        assert foreign in left
+        assert desired.id not in left
     finally:
         domain.undefine()
 
@@ -312,3 +315,13 @@ def test_as_many_devices_as_a_spec_may_have(kit: VmKit, bridge: str) -> None:
     kit.booted(desired, kit.provision(volumes={volume.id: path for volume, path in made}))
     assert kit.run(desired.id, "ls -d /sys/block/vd* | wc -l") == b"33"
     assert kit.run(desired.id, "ls -d /sys/class/net/eth* | wc -l") == b"8"
+
+
+def test_two_agents_on_one_host_leave_each_other_alone(kit: VmKit) -> None:
+    desired = workload(kit.kernel_image())
+    kit.driver.prepare(desired, kit.provision())
+    with vm_kit() as other:
+        assert desired.id not in other.driver.list()
+        with pytest.raises(DriverError, match="not made by this agent"):
+            other.driver.destroy(desired.id)
+    assert kit.driver.list() == (desired.id,)

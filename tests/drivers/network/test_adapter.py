@@ -113,6 +113,12 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def runs(pid: int | None) -> bool:
+    """Whether a process is there and no zombie, which nobody may have waited for yet."""
+    command = Path(f"/proc/{pid}/cmdline")
+    return command.exists() and bool(command.read_bytes())
+
+
 def nft(*command: str) -> str:
     return subprocess.run(
         [find("nft", "nftables"), *command], capture_output=True, text=True, timeout=30, check=True
@@ -170,7 +176,20 @@ def test_dhcp_gives_the_address_that_the_inventory_says(lab: Lab, tmp_path: Path
     script.write_text('#!/bin/sh\necho "$1 ip=$ip mask=$mask router=$router dns=$dns mtu=$mtu"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     done = lab.run(
-        "d", "busybox", "udhcpc", "-fnq", "-i", "eth0", "-t", "5", "-T", "1", "-s", str(script)
+        "d",
+        "busybox",
+        "udhcpc",
+        "-fnq",
+        "-O",
+        "mtu",
+        "-i",
+        "eth0",
+        "-t",
+        "5",
+        "-T",
+        "1",
+        "-s",
+        str(script),
     )
     said = done.stdout + done.stderr
     assert "bound ip=10.64.0.5 mask=16 router=10.64.0.1 dns=10.64.0.1 mtu=1500" in said
@@ -191,7 +210,6 @@ def test_the_way_out_leads_through_the_hosts_address(lab: Lab) -> None:
         ("host", "192.0.2.1", 8081),
         ("outside", "192.0.2.1", 8081),
         ("b", "10.64.0.1", 8081),
-        ("a", "10.64.0.1", 8081),  # its own
         ("c", "10.65.0.1", 8081),
     ],
 )
@@ -203,6 +221,19 @@ def test_published_ports_lead_to_the_workload(
         with served:
             served.sendall(b"hello")
         assert connection.recv(10) == b"hello"
+
+
+def test_a_workload_reaches_itself_through_its_published_port(lab: Lab) -> None:
+    """Not where br_netfilter hands bridged frames to nftables: then the bridge would have to
+    send a frame back to where it came from.
+    """
+    bridged = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")  # of this namespace
+    if bridged.exists():
+        bridged.write_text("0")
+    with lab.listen("a", 80), lab.connect("a", "10.64.0.1", 8081) as connection:
+        assert connection.getpeername() == ("10.64.0.1", 8081)
+    if bridged.exists():
+        bridged.write_text("1")
 
 
 # ---- what does not pass
@@ -220,7 +251,6 @@ def test_workloads_do_not_reach_the_hosts_loopback(lab: Lab, port: int) -> None:
     """CVE-2020-8558's way: route_localnet, which published ports need, allows to address it."""
     with ExitStack() as stack:
         pid = stack.enter_context(neighbour())
-        lab.host.connect(lab.workloads["d"].nics[0], lab.pids["d"])
         stranger = nic(3, lab.networks[0])
         stack.callback(lab.host.connect, stranger, lab.pids["b"])
         lab.host.remove_port(stranger.id)
@@ -304,7 +334,7 @@ HONEST = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def wire(lab: Lab) -> Iterator[tuple[socket.socket, socket.socket]]:
     """Sends as workload b, and receives as workload a."""
     with (
@@ -421,7 +451,7 @@ def test_an_undesired_network_goes_with_all_that_it_had(bare: LinuxNetwork, tmp_
     bare.ensure([network(65, "other")], [])
     assert network(64).bridge not in links()
     assert network(65).bridge in links()
-    assert not Path(f"/proc/{gone}").exists()
+    assert not runs(gone)
     assert [path.name for path in (tmp_path / "network").iterdir()] == [network(65).id]
 
 
@@ -438,5 +468,5 @@ def test_removing_all_leaves_nothing_but_what_is_not_ours(
         bare.remove_all()
     bare.remove_all()
     assert (set(links()), nft("list", "ruleset")) == before
-    assert not Path(f"/proc/{pid}").exists()
+    assert not runs(pid)
     assert not list((tmp_path / "network").iterdir())

@@ -22,8 +22,11 @@ _KEEPALIVE_COUNT = 3
 _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 10.0
 
-Setup = Callable[[Any], None]
-"""Called with a new ``virConnect``, before anybody else may use it; registers callbacks."""
+Setup = Callable[[Any], list[int]]
+"""Called with a new ``virConnect``, before anybody else may use it; registers callbacks.
+
+Answers their ids: a connection with callbacks left stays open.
+"""
 
 
 @cache
@@ -45,6 +48,7 @@ class _Link:
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.dead = False
+        self.callbacks: list[int] = []
 
 
 class Connection:
@@ -107,9 +111,9 @@ class Connection:
         try:
             connection.registerCloseCallback(self._on_close, link)
             connection.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_COUNT)
-            self._setup(connection)
+            link.callbacks = self._setup(connection)
         except libvirt.libvirtError:
-            _close(connection)
+            _close(link)
             raise
         return link
 
@@ -121,7 +125,7 @@ class Connection:
     def _discard(self) -> None:
         link, self._link = self._link, None
         if link is not None:
-            _close(link.connection)
+            _close(link)
 
     def _keep(self, on_connect: Callable[[], None]) -> None:
         known: _Link | None = None
@@ -142,9 +146,11 @@ class Connection:
                 self._look.wait()
 
 
-def _close(connection: Any) -> None:
+def _close(link: _Link) -> None:
     try:
-        connection.unregisterCloseCallback()
-        connection.close()
+        link.connection.unregisterCloseCallback()
+        for callback in link.callbacks:
+            link.connection.domainEventDeregisterAny(callback)
+        link.connection.close()
     except libvirt.libvirtError:  # it was lost: nothing is left to close
         return

@@ -64,7 +64,7 @@ def build(blueprint: Blueprint) -> Element:
     _text(domain, "name", blueprint.name or domain_name(workload))
     _text(domain, "uuid", workload.id)
     _text(domain, "title", f"{workload.project}/{workload.name}")
-    _metadata(domain, workload)
+    _metadata(domain, blueprint)
     _resources(domain, workload, host)
     _boot(domain, blueprint)
     features = SubElement(domain, "features")
@@ -122,7 +122,8 @@ def to_text(element: Element) -> str:
     return ElementTree.tostring(element, encoding="unicode")
 
 
-def _metadata(domain: Element, workload: DesiredWorkload) -> None:
+def _metadata(domain: Element, blueprint: Blueprint) -> None:
+    workload = blueprint.workload
     SubElement(
         SubElement(domain, "metadata"),
         f"{{{NAMESPACE}}}workload",
@@ -132,6 +133,7 @@ def _metadata(domain: Element, workload: DesiredWorkload) -> None:
             "project": workload.project,
             "generation": str(workload.generation),
             "seed": seed.digest(workload),
+            "state": str(blueprint.layout.directory.parent),
         },
     )
 

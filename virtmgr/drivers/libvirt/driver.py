@@ -34,7 +34,7 @@ from virtmgr.drivers.libvirt.accelerator import Accelerator
 from virtmgr.drivers.libvirt.connection import Connection
 from virtmgr.drivers.libvirt.console import Consoles
 from virtmgr.drivers.libvirt.domain_xml import Blueprint
-from virtmgr.drivers.libvirt.errors import NO_DOMAIN, attempt
+from virtmgr.drivers.libvirt.errors import NO_DOMAIN, UNAVAILABLE, attempt
 from virtmgr.drivers.libvirt.events import Events
 from virtmgr.drivers.libvirt.facts import (
     HostFacts,
@@ -77,6 +77,7 @@ _CAPABILITIES = Capabilities(
     },
 )
 _KVM = Path("/dev/kvm")
+_INACTIVE = libvirt.VIR_DOMAIN_AFFECT_CONFIG
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -90,7 +91,8 @@ class LibvirtDriver:
     HasDisplay and HasLogs.
 
     Each VM is a persistent domain whose UUID is the workload's id, marked by metadata of ours;
-    other domains on the host are never touched. Its files lie in ``state_directory``/ID.
+    other domains on the host are never touched, those of another state directory included. Its
+    files lie in ``state_directory``/ID.
     """
 
     name = "libvirt"
@@ -240,7 +242,7 @@ class LibvirtDriver:
             ours = {
                 domain.UUIDString()
                 for domain in self._connection.get().listAllDomains()
-                if _is_ours(domain)
+                if self._is_ours(domain)
             }
         return tuple(sorted(ours | self._layouts.ids()))
 
@@ -265,10 +267,8 @@ class LibvirtDriver:
         return display.connect(self._require(workload_id), workload_id)
 
     def logs(self, workload_id: str, *, follow: bool, tail: int | None) -> Iterator[bytes]:
-        layout = self._layout(workload_id)
-        return logs.read(
-            layout.log, follow=follow, tail=tail, gone=lambda: not layout.directory.exists()
-        )
+        path = self._layout(workload_id).log
+        return logs.read(path, follow=follow, tail=tail, gone=lambda: self._has_ended(workload_id))
 
     def close(self) -> None:
         self._consoles.close()
@@ -286,17 +286,33 @@ class LibvirtDriver:
         try:
             with attempt(f"look for VM {workload_id}"):
                 domain = self._connection.get().lookupByUUIDString(workload_id)
-                ours = _is_ours(domain)
+                ours = self._is_ours(domain)
         except DriverError as error:
             if error.code == NO_DOMAIN:
                 return None
             raise
         if not ours:
             raise DriverError(
-                f"cannot use domain {workload_id}: it was not made by virtmgr",
+                f"cannot use domain {workload_id}: it was not made by this agent",
                 hint="remove it, or leave it; virtmgr does not touch it",
             )
         return domain
+
+    def _is_ours(self, domain: Any) -> bool:
+        if not domain.name().startswith(domain_xml.NAME_PREFIX):
+            return False
+        try:
+            text = domain.metadata(
+                libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE, _INACTIVE
+            )
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in (
+                libvirt.VIR_ERR_NO_DOMAIN_METADATA,
+                libvirt.VIR_ERR_NO_DOMAIN,
+            ):
+                return False
+            raise
+        return ElementTree.fromstring(text).get("state") == str(self._layouts.root)
 
     def _require(self, workload_id: str) -> Any:
         domain = self._find(workload_id)
@@ -307,6 +323,15 @@ class LibvirtDriver:
                 hint="prepare it first",
             )
         return domain
+
+    def _has_ended(self, workload_id: str) -> bool:
+        """Whether it is known not to run; while libvirt is away, it may."""
+        try:
+            domain = self._find(workload_id)
+            with attempt(f"inspect VM {workload_id}"):
+                return domain is None or not power.is_active(domain)
+        except DriverError as error:
+            return error.code != UNAVAILABLE
 
     def _host(self) -> HostFacts:
         return HostFacts(
@@ -402,21 +427,6 @@ class LibvirtDriver:
             message=f"VMs are emulated, which is slow: {self._accelerator.reason}",
             hint="enable virtualisation in the firmware, or nested virtualisation",
         )
-
-
-def _is_ours(domain: Any) -> bool:
-    if not domain.name().startswith(domain_xml.NAME_PREFIX):
-        return False
-    try:
-        domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() in (
-            libvirt.VIR_ERR_NO_DOMAIN_METADATA,
-            libvirt.VIR_ERR_NO_DOMAIN,
-        ):
-            return False
-        raise
-    return True
 
 
 def _check_firmware(blueprint: Blueprint) -> None:

@@ -34,14 +34,16 @@ class Events:
         self._thread = threading.Thread(target=self._run, name="libvirt-dispatch", daemon=True)
         self._thread.start()
 
-    def register(self, connection: Any) -> None:
-        """Listen to every domain of ``connection``."""
-        for event in (
-            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
-            libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE,
-        ):
+    def register(self, connection: Any) -> list[int]:
+        """Listen to every domain of ``connection``; the ids of the registrations."""
+        return [
             connection.domainEventRegisterAny(None, event, self._on_event, event)
+            for event in (
+                libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+                libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+                libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE,
+            )
+        ]
 
     def put(self, uuid: str) -> None:
         """Behave as if libvirt had told of a change."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _CHUNK = 65536
-_POLL = 0.25  # seconds
+_POLL = 0.1  # seconds
+_POLLS = 9
 
 
 def read(
@@ -17,17 +18,24 @@ def read(
 ) -> Iterator[bytes]:
     """The log's content, oldest first, and with ``follow`` what is added until ``gone()``.
 
+    ``gone`` is asked once a second while nothing comes.
+
     virtlogd renames a full log to ``.0``, the one before to ``.1`` and so on.
     """
     current = _open(path)
     kept = _rotated(path)
     try:
         yield from _last_lines(kept, current, tail)
-        while follow and not gone():
-            current, data = _next(path, current)
-            yield data
-            if not data:
+        while follow:
+            ended = gone()  # asked first: what came before the end is still read
+            for _ in range(_POLLS):
+                current, data = _next(path, current)
+                if data or ended:
+                    break
                 time.sleep(_POLL)
+            if ended and not data:
+                return
+            yield data
     finally:
         if current is not None:
             current.close()

@@ -15,6 +15,11 @@ from virtmgr.drivers.libvirt.events import Events
 _PID_FILES = Path("/run/libvirt/qemu")
 _PRESS_AGAIN = 10.0  # seconds; a guest that was still booting has not seen the button
 _PAUSED = libvirt.VIR_DOMAIN_PAUSED
+_RUNNING = {
+    libvirt.VIR_DOMAIN_RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED,
+    libvirt.VIR_DOMAIN_SHUTDOWN,
+}
 _RACE = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN)
 
 
@@ -38,7 +43,7 @@ def pause(domain: Any) -> None:
 
 
 def resume(domain: Any) -> None:
-    if domain.state()[0] == _PAUSED:
+    if domain.state()[0] not in _RUNNING:
         domain.resume()
 
 

@@ -110,7 +110,7 @@ def hosts_file(network: DesiredNetwork) -> str:
     gateways = (network.gateway4, network.gateway6)
     lines += [f"{address} gateway.{network.dns_domain}" for address in gateways if address]
     for name in network.names:
-        for address in (name.ipv4, name.ipv6):
+        for address in (name.ipv4, None if name.asks_dhcp else name.ipv6):
             if address is not None:
                 lines.append(f"{address} {name.name}.{network.dns_domain} {name.name}")
     return "\n".join(lines) + "\n"

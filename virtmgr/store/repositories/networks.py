@@ -9,6 +9,7 @@ from sqlalchemy import case, or_, select
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.network import Address, Network
 from virtmgr.domain.workload import Nic
+from virtmgr.ports.unit_of_work import NetworkMember
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlProjectRepository, SqlRepository
@@ -55,23 +56,30 @@ class SqlNetworks(SqlProjectRepository[Network]):
         )
         return self._many(_networks.id.in_(on_host), order=[_networks.id])
 
-    def names(self, network_ids: Iterable[str]) -> Sequence[tuple[str, str, str, tuple[str, ...]]]:
+    def names(self, network_ids: Iterable[str]) -> Sequence[NetworkMember]:
+        workload = tables.workloads.c
         statement = (
             select(
-                _nics.id, _nics.network_id, tables.workloads.c.name, _nics.mac, _addresses.address
+                _nics.id,
+                _nics.network_id,
+                workload.name,
+                workload.kind,
+                _nics.mac,
+                _addresses.address,
             )
-            .join(tables.workloads, tables.workloads.c.id == _nics.workload_id)
+            .join(tables.workloads, workload.id == _nics.workload_id)
             .join(tables.addresses, _addresses.nic_id == _nics.id, isouter=True)
             .where(_nics.network_id.in_(list(network_ids)))
             .order_by(_nics.id, _addresses.id)
         )
         self._session.flush()
-        found: dict[str, tuple[str, str, str, list[str]]] = {}
-        for nic_id, network_id, name, mac, address in self._session.execute(statement):
-            entry = found.setdefault(nic_id, (network_id, name, mac, []))
+        found: dict[str, NetworkMember] = {}
+        for nic_id, network_id, name, kind, mac, address in self._session.execute(statement):
+            entry = found.get(nic_id) or NetworkMember(network_id, name, kind, mac, ())
             if address is not None:
-                entry[3].append(address)
-        return [(net, name, mac, tuple(addresses)) for net, name, mac, addresses in found.values()]
+                entry = entry._replace(addresses=(*entry.addresses, address))
+            found[nic_id] = entry
+        return list(found.values())
 
 
 class SqlAddresses(SqlRepository[Address]):
