@@ -57,12 +57,22 @@ host_is_ready() { "$VENV/bin/virtmgr" host show local -o json | grep -q '"state"
 
 libvirt_answers() { virsh -q -c qemu:///system uri; }
 
+# What udev does elsewhere: a /dev/kvm that QEMU's user cannot open makes libvirt try QEMU anew at
+# each call, which takes seconds.
+open_kvm() {
+    if [ -c /dev/kvm ] && getent group kvm >/dev/null; then
+        chgrp kvm /dev/kvm
+        chmod 660 /dev/kvm
+    fi
+}
+
 start_libvirt() {
     libvirt_answers >/dev/null 2>&1 && return
     if [ -d /run/systemd/system ]; then
         systemctl start libvirtd
     else
         say "starting libvirtd"
+        open_kvm
         mkdir -p /run/lock /run/libvirt
         setsid virtlogd >>"$LOGS/virtlogd.log" 2>&1 </dev/null &
         note virtlogd $!

@@ -160,6 +160,7 @@ class FakeNetwork:
         self.asked: list[tuple[list[str], list[str]]] = []
         self.removed_ports: list[str] = []
         self.error: Exception | None = None
+        self.taken_port = ""
         self.gate = threading.Event()
         self.gate.set()
 
@@ -179,6 +180,9 @@ class FakeNetwork:
 
     def disconnect(self, nic_id: str) -> None:
         self.remove_port(nic_id)
+
+    def port_conflicts(self, workloads: Iterable[DesiredWorkload]) -> dict[str, str]:
+        return {one.id: self.taken_port for one in workloads if self.taken_port}
 
     def remove_port(self, nic_id: str) -> None:
         self.removed_ports.append(nic_id)

@@ -57,7 +57,7 @@ def load_or_join(settings: AgentSettings, tools: KeyTools) -> Identity:
         raise InvalidRequest(
             "this host is not enrolled yet",
             code="not_enrolled",
-            hint="get a join token with 'virtmgr host add NAME' and start the agent with "
+            hint="get a join token with 'virtmgr host token NAME' and start the agent with "
             "--server, --ca-file and --join-token-file",
         )
     tools.write_private(directory / "ca.crt", settings.ca_file.read_bytes())

@@ -71,6 +71,19 @@ class NetworkKeeper:
                 hint="see the agent's log on the host",
             )
 
+    def check_ports(self, workload: DesiredWorkload) -> None:
+        """Refuse a workload whose published ports somebody else has.
+
+        :raises NetworkError: with the port, and who has it.
+        """
+        conflict = self._network.port_conflicts([workload]).get(workload.id)
+        if conflict is not None:
+            raise NetworkError(
+                f"publishing the ports of workload {workload.name!r}: {conflict}",
+                code="port_taken",
+                hint="publish another port, or end what has it",
+            )
+
     def remove_port(self, nic_id: str) -> None:
         self._network.remove_port(nic_id)
 

@@ -64,6 +64,7 @@ class StepRunner:
             case Step.START:
                 provision = self._provision(entry, tell)
                 self._networks.settle(_networks_of(workload))
+                self._networks.check_ports(workload)
                 driver.start(workload, provision)
             case Step.UPDATE:
                 provision = self._provision(entry, tell)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -77,6 +77,13 @@ class HostNetwork(NicConnector, Protocol):
         :raises NetworkError: with what, on which device, why, and what to do.
             Where only some networks failed, ``detail["networks"]`` maps their ids to
             ``code``, ``message`` and ``hint``; the others are there.
+        """
+        ...
+
+    def port_conflicts(self, workloads: Iterable[DesiredWorkload]) -> Mapping[str, str]:
+        """Why published ports of these workloads are not in force, by workload id.
+
+        Each is taken by another program of the host or by another workload.
         """
         ...
 

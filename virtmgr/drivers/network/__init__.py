@@ -1,1 +1,1 @@
-"""Networks of one Linux host: bridges, veth, DHCP, DNS, NAT, published ports, anti-spoofing."""
+"""The host's network: bridges, NIC ports, DHCP, DNS, NAT, published ports and anti-spoofing."""

@@ -2,158 +2,220 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-
-from pyroute2.netlink.exceptions import NetlinkError
 
 from virtmgr.domain.errors import HostError, NetworkError, Unsupported
 from virtmgr.domain.network import NetworkType, bridge_name, port_name
 from virtmgr.domain.sync import DesiredNetwork, DesiredNic, DesiredWorkload
-from virtmgr.drivers.network import tools
+from virtmgr.drivers.network.bridges import Bridges
+from virtmgr.drivers.network.container import connect_container
 from virtmgr.drivers.network.dnsmasq import Dnsmasq
-from virtmgr.drivers.network.links import Links
-from virtmgr.drivers.network.ruleset import removal, ruleset
+from virtmgr.drivers.network.facts import NetworkFacts, network_facts
+from virtmgr.drivers.network.firewall import Firewall
+from virtmgr.drivers.network.netlink import delete_link, netlink
+from virtmgr.drivers.network.publications import (
+    Publication,
+    nat_ids,
+    publications,
+    unreachable,
+    wanted,
+)
+from virtmgr.drivers.network.reservations import Reservations
+from virtmgr.drivers.network.ruleset import ruleset
+from virtmgr.drivers.network.sysctl import enable_forwarding
+
+_PORT_PREFIX = port_name("0")[:3]
 
 
 class LinuxNetwork:
-    """Implements ``ports.host.HostNetwork``.
+    """Implements ``ports.host.HostNetwork`` with netlink, nftables and dnsmasq.
 
-    Bridges carry ``virtmgr:TABLE:ID`` as their alias: only those are ever removed.
+    Bridges carry ``virtmgr:TABLE:ID`` as their alias: only those are ever removed. Forwarding,
+    once switched on, stays on: others on the host may rely on it by then.
     """
 
-    def __init__(self, *, run_directory: Path, table: str = "virtmgr") -> None:
+    def __init__(
+        self,
+        *,
+        run_directory: Path,
+        table: str = "virtmgr",
+        resolv_file: Path = Path("/etc/resolv.conf"),
+    ) -> None:
+        """Make an adapter; nothing on the host changes yet.
+
+        :param run_directory: for dnsmasq's files, one directory a network.
+        :param table: name of the nftables tables and mark of the bridges; one a manager.
+        :param resolv_file: names the servers that guests' other questions go to.
+        """
         self._directory = run_directory
-        self._table = table
-        self._links = Links()
+        self._resolv_file = resolv_file
         self._lock = threading.Lock()
-        self._bridges: dict[str, str] = {}
-        self._applied = ""  # digest of the firewall that is in force
+        self._links = Bridges(f"virtmgr:{table}:")
+        self._table = table
+        self._firewall = Firewall(table)
+        self._reservations = Reservations()
+        self._dnsmasq: dict[str, Dnsmasq] = {}
+        self._networks: Mapping[str, DesiredNetwork] = {}
 
     def recover(self) -> None:
-        """Forget what was applied, so that the next ``ensure`` looks at everything."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-        self._applied = ""
+        """Find the dnsmasq processes of an earlier agent; forget what was believed in force."""
+        with self._lock:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._firewall.forget()
+            self._dnsmasq = {path.name: self._dnsmasq_of(path.name) for path in self._files()}
 
     def ensure(
         self, networks: Iterable[DesiredNetwork], workloads: Iterable[DesiredWorkload]
     ) -> None:
-        """Each network by itself: one that cannot be had keeps no other from being there.
+        """As the port says. One network that fails keeps no other one from its work."""
+        networks, workloads = tuple(networks), tuple(workloads)
+        problems = Problems()
+        with self._lock:
+            usable = [e for e in networks if problems.attempt(e.id, self._ensure_link, e)]
+            self._networks = {each.id: each for each in networks}
+            known = [each for each in networks if each.type is not NetworkType.OVERLAY]
+            self._ensure_firewall(known, workloads)
+            for network in usable:
+                if network.type is NetworkType.NAT:
+                    dnsmasq = self._dnsmasq_of(network.id)
+                    problems.attempt(network.id, dnsmasq.ensure, network)
+            self._remove_others(nat_ids(networks))
+        problems.raise_first()
 
-        The error's ``detail["networks"]`` then says which failed, and why.
+    def port_conflicts(self, workloads: Iterable[DesiredWorkload]) -> dict[str, str]:
+        """Workloads with a port that cannot be published, each with the reason, for people.
+
+        Ports that are free are held for them until an ``ensure`` that does not have them. A
+        port that cannot be published is left out by ``ensure``, and nothing else with it.
         """
-        wanted, running = tuple(networks), tuple(workloads)
-        with self._lock, _netlink_errors("setting up this host's networks"):
-            failed = _try_each(wanted, self._ensure_link)
-            self._ensure_firewall(wanted, running)
-            linked = [network for network in wanted if network.id not in failed]
-            failed |= _try_each(linked, self._ensure_names)
-            self._remove_all_but({network.id for network in wanted})
-        if failed:
-            first = next(iter(failed.values()))
-            why = {
-                id: {"code": error.code, "message": error.message, "hint": error.hint}
-                for id, error in failed.items()
-            }
-            raise NetworkError(
-                first.message, code=first.code, hint=first.hint, detail={"networks": why}
-            ) from first
+        reachable = nat_ids(self._networks.values())
+        found = {}
+        with self._lock:
+            for workload in workloads:
+                why = unreachable(workload, reachable)
+                refused = self._reservations.hold(wanted(workload, reachable))
+                for publication, reason in refused.items():
+                    why = why or f"port {publication} cannot be published: {reason}"
+                if why is not None:
+                    found[workload.id] = why
+        return found
 
     def connect(self, nic: DesiredNic, pid: int) -> None:
-        with _netlink_errors(f"connecting eth{nic.index} of process {pid}"):
-            self._links.connect(nic, self.bridge_of(nic.network_id), pid)
+        connect_container(nic, self.bridge_of(nic.network_id), pid)
 
     def disconnect(self, nic_id: str) -> None:
         self.remove_port(nic_id)
 
     def remove_port(self, nic_id: str) -> None:
-        name = port_name(nic_id)
-        with _netlink_errors(f"removing {name}"):
-            self._links.remove(name)
+        self._remove_device(port_name(nic_id))
 
     def ports(self) -> tuple[str, ...]:
-        return self._links.names("vmp")
+        names = (name for _, name in socket.if_nameindex())
+        return tuple(sorted(name for name in names if name.startswith(_PORT_PREFIX)))
 
     def bridge_of(self, network_id: str) -> str:
         """The bridge that a network's ports join on this host."""
-        return self._bridges.get(network_id, bridge_name(network_id))
+        known = self._networks.get(network_id)
+        return known.bridge if known is not None else bridge_name(network_id)
+
+    def healthy(self) -> bool:
+        """Whether every network's dnsmasq runs; ``ensure`` restarts those that do not."""
+        return all(each.is_running() for each in tuple(self._dnsmasq.values()))
+
+    def facts(self) -> NetworkFacts:
+        """What this host has and can, for its fingerprint."""
+        return network_facts()
 
     def remove_all(self) -> None:
-        with self._lock, _netlink_errors("removing this host's networks"):
-            self._remove_all_but(set())
-            for name in self._links.names("vmp"):
-                self._links.remove(name)
-            tools.apply(removal(self._table))
-            self._applied = ""
+        with self._lock:
+            for name in self.ports():
+                self._remove_device(name)
+            self._remove_others(frozenset())
+            self._firewall.remove()
+            self._reservations.close()
+            self._networks = {}
+            if self._directory.exists():
+                self._directory.rmdir()
 
     def close(self) -> None:
-        self._links.close()
+        """Give published ports' sockets back. Networks go on."""
+        with self._lock:
+            self._reservations.close()
 
     def _ensure_link(self, network: DesiredNetwork) -> None:
         if network.type is NetworkType.OVERLAY:
             raise Unsupported(
-                f"network {network.name!r}: this version has no overlay networks",
-                hint="use a nat or bridge network",
+                f"network {network.name!r} is an overlay, which this version does not make",
+                hint="use a nat or bridge network; overlays come in a later release",
             )
-        if network.type is NetworkType.NAT:
-            self._links.ensure_bridge(network, f"{self._mark}{network.id}")
-        elif self._links.index(network.bridge) is None:
-            raise NetworkError(
-                f"network {network.name!r} joins bridge {network.bridge}, which this host lacks",
-                code="bridge_missing",
-                hint=f"make it ('ip link add {network.bridge} type bridge'), or place the "
-                "workload on a host that has it",
-            )
-        self._bridges[network.id] = network.bridge
-
-    def _ensure_names(self, network: DesiredNetwork) -> None:
-        if network.type is NetworkType.NAT:
-            Dnsmasq(self._directory, network.id).ensure(network)
+        if network.type is NetworkType.BRIDGE:
+            self._links.check_host_bridge(network)
+            return
+        self._links.ensure_own(network)
+        enable_forwarding()
 
     def _ensure_firewall(
-        self, networks: tuple[DesiredNetwork, ...], workloads: tuple[DesiredWorkload, ...]
+        self, networks: Iterable[DesiredNetwork], workloads: Iterable[DesiredWorkload]
     ) -> None:
-        commands = ruleset(networks, workloads, self._table)
-        digest = hashlib.sha256(json.dumps(commands, sort_keys=True).encode()).hexdigest()
-        if digest == self._applied and tools.tables(self._table):
-            return
-        tools.apply(commands)
-        self._applied = digest
+        networks, workloads = tuple(networks), tuple(workloads)
+        asked = publications(networks, workloads)
+        self._reservations.keep_only(asked)
+        refused = self._reservations.hold(asked)
+        published: list[Publication] = [each for each in asked if each not in refused]
+        self._firewall.apply(ruleset(networks, workloads, published=published, table=self._table))
 
-    def _remove_all_but(self, keep: set[str]) -> None:
-        for name, alias in self._links.aliases(self._mark).items():
-            network_id = alias.removeprefix(self._mark)
+    def _remove_others(self, keep: Iterable[str]) -> None:
+        """Take down every network of ours but these."""
+        keep = frozenset(keep)
+        for network_id in sorted({path.name for path in self._files()} - keep):
+            self._dnsmasq_of(network_id).remove()
+            self._dnsmasq.pop(network_id)
+        for network_id, device in self._links.own().items():
             if network_id not in keep:
-                Dnsmasq(self._directory, network_id).remove()
-                self._links.remove(name)
-                self._bridges.pop(network_id, None)
+                self._links.remove(device)
 
-    @property
-    def _mark(self) -> str:
-        return f"virtmgr:{self._table}:"
+    def _dnsmasq_of(self, network_id: str) -> Dnsmasq:
+        if network_id not in self._dnsmasq:
+            self._dnsmasq[network_id] = Dnsmasq(self._directory / network_id, self._resolv_file)
+        return self._dnsmasq[network_id]
+
+    def _files(self) -> list[Path]:
+        return list(self._directory.iterdir()) if self._directory.exists() else []
+
+    def _remove_device(self, name: str) -> None:
+        with netlink(f"removing {name}") as ip:
+            delete_link(ip, name)
 
 
-def _try_each(
-    networks: Iterable[DesiredNetwork], work: Callable[[DesiredNetwork], None]
-) -> dict[str, HostError]:
-    """``work`` for every network; those that failed, by id, with their errors."""
-    failed: dict[str, HostError] = {}
-    for network in networks:
+class Problems:
+    """Failures of one network that must not keep the others from their work."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, HostError] = {}
+
+    def attempt(
+        self, network_id: str, work: Callable[[DesiredNetwork], None], network: DesiredNetwork
+    ) -> bool:
+        """Run ``work`` on the network; whether it succeeded."""
         try:
-            with _netlink_errors(f"setting up network {network.name!r}"):
-                work(network)
+            work(network)
         except HostError as error:
-            failed[network.id] = error
-    return failed
+            self._failures[network_id] = error
+            return False
+        return True
 
-
-@contextmanager
-def _netlink_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (NetlinkError, OSError) as error:
-        raise NetworkError(f"{what} failed: {error}", hint="see the agent's log") from error
+    def raise_first(self) -> None:
+        """:raises NetworkError: the first; ``detail["networks"]`` has all of them by network id."""
+        if not self._failures:
+            return
+        why = {
+            network_id: {"code": error.code, "message": error.message, "hint": error.hint}
+            for network_id, error in self._failures.items()
+        }
+        first = next(iter(self._failures.values()))
+        raise NetworkError(
+            first.message, code=first.code, hint=first.hint, detail={"networks": why}
+        ) from first

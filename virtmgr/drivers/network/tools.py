@@ -1,78 +1,49 @@
-"""Finding and running the host's own programs."""
+"""Finds and runs the two programs that the network needs, ``nft`` and ``dnsmasq``."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from typing import Any
 
 from virtmgr.domain.errors import NetworkError
 
-_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-_SECONDS = 30
+_PACKAGES = {"nft": "nftables", "dnsmasq": "dnsmasq-base"}
+_SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
+_PATIENCE = 30.0  # seconds
 
 
-def find(program: str, package: str) -> str:
-    """The program's path.
+def find_tool(name: str) -> str:
+    """The absolute path of ``name``, also where PATH lacks the sbin directories.
 
-    :raises NetworkError: it is not installed; the hint names the Debian package.
+    :raises NetworkError: it is not installed.
     """
-    path = shutil.which(program, path=_PATH)
-    if path is None:
+    found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), _SYSTEM_PATH)))
+    if found is None:
         raise NetworkError(
-            f"this host has no {program}",
+            f"setting up this host's network needs {name}, which is not installed",
             code="program_missing",
-            hint=f"install the package {package}",
+            hint=f"apt-get install {_PACKAGES[name]}",
         )
-    return path
+    return found
 
 
-def apply(commands: dict[str, Any]) -> None:
-    """Hand one transaction to nftables: all of it takes effect, or nothing.
+def run_tool(arguments: Sequence[str], attempt: str, *, text: str = "") -> str:
+    """Run a command with ``text`` as its input and return what it prints.
 
-    :raises NetworkError: the kernel or nft refuses it.
+    :param attempt: what is being done, for the error: "applying the firewall table virtmgr".
+    :raises NetworkError: it failed; the message carries what it said.
     """
-    _run([find("nft", "nftables"), "-j", "-f", "-"], json.dumps(commands).encode(), "nftables")
-
-
-def tables(table: str) -> bool:
-    """Whether both of virtmgr's tables are there."""
-    nft = find("nft", "nftables")
-    return all(
-        subprocess.run(
-            [nft, "list", "table", family, table],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_SECONDS,
-            check=False,
-        ).returncode
-        == 0
-        for family in ("inet", "bridge")
-    )
-
-
-def start_dnsmasq(configuration: str, bridge: str) -> None:
-    """Start dnsmasq; it goes into the background once it is ready.
-
-    :raises NetworkError: it does not start.
-    """
-    program = find("dnsmasq", "dnsmasq-base")
-    _run([program, f"--conf-file={configuration}"], b"", f"dnsmasq on {bridge}")
-
-
-def _run(command: Sequence[str], text: bytes, what: str) -> None:
     try:
         done = subprocess.run(
-            command, input=text, capture_output=True, timeout=_SECONDS, check=False
+            arguments, input=text, capture_output=True, text=True, timeout=_PATIENCE, check=False
         )
-    except subprocess.TimeoutExpired as error:
-        raise NetworkError(f"setting up {what} took longer than {_SECONDS} s") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NetworkError(f"{attempt} failed: {error}") from error
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()[-500:]
+        said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
         raise NetworkError(
-            f"setting up {what} failed: {said}",
-            hint="does the kernel have what it needs? see 'virtmgr host show'",
+            f"{attempt} failed: {said[:2000]}", hint="see the agent's log on the host"
         )
+    return done.stdout
