@@ -36,7 +36,7 @@ _CHANGES = frozenset({"prepare", "start", "pause", "resume", "update", "destroy"
 
 def eventually(condition: Callable[[], bool]) -> None:
     """Wait until ``condition`` holds; that it never does is the failure."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.003)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import stat
 import threading
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.agent.fakes import FakeNetwork, desired, desired_network, eventually
+from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.files import Entry, StateFiles
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.timers import Timers
-from virtmgr.domain.errors import NetworkError
+from virtmgr.domain.errors import NetworkError, Unavailable
 from virtmgr.domain.plan import Memory
 from virtmgr.domain.sync import ObservedVolume, ObservedWorkload
 from virtmgr.domain.workload import State, WorkloadStatus
@@ -80,7 +82,8 @@ def test_what_is_gone_is_forgotten_once_the_control_plane_knows() -> None:
     outbox.put(observed("a", State.DELETING, gone=True))
     outbox.put_volume(ObservedVolume(id="v", ready=False, gone=True))
     parcel = outbox.take(everything=False)
-    assert [one.gone for one in (*parcel.workloads, *parcel.volumes)] == [True, True]
+    assert [one.gone for one in parcel.workloads] == [True]
+    assert [one.gone for one in parcel.volumes] == [True]
     outbox.acknowledge(parcel)
     outbox.acknowledge(parcel)
     empty = outbox.take(everything=True)
@@ -146,7 +149,9 @@ memories = st.builds(
 
 
 @given(memories, st.integers(0, 2**31), st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25
+)
 def test_what_is_saved_is_loaded(
     tmp_path: Path, memory: Memory, id_base: int, durable: bool
 ) -> None:
@@ -278,3 +283,15 @@ def test_a_wait_ends_when_the_agent_does(network: FakeNetwork) -> None:
     network.gate.set()
     closer.join(10)
     assert not closer.is_alive()
+
+
+# ---- the connection to the control plane
+
+
+def test_a_question_to_a_closed_connection_is_an_error_like_any_other() -> None:
+    connection = ControlPlane("https://127.0.0.1:1", ssl.create_default_context())
+    with pytest.raises(Unavailable):
+        connection.wait_for_wake(0)
+    connection.close()
+    with pytest.raises(Unavailable, match="closed"):
+        connection.wait_for_wake(0)

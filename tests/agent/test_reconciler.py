@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import threading
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from virtmgr.ports.driver import RuntimeState
 STOPPED, PAUSED = PowerState.STOPPED, PowerState.PAUSED
 
 
-def running(host: Host, id: str = "w1", **given: object) -> DesiredWorkload:
+def running(host: Host, id: str = "w1", **given: Any) -> DesiredWorkload:
     workload = desired(id, **given)
     host.apply(workload)
     host.until(workload, State.RUNNING)

@@ -151,7 +151,11 @@ def read_all(connection: ClientConnection) -> tuple[dict[int, bytes], dict[str, 
 
 
 def send_in_background(connection: ClientConnection, messages: list[bytes]) -> threading.Thread:
-    thread = threading.Thread(target=lambda: [connection.send(one) for one in messages])
+    def send() -> None:
+        for message in messages:
+            connection.send(message)
+
+    thread = threading.Thread(target=send)
     thread.start()
     return thread
 

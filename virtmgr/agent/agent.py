@@ -20,6 +20,7 @@ from virtmgr.domain.workload import Usage
 from virtmgr.ports.host import HostStorage
 
 _INTERVAL = 10.0  # seconds between syncs of which nothing new is known; a third of the lease
+_LOOK_AT_HOST = 30.0  # seconds between looks at what the host is and has
 _HOUSEKEEPING = 3600.0  # seconds between looks at the certificate
 _BACK_OFF_MOST = 15.0
 
@@ -48,31 +49,36 @@ class Agent:
         self._revision = 0
         self._full = True  # the control plane has not heard from this process yet
         self._report_all = True
-        self._fingerprint: Fingerprint | None = None
+        self._fingerprint: Fingerprint | None = None  # to be sent
+        self._known_fingerprint: Fingerprint | None = None
+        self._looked_at_host = 0.0
         self._usage_sent = 0.0
         self._looked_at_certificate = 0.0
 
     def run(self) -> None:
         """Bring up what is desired, first from disk, then from the control plane."""
         self._parts.reconciler.start()
-        self._fingerprint = self._parts.fingerprint()
         waker = threading.Thread(target=self._wait_for_wakes, name="wake", daemon=True)
         waker.start()
         failures = 0
         while not self._stopping.is_set():
             try:
+                self._look_at_host()
                 self._sync()
                 self._renew_certificate()
                 failures = 0
             except VirtmgrError as error:
-                failures += 1
                 _log.warning("sync.failed", error=error.message, hint=error.hint)
+                failures += 1
+            except Exception:  # noqa: BLE001  the agent's last resort: logged, and tried again
+                _log.exception("sync.crashed")
+                failures += 1
+            if failures:
                 most = min(_BACK_OFF_MOST, 0.25 * 2**failures)
                 self._stopping.wait(random.uniform(most / 2, most))
                 continue
             self._parts.outbox.changed.wait(_INTERVAL * random.uniform(0.8, 1.0))
-        self._control_plane.close()
-        waker.join()
+        self._control_plane.close()  # the waker's last question may hang: nobody waits for it
         self._parts.reconciler.close()
 
     def stop(self) -> None:
@@ -127,6 +133,15 @@ class Agent:
         self._parts.reconciler.apply(response.workloads, response.networks, full=response.full)
         self._parts.reconciler.remove_volumes(response.removed_volumes)
         self._revision = response.revision
+
+    def _look_at_host(self) -> None:
+        """Drivers come and go: libvirtd may be started after the agent."""
+        if self._known_fingerprint and time.monotonic() - self._looked_at_host < _LOOK_AT_HOST:
+            return
+        self._looked_at_host = time.monotonic()
+        found = self._parts.fingerprint()
+        if found != self._known_fingerprint:
+            self._fingerprint = self._known_fingerprint = found
 
     def _renew_certificate(self) -> None:
         if time.monotonic() - self._looked_at_certificate < _HOUSEKEEPING:

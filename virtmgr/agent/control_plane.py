@@ -80,7 +80,7 @@ class ControlPlane:
                 content=body,
                 headers={"Content-Type": "application/json"},
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
             raise Unavailable(
                 f"asking the control plane for {path.partition('?')[0]} failed: {error!r}",
                 hint="it is tried again",

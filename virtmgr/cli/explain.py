@@ -29,15 +29,15 @@ class Field:
 
 
 @command("explain")
-@click.argument("field")
+@click.argument("field", default="workload")
 @click.option("--recursive", "-r", is_flag=True, help="Fields of fields too.")
 @output_option
 @pass_session
 def explain(session: Session, field: str, recursive: bool) -> None:
-    """Describe FIELD: workload, workload.resources, workload.nics.address, …"""
-    noun, *path = field.split(".")
-    if noun not in ("workload", "workloads"):
-        raise NotFound(f"{noun!r} is not described", hint="'virtmgr explain workload' is")
+    """Describe FIELD of a workload: restart, resources.memory, nics.address, …; default: all."""
+    path = [name for name in field.split(".") if name]
+    if path[:1] in (["workload"], ["workloads"]):
+        path = path[1:]
     root = schema_in(session.client.get("/schema/workload"))
     found = walk(root, path)
     if session.output in ("json", "yaml"):

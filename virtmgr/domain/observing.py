@@ -31,8 +31,7 @@ def observed_state(
     if seen.state is not Seen.EXITED or desired.state is PowerState.STOPPED:
         wanted_off = desired.state is PowerState.STOPPED
         return (State.STOPPED if wanted_off else State.PENDING), None
-    how = "it ended" if seen.exit_code is None else f"it ended with exit code {seen.exit_code}"
-    hint = f"see 'virtmgr logs {desired.name}'"
+    how, code, hint = _how_it_ended(desired, seen)
     if plan.wait_until is not None:
         at = plan.wait_until.strftime("%H:%M:%S")
         return State.FAILED, Reason(
@@ -40,7 +39,17 @@ def observed_state(
         )
     if seen.exit_code == 0:
         return State.STOPPED, Reason(code="exited", message=how)
-    return State.FAILED, Reason(code="exited", message=how, hint=hint)
+    return State.FAILED, Reason(code=code, message=how, hint=hint)
+
+
+def _how_it_ended(desired: DesiredWorkload, seen: Observation) -> tuple[str, str, str]:
+    """For people, for programs, and what to do next."""
+    name = desired.name
+    how = "it ended" if seen.exit_code is None else f"it ended with exit code {seen.exit_code}"
+    if seen.oom_killed:
+        why = f"{how}: it needed more than its {as_text(desired.spec.resources.memory)} of memory"
+        return why, "oom_killed", f"give it more with 'virtmgr resize {name} --memory SIZE'"
+    return how, "exited", f"see 'virtmgr logs {name}'"
 
 
 def state_after_failure(step: Step | None, seen: Observation | None, *, final: bool) -> State:

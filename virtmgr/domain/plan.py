@@ -65,6 +65,7 @@ class Observation:
 
     state: Seen
     exit_code: int | None = None
+    oom_killed: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
 

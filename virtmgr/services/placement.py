@@ -74,7 +74,7 @@ def refusal(request: PlacementRequest, decision: Decision) -> NoPlacement:
         f"placing workload {request.name!r}: {decision.explanation.summary}",
         hint="free capacity, relax the placement, or add a host; "
         "the explanation says what each host lacks",
-        detail={"explanation": decision.explanation.to_json()},
+        detail=decision.explanation.to_json(),
     )
 
 
