@@ -252,3 +252,4 @@ def test_old_tls_versions_are_refused(
     assert client.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert client.verify_mode is ssl.CERT_REQUIRED
     assert client.check_hostname
+    assert server.num_tickets == 0

@@ -427,6 +427,7 @@ def _observation(seen: Inspection) -> Observation:
     return Observation(
         state=Seen(seen.state.value),
         exit_code=seen.exit_code,
+        oom_killed=seen.oom_killed,
         started_at=seen.started_at,
         finished_at=seen.finished_at,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -100,6 +102,18 @@ def from_validation(error: ValidationError, prefix: str = "") -> InvalidFields:
             message = "is not known here"
         found.append(FieldError(field=prefix + path, code=item["type"], message=message))
     return InvalidFields(found)
+
+
+@contextmanager
+def refusing_invalid() -> Iterator[None]:
+    """What breaks a schema inside the block is the request's fault.
+
+    :raises InvalidRequest: with the fields named.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise from_validation(error) from error
 
 
 def status_of(error: errors.VirtmgrError) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, Started, listing
 from virtmgr.api.conventions import ListParameters, StartQuery
+from virtmgr.api.filters import by_id
 from virtmgr.api.merge_patch import Patch
-from virtmgr.api.problems import from_validation
+from virtmgr.api.problems import refusing_invalid
 from virtmgr.api.routing import Route, change, read, start
 from virtmgr.api.schemas.workloads import (
     PlacementView,
@@ -31,7 +32,6 @@ from virtmgr.domain.workload import (
     Workload,
     WorkloadSpec,
 )
-from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
 from virtmgr.services import streams, workload_changes, workloads
 from virtmgr.services.context import Context
 from virtmgr.services.workloads import Changed
@@ -126,26 +126,9 @@ def show_placement(context: Context, *, workload: str) -> Answer[PlacementView]:
 def _list(
     context: Context, query: WorkloadParameters, project_ids: frozenset[str] | None
 ) -> Answer[Listing[WorkloadView]]:
-    page = context.uow.workloads.list(_with_ids(context.uow, query, project_ids))
+    asked = query.query(project_ids=project_ids, **by_id(context.uow, query))
+    page = context.uow.workloads.list(asked)
     return listing(page, presenter(context.uow, page.items))
-
-
-def _with_ids(
-    uow: UnitOfWork, query: WorkloadParameters, project_ids: frozenset[str] | None
-) -> ListQuery:
-    """Filters that name other resources, by id; what is not there matches nothing."""
-    finders = {
-        "host": uow.hosts.find,
-        "image": uow.images.find,
-        "cluster": uow.clusters.find,
-        "project": uow.projects.find,
-    }
-    replaced: dict[str, Any] = {}
-    for name, reference in query.filters().items():
-        if name in finders:
-            found = finders[name](reference)
-            replaced[name] = found.id if found is not None else ()
-    return query.query(project_ids=project_ids, **replaced)
 
 
 # ---- changing
@@ -168,10 +151,8 @@ def create(context: Context, *, body: WorkloadSpec, query: CreateQuery) -> Start
 def patch(context: Context, *, workload: str, patch: Patch[WorkloadSpec]) -> Started:
     """Change a workload's spec (JSON merge patch)"""
     found = _for_change(context, workload)
-    try:
+    with refusing_invalid():
         spec = patch.apply(found.spec)
-    except ValidationError as error:
-        raise from_validation(error) from error
     return _started(context, workload_changes.update(context, found, spec))
 
 
@@ -208,7 +189,8 @@ def resume(context: Context, *, workload: str) -> Started:
 def attach_volume(context: Context, *, workload: str, body: VolumeMount) -> Started:
     """Attach a volume, live where the driver can"""
     found = _for_change(context, workload)
-    return _started(context, workload_changes.attach_volume(context, found, body))
+    with refusing_invalid():
+        return _started(context, workload_changes.attach_volume(context, found, body))
 
 
 def detach_volume(context: Context, *, workload: str, volume: str) -> Started:
@@ -220,7 +202,8 @@ def detach_volume(context: Context, *, workload: str, volume: str) -> Started:
 def attach_nic(context: Context, *, workload: str, body: NicSpec) -> Started:
     """Attach a NIC, live where the driver can"""
     found = _for_change(context, workload)
-    return _started(context, workload_changes.attach_nic(context, found, body))
+    with refusing_invalid():
+        return _started(context, workload_changes.attach_nic(context, found, body))
 
 
 def detach_nic(context: Context, *, workload: str, index: str) -> Started:

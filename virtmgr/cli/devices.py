@@ -16,6 +16,7 @@ from virtmgr.cli.command import (
 )
 from virtmgr.cli.output import at
 from virtmgr.cli.session import Session, pass_session
+from virtmgr.cli.spec import parse_volume
 from virtmgr.cli.waiting import is_dry_run, settle
 
 
@@ -80,7 +81,7 @@ def _send(
 
 @command("attach-volume")
 @workload_argument
-@click.argument("volume")
+@click.argument("volume", metavar="VOLUME[:PATH[:ro]]")
 @click.option("--path", metavar="PATH", help="Containers: where it is mounted.")
 @click.option("--read-only", is_flag=True, help="Without the right to write.")
 @wait_options
@@ -91,14 +92,14 @@ def _send(
 def attach_volume(
     session: Session, name: str, volume: str, path: str | None, read_only: bool, **options: Any
 ) -> None:
-    """Attach a volume to a workload."""
-    body: dict[str, Any] = {"volume": volume}
+    """Attach a volume to a workload; in containers, mounted at PATH."""
+    body = parse_volume(volume)
     if path:
         body["path"] = path
     if read_only:
         body["read_only"] = True
     target = session.path("workloads", name, "volumes")
-    _send(session, "POST", target, body, f"has volume {volume} now", **options)
+    _send(session, "POST", target, body, f"has volume {body['volume']} now", **options)
 
 
 @command("detach-volume")

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +17,7 @@ from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, f
 from virtmgr.cli.output import age, column, size
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.waiting import progress_bar, settle
+from virtmgr.domain.errors import InvalidRequest
 
 _CHUNK = 1024 * 1024
 _PATIENCE = 600.0  # seconds that a step of an upload may take
@@ -55,6 +56,14 @@ add_delete(image, NOUN)
 @click.option("--name", "-n", help="Default: from the source.")
 @click.option("--format", "format_", metavar="FORMAT", help="Default: found by looking at it.")
 @click.option("--checksum", metavar="sha256:HEX", help="Refuse the content of a URL otherwise.")
+@click.option(
+    "--init", type=click.Choice(["app", "system"]), help="Containers. Default: by content."
+)
+@click.option(
+    "--insecure-registry",
+    is_flag=True,
+    help="Allow plain HTTP, or a certificate that nobody vouches for.",
+)
 @click.option("--alias", "aliases", multiple=True, help="Another name; may be repeated.")
 @label_option
 @wait_options
@@ -66,12 +75,14 @@ def import_image(
     name: str | None,
     format_: str | None,
     checksum: str | None,
+    init: str | None,
+    insecure_registry: bool,
     aliases: tuple[str, ...],
     labels: dict[str, str],
     wait: bool,
     timeout: float,
 ) -> None:
-    """Import an image from a file here, a URL or a registry.
+    """Import an image from a file or OCI layout here, a URL or a registry.
 
     \b
     virtmgr image import ./debian.qcow2 --name debian
@@ -79,14 +90,16 @@ def import_image(
     virtmgr image import https://example.org/disk.qcow2 --checksum sha256:…
     """
     name = name or name_from_source(source)
-    if Path(source).is_file():
-        if checksum:
-            check_file(Path(source), checksum)
-        query = {"name": name, "format": format_}
-        answer = upload(session, Path(source), query)
-    else:
-        body = {"name": name, "source": source, "format": format_, "checksum": checksum}
+    body = {"name": name, "format": format_, "init": init}
+    if "://" in source:
+        body |= {"source": source, "checksum": checksum}
+        body |= {"insecure_registry": insecure_registry}
         answer = session.client.post("/images/import", {k: v for k, v in body.items() if v})
+    else:
+        with local_file(source) as path:
+            if checksum:
+                check_file(path, checksum)
+            answer = upload(session, path, body)
     settle(session, answer, wait=wait, timeout=timeout)
     if aliases or labels:
         patch = {"aliases": list(aliases) or None, "labels": labels or None}
@@ -157,6 +170,32 @@ def name_from_source(source: str) -> str:
     last = re.sub(r"\.(tar(\.\w+)?|tgz|txz|qcow2|img|raw|iso|xz|gz|zst)$", "", last)
     name = re.sub(r"[^a-z0-9.:_-]+", "-", last).strip(".:_-")
     return name or "image"
+
+
+@contextmanager
+def local_file(source: str) -> Iterator[Path]:
+    """The file to upload; a directory (an OCI layout) is packed into one for the time being.
+
+    :raises InvalidRequest: there is neither.
+    """
+    path = Path(source)
+    if path.is_file():
+        yield path
+    elif (path / "oci-layout").is_file():
+        import tarfile
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="virtmgr-") as directory:
+            packed = Path(directory) / f"{path.resolve().name}.tar"
+            with tarfile.open(packed, "w") as tar:
+                tar.add(path, ".")
+            yield packed
+    else:
+        raise InvalidRequest(
+            f"cannot import {source}: it is neither a file nor a directory with an OCI layout",
+            field="source",
+            hint="an image of a registry is named docker://HOST/NAME:TAG",
+        )
 
 
 def check_file(path: Path, checksum: str) -> None:

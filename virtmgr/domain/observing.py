@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from virtmgr.domain.plan import Observation, Plan, Seen, Step
 from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.values import format_bytes
 from virtmgr.domain.workload import PowerState, Reason, State
 
 STATE_DURING = {
@@ -47,7 +48,8 @@ def _how_it_ended(desired: DesiredWorkload, seen: Observation) -> tuple[str, str
     name = desired.name
     how = "it ended" if seen.exit_code is None else f"it ended with exit code {seen.exit_code}"
     if seen.oom_killed:
-        why = f"{how}: it needed more than its {as_text(desired.spec.resources.memory)} of memory"
+        limit = format_bytes(desired.spec.resources.memory)
+        why = f"{how}: it needed more than its {limit} of memory"
         return why, "oom_killed", f"give it more with 'virtmgr resize {name} --memory SIZE'"
     return how, "exited", f"see 'virtmgr logs {name}'"
 

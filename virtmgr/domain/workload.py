@@ -300,6 +300,7 @@ class Usage(Value):
 
     at: datetime
     cpu_seconds: float = 0.0
+    cpus: float | None = None  # in use on average since the usage before; 1 is one whole CPU
     memory: int = 0  # bytes
     disk: int = 0  # bytes used of the root disk
     disk_read: int = 0  # bytes since start
@@ -307,6 +308,16 @@ class Usage(Value):
     network_received: int = 0  # bytes since start
     network_sent: int = 0
     pids: int | None = None
+
+    def since(self, before: Usage | None) -> Usage:
+        """The same, with ``cpus`` since ``before``: unknown if it started anew in between."""
+        if before is None:
+            return self
+        seconds = (self.at - before.at).total_seconds()
+        used = self.cpu_seconds - before.cpu_seconds
+        if seconds <= 0 or used < 0:
+            return self
+        return self.model_copy(update={"cpus": round(used / seconds, 4)})
 
 
 class WorkloadStatus(Value):

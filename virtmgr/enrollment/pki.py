@@ -238,8 +238,13 @@ def _general_name(name: str) -> x509.GeneralName:
 def server_context(
     certificate: Path, key: Path, *, client_ca: Path | None = None
 ) -> ssl.SSLContext:
-    """TLS 1.2+ server context; with ``client_ca`` every client must show its certificate."""
+    """TLS 1.2+ server context; with ``client_ca`` every client must show its certificate.
+
+    It sends no session tickets: a client that reads and writes in two threads may take one up in
+    the middle of its first write, which then never leaves (Python before 3.13 does not lock).
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.num_tickets = 0
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
     if client_ca is not None:

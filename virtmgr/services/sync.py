@@ -140,6 +140,7 @@ def _note_workload(uow: UnitOfWork, host: Host, observed: ObservedWorkload, now:
 def _note_usage(uow: UnitOfWork, host: Host, workload_id: str, usage: Usage) -> None:
     workload = uow.workloads.get(workload_id)
     if workload is not None and workload.host_id == host.id:
+        usage = usage.since(workload.status.usage)
         workload.status = workload.status.model_copy(update={"usage": usage})
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from virtmgr.api.answers import View
 from virtmgr.api.schemas.common import ReferenceView, Referrer
+from virtmgr.api.secrets import secret_field
 from virtmgr.domain.workload import Init, Kind, Usage, Workload, WorkloadSpec, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
 
@@ -62,7 +63,7 @@ class UsageView(View):
 class TicketView(View):
     """Where to open a stream: docs/api.md, Streams."""
 
-    url: str = Field(description="Good for one connection.")
+    url: str | None = secret_field("Good for one connection; null where answered again.")
     expires_at: datetime
 
 
