@@ -8,14 +8,20 @@ LOGS=/var/log/virtmgr
 mkdir -p "$PIDS" "$LOGS"
 chmod 750 "$LOGS"
 
-# A pid file holds "PID START": the kernel's start time tells a process from a later one.
-started_at() { cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null; }
+# A pid file holds "PID START": the kernel's start time tells a process from a later one. One that
+# has ended and waits to be reaped does not run.
+started_at() { # PID
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+    read -r -a fields <<<"${stat##*) }"
+    [ "${fields[0]}" = Z ] || echo "${fields[19]}"
+}
 
 running() { # NAME
     [ -f "$PIDS/$1" ] || return 1
     local pid start
     read -r pid start <"$PIDS/$1"
-    [ "$(started_at "$pid")" = "$start" ]
+    [ -n "$start" ] && [ "$(started_at "$pid")" = "$start" ]
 }
 
 start() { # NAME COMMAND…
@@ -46,7 +52,8 @@ stop() { # NAME
 wait_for() { # WHAT SECONDS COMMAND…
     local what=$1 seconds=$2
     shift 2
-    for _ in $(seq $((seconds * 5))); do
+    local deadline=$((SECONDS + seconds))
+    while [ $SECONDS -lt $deadline ]; do
         "$@" >/dev/null 2>&1 && return
         sleep 0.2
     done

@@ -233,7 +233,7 @@ def test_what_is_not_restarted_says_how_it_ended(host: Host) -> None:
     status = host.until(workload, State.FAILED).status
     assert (status.exit_code, status.signal, status.oom_killed) == (137, 9, True)
     assert status.reason is not None
-    assert status.reason.code == "exited"
+    assert status.reason.code == "oom_killed"
 
 
 # ---- what is not desired

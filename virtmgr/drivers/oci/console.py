@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import select
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from threading import Thread
 
 from virtmgr.domain.errors import DriverError
 
 _PACKET = 65536
+_LET_GO = Path(__file__).with_name("let_go.py")
 
 
 def attach(directory: Path) -> socket.socket:
@@ -36,6 +39,31 @@ def attach(directory: Path) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     Thread(target=_pump, args=(packets, ours), name="oci-console", daemon=True).start()
     return theirs
+
+
+def let_go(pid: int) -> None:
+    """Free a created system container's terminal, so that a getty in it can have it.
+
+    The runtime makes it the controlling terminal of the first process, which inits do not expect
+    and never give up; without one of its own a log-in shell has no Ctrl-C and no job control.
+
+    :raises DriverError: the kernel refuses.
+    """
+    with Path(f"/proc/{pid}/fd/0").open("r+b", buffering=0, opener=_open_terminal) as terminal:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(_LET_GO)],
+            stdin=terminal,
+            capture_output=True,
+            start_new_session=True,
+            check=False,
+        )
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise DriverError(f"cannot free the container's terminal for its init: {said}")
+
+
+def _open_terminal(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOCTTY)
 
 
 def _pump(packets: socket.socket, stream: socket.socket) -> None:

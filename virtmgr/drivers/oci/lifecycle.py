@@ -23,7 +23,17 @@ from threading import Lock, RLock
 from virtmgr.domain.errors import DriverError
 from virtmgr.domain.sync import DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import Init
-from virtmgr.drivers.oci import bundle, guest, mounts, places, processes, rootfs, users, volumes
+from virtmgr.drivers.oci import (
+    bundle,
+    console,
+    guest,
+    mounts,
+    places,
+    processes,
+    rootfs,
+    users,
+    volumes,
+)
 from virtmgr.drivers.oci.cgroups import Cgroups
 from virtmgr.drivers.oci.conmon import Conmon
 from virtmgr.drivers.oci.places import Exit, Place, Places, Record, Run
@@ -167,6 +177,7 @@ class Lifecycle:
         places.save_run(place, run)
         if system:
             self.cgroups.delegate(workload.id, record.id_base)
+            console.let_go(created.pid)
         for nic in workload.nics:
             self.network.connect(nic, created.pid)
         self.runtime.start(workload.id)
