@@ -62,6 +62,10 @@ wait_for() { # WHAT SECONDS COMMAND…
 
 host_is_ready() { "$VENV/bin/virtmgr" host show local -o json | grep -q '"state": *"ready"'; }
 
+all_run() { # the three of the example
+    [ "$("$VENV/bin/virtmgr" list --label demo=three-kinds -o wide | grep -c ' running ')" = 3 ]
+}
+
 libvirt_answers() { virsh -q -c qemu:///system uri; }
 
 # What udev does elsewhere: a /dev/kvm that QEMU's user cannot open makes libvirt try QEMU anew at

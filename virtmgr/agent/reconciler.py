@@ -280,6 +280,10 @@ class Reconciler:
             except VirtmgrError as error:
                 self._failed(entry, step, error, seen)
                 return False
+            except Exception as error:  # noqa: BLE001  its owner learns of a bug of ours as well
+                _log.exception("workload.crashed", workload=entry.desired.id, step=step.value)
+                self._failed(entry, step, _unexpected(step, entry.desired, error), seen)
+                return False
             if step is Step.FORGET:
                 return False
         self._keep(entry, carried_out(entry.desired, entry.memory))
@@ -421,6 +425,14 @@ class Reconciler:
                 ),
             )
         )
+
+
+def _unexpected(step: Step, workload: DesiredWorkload, error: Exception) -> HostError:
+    return HostError(
+        f"the {step.value} of workload {workload.name!r} failed unexpectedly: {error!r}",
+        code="agent_error",
+        hint="it is tried again; the agent's log on the host has the details",
+    )
 
 
 def _observation(seen: Inspection) -> Observation:

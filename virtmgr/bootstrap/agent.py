@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from virtmgr.agent.steps import StepRunner
 from virtmgr.agent.streams import StreamServer
 from virtmgr.bootstrap import logs
 from virtmgr.config.settings import AgentSettings
+from virtmgr.domain.errors import HostError
 from virtmgr.domain.host import DriverFacts, Fingerprint
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.domain.workload import Kind, Reason
@@ -189,36 +191,66 @@ def stop_everything(settings: AgentSettings) -> None:
     """Stop every workload, and take networks down, as a shutdown of the host does.
 
     The agent starts them again: to it the host has been rebooted. Run it with the agent stopped.
+
+    :raises HostError: some workload cannot be stopped; everything else is.
     """
     logs.configure("host-stop")
     host = build_host(settings)
-    with ThreadPoolExecutor(_STOPPING_AT_ONCE) as pool:
+    # An ExitStack calls in reverse, and goes on after a failure.
+    with ThreadPoolExecutor(_STOPPING_AT_ONCE) as pool, ExitStack() as failures:
+        failures.callback(forget_boot, settings.run_directory)
+        failures.callback(host.network.remove_all)
         for driver in host.drivers.values():
-            driver.recover(_ignore)
+            if isinstance(driver, OciDriver):
+                failures.callback(driver.shut_down)
             stop = partial(driver.stop, timeout=_STOP_SECONDS, force=False)
-            for _ in pool.map(stop, driver.list()):
-                pass
-            driver.close()
-    host.network.remove_all()
-    forget_boot(settings.run_directory)
+            stopping = [pool.submit(stop, id) for id in _workloads_of(driver, failures)]
+            for each in stopping:
+                failures.callback(each.result)
 
 
 def remove_everything(settings: AgentSettings) -> None:
     """Destroy every workload of virtmgr's on this host, its networks, and the agent's files.
 
     Volumes go too: that is what it is for. Run it with the agent stopped.
+
+    :raises HostError: something cannot be removed; everything else is.
     """
     logs.configure("host-clean")
     host = build_host(settings)
-    for driver in host.drivers.values():
+    with ExitStack() as failures:
+        for directory in (settings.data_directory, settings.run_directory):
+            failures.callback(_remove_directory, directory)
+        failures.callback(host.network.remove_all)
+        for driver in host.drivers.values():
+            if isinstance(driver, OciDriver):
+                failures.callback(driver.remove_all)
+            for workload_id in _workloads_of(driver, failures):
+                _log.info("workload.destroyed", workload=workload_id, driver=driver.name)
+                failures.callback(driver.destroy, workload_id)
+
+
+def _workloads_of(driver: WorkloadDriver, failures: ExitStack) -> tuple[str, ...]:
+    """Its workloads; where it does not answer, that is told when all else is done."""
+    try:
         driver.recover(_ignore)
-        for workload_id in driver.list():
-            _log.info("workload.destroyed", workload=workload_id, driver=driver.name)
-            driver.destroy(workload_id)
-        driver.close()
-    host.network.remove_all()
-    for directory in (settings.data_directory, settings.run_directory):
-        shutil.rmtree(directory, ignore_errors=False)
+        failures.callback(driver.close)
+        return driver.list()
+    except HostError as error:
+        _log.warning("driver.silent", driver=driver.name, error=error.message, hint=error.hint)
+        return ()
+
+
+def _remove_directory(directory: Path) -> None:
+    """Remove a directory; of one that is a mount point, what is in it."""
+    if not directory.is_mount():
+        shutil.rmtree(directory)
+        return
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _ignore(workload_id: str) -> None:

@@ -11,11 +11,12 @@ import sys
 from virtmgr.config.settings import ServerSettings
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_PARENT = "VIRTMGR_PARENT_PROCESS"  # its id: it may end before its child has said anything
 
 
 def die_with_parent() -> None:
     """Let the kernel end this process when its parent ends, however that ends."""
-    parent = os.getppid()
+    parent = int(os.environ.pop(_PARENT, os.getppid()))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
         number = ctypes.get_errno()
@@ -43,6 +44,6 @@ def spawn(module: str, settings: ServerSettings) -> subprocess.Popen[bytes]:
     """Start ``module`` as a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", module],
-        env=environment(settings),
+        env={**environment(settings), _PARENT: str(os.getpid())},
         stdin=subprocess.DEVNULL,
     )

@@ -11,6 +11,7 @@ import structlog
 
 from virtmgr.bootstrap import logs
 from virtmgr.bootstrap.control_plane import check_database, server_certificate
+from virtmgr.bootstrap.listeners import check_free
 from virtmgr.bootstrap.processes import spawn
 from virtmgr.config.settings import ServerSettings
 
@@ -29,11 +30,13 @@ _log = structlog.get_logger()
 def supervise(settings: ServerSettings) -> None:
     """Run until SIGTERM or SIGINT; then stop every process and wait for it.
 
-    :raises Unavailable: the database is not ready.
+    :raises Unavailable: the database is not ready, or an address cannot be listened on.
     """
     logs.configure("serve")
     check_database(settings)
     server_certificate(settings)
+    for endpoint in (settings.listen, settings.agent_listen, settings.stream_listen):
+        check_free(endpoint)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -23,7 +23,7 @@ from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer
 from virtmgr.services.container import Services
 from virtmgr.services.image_worker import ImageWorker
-from virtmgr.services.sync import mark_unreachable
+from virtmgr.services.sync import LEASE, mark_unreachable
 
 _LEASES = 5.0  # seconds between looks at the hosts' leases
 _STALE = 600.0  # seconds between removals of used tickets and old idempotency keys
@@ -48,9 +48,7 @@ def main() -> None:
     )
     loops = [
         threading.Thread(target=images.run, args=(stop,), name="images"),
-        threading.Thread(
-            target=_every, args=(_LEASES, stop, lambda: mark_unreachable(services)), name="leases"
-        ),
+        threading.Thread(target=_watch_leases, args=(services, stop), name="leases"),
         threading.Thread(
             target=_every, args=(_STALE, stop, lambda: remove_stale(services)), name="stale"
         ),
@@ -59,6 +57,12 @@ def main() -> None:
         loop.start()
     for loop in loops:
         loop.join()
+
+
+def _watch_leases(services: Services, stop: threading.Event) -> None:
+    """While the control plane was away no host could renew its lease: first they may do so."""
+    if not stop.wait(LEASE.total_seconds()):
+        _every(_LEASES, stop, lambda: mark_unreachable(services))
 
 
 def remove_stale(services: Services) -> None:

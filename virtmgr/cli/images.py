@@ -90,16 +90,16 @@ def import_image(
     virtmgr image import https://example.org/disk.qcow2 --checksum sha256:…
     """
     name = name or name_from_source(source)
-    body = {"name": name, "format": format_, "init": init}
+    body: dict[str, Any] = {"name": name, "format": format_, "init": init}
     if "://" in source:
         body |= {"source": source, "checksum": checksum}
         body |= {"insecure_registry": insecure_registry}
         answer = session.client.post("/images/import", {k: v for k, v in body.items() if v})
     else:
-        with local_file(source) as path:
+        with local_file(source) as file:
             if checksum:
-                check_file(path, checksum)
-            answer = upload(session, path, body)
+                check_file(file, checksum)
+            answer = upload(session, file, body)
     settle(session, answer, wait=wait, timeout=timeout)
     if aliases or labels:
         patch = {"aliases": list(aliases) or None, "labels": labels or None}

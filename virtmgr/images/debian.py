@@ -51,6 +51,10 @@ system_info:
   network:
     renderers: [eni]
 """
+_HOT_PLUG_RULES = """\
+# A CPU that is plugged in while the system runs comes to it offline.
+ACTION=="add", SUBSYSTEM=="cpu", ATTR{online}=="0", ATTR{online}="1"
+"""
 
 
 def build(
@@ -118,6 +122,7 @@ def _make_bootable(root: Path, task: Task) -> None:
     _chroot(root, ["apt-get", "--quiet", "--yes", "install", *packages], task)
     policy.unlink()
     _write(root / "etc/cloud/cloud.cfg.d/90_virtmgr.cfg", _CLOUD_CONFIGURATION)
+    _write(root / "etc/udev/rules.d/80-virtmgr-hot-plug.rules", _HOT_PLUG_RULES)
     _write(root / "etc/fstab", "LABEL=root / ext4 errors=remount-ro 0 1\n")
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()

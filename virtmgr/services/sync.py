@@ -277,10 +277,10 @@ def mark_unreachable(services: Services) -> int:
     now = services.clock.now()
     found = 0
     with services.units() as uow:
-        for host in uow.hosts.all():
-            expired = host.lease_expires_at is not None and host.lease_expires_at < now
-            if not expired or host.state in (HostState.UNREACHABLE, HostState.ENROLLING):
-                continue
+        for silent in [host.id for host in uow.hosts.all() if _is_silent(host, now)]:
+            host = uow.hosts.lock(silent)
+            if host is None or not _is_silent(host, now):
+                continue  # it spoke, or was removed, since it was looked at
             if host.state is HostState.CORDONED:
                 host.facts = {**host.facts, "cordoned": True}
             host.state = HostState.UNREACHABLE
@@ -302,6 +302,12 @@ def mark_unreachable(services: Services) -> int:
     if found:
         services.committed.notify()
     return found
+
+
+def _is_silent(host: Host, now: datetime) -> bool:
+    """Whether its lease ran out and nobody has noticed yet."""
+    expired = host.lease_expires_at is not None and host.lease_expires_at < now
+    return expired and host.state not in (HostState.UNREACHABLE, HostState.ENROLLING)
 
 
 def _target(workload: Workload) -> Target:

@@ -49,7 +49,8 @@ def let_go(pid: int) -> None:
 
     :raises DriverError: the kernel refuses.
     """
-    with Path(f"/proc/{pid}/fd/0").open("r+b", buffering=0, opener=_open_terminal) as terminal:
+    terminal = os.open(f"/proc/{pid}/fd/0", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", str(_LET_GO)],
             stdin=terminal,
@@ -57,13 +58,11 @@ def let_go(pid: int) -> None:
             start_new_session=True,
             check=False,
         )
+    finally:
+        os.close(terminal)
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise DriverError(f"cannot free the container's terminal for its init: {said}")
-
-
-def _open_terminal(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOCTTY)
 
 
 def _pump(packets: socket.socket, stream: socket.socket) -> None:

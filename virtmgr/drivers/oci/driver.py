@@ -203,6 +203,15 @@ class OciDriver:
         mounts.unshare(self.places.run_directory)
         self._cgroups.remove_parent()
 
+    def shut_down(self) -> None:
+        """Unmount everything, as a shutdown of the host does; all containers have ended.
+
+        :raises DriverError: one runs.
+        """
+        for workload_id in self.places.all():
+            self._life.forget_boot(workload_id)
+        mounts.unshare(self.places.run_directory)
+
     def _watch(self, workload_id: str, run: Run) -> None:
         if self._watcher is None:
             raise DriverError("the container driver is used before recover()")

@@ -287,6 +287,22 @@ class Lifecycle:
                 layers = [Path(layer) for layer in record.layers]
                 self.roots.mount(place, layers, record.id_base)
 
+    def forget_boot(self, workload_id: str) -> None:
+        """Leave of a container that has ended what a reboot of the host leaves: nothing mounted.
+
+        :raises DriverError: it runs.
+        """
+        with self.locked(workload_id) as place:
+            run = places.load_run(place)
+            if run is not None and self.is_alive(run):
+                raise DriverError(
+                    f"cannot unmount the root of workload {workload_id}: it runs",
+                    hint="stop it first",
+                )
+            self.roots.unmount(place)
+            mounts.unmount_below(place.run)
+            rootfs.remove_tree(place.run)
+
     def _abandon(self, place: Place, run: Run | None) -> None:
         """Remove a container that was created but never ran, or not as it should."""
         if run is not None and self.is_alive(run):
