@@ -60,7 +60,14 @@ wait_for() { # WHAT SECONDS COMMAND…
     fail "$what is not ready after $seconds s" "see the logs in $LOGS"
 }
 
-host_is_ready() { "$VENV/bin/virtmgr" host show local -o json | grep -q '"state": *"ready"'; }
+# Ready, and its agent has spoken since the host's last (real or simulated) boot: what is known of
+# the workloads is then true.
+host_is_ready() {
+    local host
+    host=$("$VENV/bin/virtmgr" host show local -o json) &&
+        grep -q '"state": *"ready"' <<<"$host" &&
+        grep -q "\"boot_id\": *\"[0-9a-f-]*-$(cat "$AGENT_RUN/boot-id")\"" <<<"$host"
+}
 
 all_run() { # the three of the example
     [ "$("$VENV/bin/virtmgr" list --label demo=three-kinds -o wide | grep -c ' running ')" = 3 ]

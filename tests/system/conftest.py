@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from .machine import traces
+
 ROOT = Path(__file__).resolve().parents[2]
 VIRTMGR = ROOT / ".venv/bin/virtmgr"
 BUILD_CACHE = ROOT / ".cache/build"
@@ -84,8 +86,15 @@ class Product:
 
 
 @pytest.fixture(scope="session")
-def product() -> Iterator[Product]:
+def bare_host() -> dict[str, set[str]]:
+    """What the host had on it before virtmgr came."""
+    return traces()
+
+
+@pytest.fixture(scope="session")
+def product(bare_host: dict[str, set[str]]) -> Iterator[Product]:
     """virtmgr after ``make up``: app1, sys1 and vm1 run."""
+    del bare_host  # only to be looked at first
     environment = {
         **os.environ,
         "VIRTMGR_BUILD_CACHE": str(BUILD_CACHE),

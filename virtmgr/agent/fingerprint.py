@@ -44,11 +44,13 @@ def fingerprint(
     storage: HostStorage,
     drivers: Iterable[DriverFacts],
     accelerator: tuple[str, str],
+    network_features: Mapping[str, bool],
     stream_url: str,
     data_directory: Path,
 ) -> Fingerprint:
     """Everything that the control plane wants to know about this host.
 
+    :param network_features: what the kernel's network can do, found out by trying.
     :param accelerator: what VMs run under (``kvm``, ``tcg``, ``none``), and why not kvm.
     """
     disks = storage.pools()
@@ -65,7 +67,7 @@ def fingerprint(
         memory=_memory(),
         disk=disks[0].capacity if disks else usage.f_blocks * usage.f_frsize,
         cgroup=cgroup_version(),
-        kernel_features=kernel_features(),
+        kernel_features={**kernel_features(), **network_features},
         accelerator=accelerator[0],
         accelerator_reason=accelerator[1],
         drivers=tuple(drivers),
@@ -87,7 +89,7 @@ def cgroup_version() -> str:
 
 
 def kernel_features() -> Mapping[str, bool]:
-    """Which of the kernel's features that virtmgr uses are there."""
+    """Which of the kernel's features that virtmgr uses are there; the network's it tries out."""
     filesystems = (_PROC / "filesystems").read_text().split()
     major, minor = (int(part) for part in platform.release().split(".")[:2])
     return {
@@ -98,23 +100,9 @@ def kernel_features() -> Mapping[str, bool]:
         "idmapped_mounts": (major, minor) >= (5, 12),
         "kvm_device": Path("/dev/kvm").exists(),
         "tun": Path("/dev/net/tun").exists(),
-        "vxlan": _has_module("vxlan"),
-        "nftables": _has_module("nf_tables"),
         "apparmor": (_SYS / "module/apparmor").exists(),
         "selinux": (_SYS / "fs/selinux").exists(),
     }
-
-
-def _has_module(name: str) -> bool:
-    """Loaded, built in, or there to be loaded when it is needed."""
-    if (_SYS / "module" / name).exists():
-        return True
-    directory = Path("/lib/modules") / platform.release()
-    return any(
-        f"/{name}.ko" in listing.read_text()
-        for listing in (directory / "modules.builtin", directory / "modules.dep")
-        if listing.exists()
-    )
 
 
 def _machine_id() -> str:

@@ -138,6 +138,7 @@ def run_agent(settings: AgentSettings) -> None:
                 host,
                 boot,
                 f"wss://{settings.stream_listen.host}:{streams.port}",
+                host.network.facts().features,
             ),
             renew=lambda connection: renew_if_due(identity, connection, _TOOLS),
         )
@@ -174,7 +175,11 @@ def _find(
 
 
 def _fingerprint(
-    settings: AgentSettings, host: HostParts, boot: str, stream_url: str
+    settings: AgentSettings,
+    host: HostParts,
+    boot: str,
+    stream_url: str,
+    network_features: Mapping[str, bool],
 ) -> Fingerprint:
     facts = [driver.facts() for driver in host.drivers.values()]
     return fingerprint(
@@ -182,6 +187,7 @@ def _fingerprint(
         storage=host.storage,
         drivers=(*facts, *host.absent),
         accelerator=(host.accelerator.name, host.accelerator.reason),
+        network_features=network_features,
         stream_url=stream_url,
         data_directory=settings.data_directory,
     )

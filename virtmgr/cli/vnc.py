@@ -46,7 +46,9 @@ def vnc(
     """
     if open_viewer and socket_path:
         raise click.UsageError("viewers connect to ports: --open and --socket do not go together")
-    session.client.get(session.path("workloads", name))
+    workload = session.client.get(session.path("workloads", name))
+    if workload["kind"] != "vm":
+        raise click.UsageError(f"{name} is a container, which has no display: use its console")
     listener = _listen(port, socket_path)
     try:
         where = f"unix:{socket_path}" if socket_path else _url(listener)

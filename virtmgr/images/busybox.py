@@ -17,7 +17,19 @@ from virtmgr.images.survey import PATH
 from virtmgr.images.task import Task, require_tool
 from virtmgr.images.tree import Tree
 
-_NEEDED = ("sh", "httpd", "ping", "nslookup", "wget", "udhcpc", "init", "getty", "login", "acpid")
+_NEEDED = (
+    "sh",
+    "uevent",
+    "httpd",
+    "ping",
+    "nslookup",
+    "wget",
+    "udhcpc",
+    "init",
+    "getty",
+    "login",
+    "acpid",
+)
 _MODULES = (
     "virtio_pci",
     "virtio_net",
@@ -74,6 +86,7 @@ _VM_INITTAB = """\
 ::respawn:/bin/udhcpc -f -i eth0 -t 10 -T 1 -A 3 -x hostname:$(hostname) -s /etc/udhcpc.script -S
 ::respawn:/bin/httpd -f -p 80 -h /www
 ::respawn:/sbin/acpid -f -l /dev/null
+::respawn:/bin/uevent /etc/uevent
 ttyS0::respawn:-/bin/sh
 ::ctrlaltdel:/sbin/poweroff
 """
@@ -104,6 +117,14 @@ bound|renew)
 deconfig) ip addr flush dev $interface scope global ;;
 esac
 exit 0
+"""
+_UEVENT = """\
+#!/bin/sh
+# What is plugged in while the guest runs: CPUs and NICs come switched off.
+case $ACTION-$SUBSYSTEM in
+add-cpu) echo 1 > /sys$DEVPATH/online ;;
+add-net) ip link set $INTERFACE up ;;
+esac
 """
 _POWER_BUTTON = "#!/bin/sh\nexec /sbin/poweroff\n"
 
@@ -213,6 +234,7 @@ def _add_vm_files(tree: Tree) -> None:
     tree.link("sbin/init", "../bin/busybox")
     tree.file("etc/inittab", _VM_INITTAB)
     tree.file("etc/init.d/rcS", _VM_RCS, 0o755)
+    tree.file("etc/uevent", _UEVENT, 0o755)
     tree.character_device("dev/console", 5, 1)
     tree.directory("etc/acpi")
     tree.directory("etc/acpi/PWRF")

@@ -47,6 +47,7 @@ _ENVIRONMENT = {
 _APT_CONFIGURATION = 'Acquire::Languages "none";\nAPT::Install-Recommends "false";\n'
 _CLOUD_CONFIGURATION = """\
 datasource_list: [NoCloud, None]
+locale: C.UTF-8
 system_info:
   network:
     renderers: [eni]

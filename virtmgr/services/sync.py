@@ -96,6 +96,8 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
     host.last_seen_at = now
     host.lease_expires_at = now + LEASE
     if request.fingerprint is not None:
+        if host.facts.get("boot_id") not in (None, request.fingerprint.boot_id):
+            _note_reboot(uow, host, now)
         _note_fingerprint(host, request.fingerprint)
     was = host.state
     if was in (HostState.ENROLLING, HostState.UNREACHABLE):
@@ -104,6 +106,21 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
         type = "host.enrolled" if was is HostState.ENROLLING else "host.recovered"
         add_event(uow, type, _host_target(host), now=now, message=f"it was {was.value}")
     return was is HostState.UNREACHABLE
+
+
+def _note_reboot(uow: UnitOfWork, host: Host, now: datetime) -> None:
+    """What ran before does not run any more; what does now, the agent is about to say."""
+    add_event(uow, "host.rebooted", _host_target(host), now=now)
+    _forget_states(uow, host, now)
+
+
+def _forget_states(uow: UnitOfWork, host: Host, now: datetime) -> None:
+    """Nobody knows how the host's workloads are."""
+    for workload in uow.workloads.on_host(host.id):
+        if workload.status.state is not State.UNKNOWN:
+            before = workload.status
+            workload.status = before.model_copy(update={"state": State.UNKNOWN})
+            _note_transition(uow, workload, before, workload.status, now)
 
 
 def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
@@ -292,11 +309,7 @@ def mark_unreachable(services: Services) -> int:
                 now=now,
                 message=f"no sync since {host.last_seen_at:%Y-%m-%d %H:%M:%S} UTC",
             )
-            for workload in uow.workloads.on_host(host.id):
-                if workload.status.state is not State.UNKNOWN:
-                    before = workload.status
-                    workload.status = before.model_copy(update={"state": State.UNKNOWN})
-                    _note_transition(uow, workload, before, workload.status, now)
+            _forget_states(uow, host, now)
         if found:
             uow.commit()
     if found:

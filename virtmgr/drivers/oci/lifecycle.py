@@ -41,6 +41,7 @@ from virtmgr.drivers.oci.runtime import Runtime
 from virtmgr.ports.driver import NicConnector, Provision
 
 _KILL_TIMEOUT = 20.0
+_EXEC_TIMEOUT = 5.0  # seconds
 _CONMON_TIMEOUT = 5.0
 _OPEN_FILES = 1048576
 
@@ -180,7 +181,11 @@ class Lifecycle:
             console.let_go(created.pid)
         for nic in workload.nics:
             self.network.connect(nic, created.pid)
+        program = processes.program(created.pid)
         self.runtime.start(workload.id)
+        # The runtime only gives the word; until its process has become the workload's, another
+        # command cannot join its namespaces.
+        processes.wait_for_other_program(run.pid, run.pid_ticks, program, _EXEC_TIMEOUT)
         return run
 
     def _mount_volumes(

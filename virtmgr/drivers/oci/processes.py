@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from pathlib import Path
 
 
@@ -46,6 +47,21 @@ def wait_gone(pid: int, ticks: int, timeout: float) -> bool:
         return bool(poller.poll(max(0, int(timeout * 1000))))
     finally:
         os.close(fd)
+
+
+def program(pid: int) -> str | None:
+    """What a process runs; None: it is gone."""
+    try:
+        return str(Path(f"/proc/{pid}/exe").readlink())
+    except FileNotFoundError:
+        return None
+
+
+def wait_for_other_program(pid: int, ticks: int, before: str | None, timeout: float) -> None:
+    """Wait until a process runs something else than ``before`` (execve(2)), or has ended."""
+    deadline = time.monotonic() + timeout
+    while is_alive(pid, ticks) and program(pid) == before and time.monotonic() < deadline:
+        time.sleep(0.0005)
 
 
 def send_signal(pid: int, ticks: int, number: int) -> None:

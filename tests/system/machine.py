@@ -1,0 +1,147 @@
+"""What is on this host: to compare before with after, and desired with left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+AGENT_DATA = Path("/var/lib/virtmgr-agent")
+AGENT_RUN = Path("/run/virtmgr-agent")
+_SHARED_TREES = ("/etc", "/run", "/var/lib", "/var/log")
+_NOT_OURS = ("/run/lab", "/run/libvirt", "/var/lib/libvirt/qemu/")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of this host; ``start`` tells it from a later one of the same id."""
+
+    pid: int
+    parent: int
+    start: int
+    command: str
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def is_there(self) -> bool:
+        found = _process(self.pid)
+        return found is not None and found.start == self.start
+
+
+def guests() -> set[Process]:
+    """Every QEMU, every conmon and the first process of every container."""
+    conmons = processes("/usr/bin/conmon")
+    parents = {each.pid for each in conmons}
+    first = {each for each in processes() if each.parent in parents}
+    return first | set(conmons) | set(processes("qemu-system", "guest=virtmgr-"))
+
+
+def start(name: str, *command: str) -> None:
+    """Start one of virtmgr's processes as ``make up`` does (``scripts/daemons.sh``)."""
+    script = 'source "${0%/*}/common.sh"; source "$ROOT/scripts/daemons.sh"; start "$@"'
+    daemon = [str(ROOT / ".venv/bin/virtmgr"), *command]
+    subprocess.run(["bash", "-c", script, str(ROOT / "scripts/up"), name, *daemon], check=True)
+
+
+def start_agent() -> None:
+    start("agent", "agent", "--server", "https://127.0.0.1:7444")
+
+
+def start_serve() -> None:
+    start("serve", "serve")
+
+
+def processes(*words: str) -> list[Process]:
+    """Every process whose command line has all ``words``, but for this test and its kin."""
+    found = (_process(int(path.name)) for path in Path("/proc").glob("[0-9]*"))
+    kin = set(_ancestors(os.getpid()))
+    return [
+        each
+        for each in found
+        if each is not None
+        and each.pid not in kin
+        and each.parent != os.getpid()
+        and all(word in each.command for word in words)
+    ]
+
+
+def process(*words: str) -> Process:
+    """The one process whose command line has all ``words``."""
+    found = processes(*words)
+    assert len(found) == 1, (words, found)
+    return found[0]
+
+
+def _process(pid: int) -> Process | None:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if status[0] == "Z":
+        return None
+    return Process(pid, int(status[1]), int(status[19]), command.strip())
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    while pid:
+        yield pid
+        found = _process(pid)
+        pid = found.parent if found is not None else 0
+
+
+def traces() -> dict[str, set[str]]:
+    """Everything that virtmgr could leave on a host, by kind of thing."""
+    return {
+        "processes": {each.command for each in processes()},
+        "mounts": {line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()},
+        "links": {path.name for path in Path("/sys/class/net").iterdir()},
+        "nft tables": set(_output("nft", "list", "tables").splitlines()),
+        "network namespaces": set(_output("ip", "netns", "list").splitlines()),
+        "cgroups": {str(path) for path in Path("/sys/fs/cgroup").rglob("*") if path.is_dir()},
+        "loop devices": set(loop_devices()),
+        "files": files(),
+    }
+
+
+def files() -> set[str]:
+    """Every file of the trees that virtmgr might write to."""
+    return {
+        str(path)
+        for tree in _SHARED_TREES
+        for path in Path(tree).rglob("*")
+        if not str(path).startswith(_NOT_OURS)
+    }
+
+
+def loop_devices() -> list[str]:
+    """Those whose file is on this host's data directory; loop devices know no namespaces."""
+    if not AGENT_DATA.exists():
+        return []
+    own = AGENT_DATA.stat().st_dev
+    listed = _output("losetup", "--json", "--list", "--output", "NAME,BACK-FILE,BACK-MAJ:MIN")
+    devices = json.loads(listed or '{"loopdevices": []}')["loopdevices"]
+    return [
+        f"{each['name']} {each['back-file']}"
+        for each in devices
+        if each["back-maj:min"].strip() == f"{os.major(own)}:{os.minor(own)}"
+    ]
+
+
+def mentions(workload_id: str) -> set[str]:
+    """Where on this host a workload's id is still to be found."""
+    found: set[str] = set()
+    for kind, names in traces().items():
+        found |= {f"{kind}: {name}" for name in names if workload_id in name}
+    found |= {workload_id}.intersection(_output("virsh", "list", "--all", "--uuid").split())
+    return found
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
