@@ -85,6 +85,8 @@ open_kvm() {
 }
 
 start_libvirt() {
+    # libvirtd does without virtlogd until it starts a guest
+    if [ -f "$PIDS/virtlogd" ] && ! running virtlogd; then start virtlogd virtlogd; fi
     libvirt_answers >/dev/null 2>&1 && return
     if [ -d /run/systemd/system ]; then
         systemctl start libvirtd
@@ -92,10 +94,8 @@ start_libvirt() {
         say "starting libvirtd"
         open_kvm
         mkdir -p /run/lock /run/libvirt
-        setsid virtlogd >>"$LOGS/virtlogd.log" 2>&1 </dev/null &
-        note virtlogd $!
-        setsid libvirtd >>"$LOGS/libvirtd.log" 2>&1 </dev/null &
-        note libvirtd $!
+        running virtlogd || start virtlogd virtlogd
+        start libvirtd libvirtd
     fi
     wait_for libvirtd 20 libvirt_answers
 }
