@@ -72,8 +72,9 @@ def processes(*words: str) -> list[Process]:
 
 
 def process(*words: str) -> Process:
-    """The one process whose command line has all ``words``."""
-    found = processes(*words)
+    """The one process whose command line has all ``words``, but for its own forks."""
+    every = processes(*words)
+    found = [each for each in every if each.parent not in {other.pid for other in every}]
     assert len(found) == 1, (words, found)
     return found[0]
 

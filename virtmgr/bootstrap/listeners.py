@@ -6,10 +6,14 @@ import errno
 import socket
 import time
 
+import structlog
+
 from virtmgr.config.settings import Endpoint
 from virtmgr.domain.errors import Unavailable
 
 _PATIENCE = 10.0  # seconds that the processes of a killed predecessor may take to end
+
+_log = structlog.get_logger()
 
 
 def check_free(endpoint: Endpoint, patience: float = _PATIENCE) -> None:
@@ -19,12 +23,16 @@ def check_free(endpoint: Endpoint, patience: float = _PATIENCE) -> None:
     :raises Unavailable: it is not this machine's, it is in use, or it is not allowed.
     """
     deadline = time.monotonic() + patience
+    waiting = False
     while True:
         try:
             _listen_once(endpoint)
             return
         except OSError as error:
             if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                if not waiting:
+                    _log.warning("address.in_use", address=str(endpoint), waiting=patience)
+                waiting = True
                 time.sleep(0.2)
                 continue
             raise Unavailable(
