@@ -8,7 +8,6 @@ from functools import partial
 from virtmgr.agent.files import Entry
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.domain.errors import Unsupported
-from virtmgr.domain.image import ImageManifest
 from virtmgr.domain.plan import Step
 from virtmgr.domain.sync import DesiredImage, DesiredWorkload
 from virtmgr.domain.values import format_bytes
@@ -111,9 +110,6 @@ class StepRunner:
         return self._storage.ensure_image(
             image.id, image.manifest, self._source, partial(_tell_fetch, tell, image.name)
         )
-
-    def collect_images(self, keep: list[ImageManifest]) -> int:
-        return self._storage.collect_images(keep)
 
 
 def _networks_of(workload: DesiredWorkload) -> frozenset[str]:

@@ -21,6 +21,7 @@ from websockets.sync.server import Server, ServerConnection, serve
 from virtmgr.domain.errors import InvalidRequest, NotFound, Unsupported, VirtmgrError
 from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, frame
 from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.ports.certificates import CONTROL_PLANE
 from virtmgr.ports.driver import (
     CanExec,
     ExecRequest,
@@ -32,7 +33,6 @@ from virtmgr.ports.driver import (
     WorkloadDriver,
 )
 
-CONTROL_PLANE = "virtmgr-control-plane"
 _CHUNK = 65536
 
 _log = structlog.get_logger()

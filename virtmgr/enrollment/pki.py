@@ -20,9 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from virtmgr.domain.errors import InvalidRequest, Unavailable
-from virtmgr.ports.certificates import Certificate
+from virtmgr.ports.certificates import CONTROL_PLANE, Certificate
 
-CONTROL_PLANE = "virtmgr-control-plane"
 _CA_LIFE = timedelta(days=3650)
 _LEAF_LIFE = timedelta(days=90)
 _SKEW = timedelta(minutes=5)  # clocks of hosts may be behind

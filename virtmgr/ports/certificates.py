@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+CONTROL_PLANE: Final = "virtmgr-control-plane"
+"""Common name of the control plane's own certificate; a host's is the host's id."""
 
 
 @dataclass(frozen=True)
