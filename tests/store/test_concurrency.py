@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -171,6 +172,8 @@ def test_a_poller_misses_no_event(units: SqlUnitOfWorkFactory, url: str) -> None
                 last = events[-1].sequence or 0
             elif complete:
                 return
+            else:
+                time.sleep(0.001)  # else it leaves the writers no time with Python's lock
 
     poller = threading.Thread(target=poll)
     poller.start()

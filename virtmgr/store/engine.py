@@ -1,8 +1,9 @@
 """Database engines: one that writes and one that only reads, for SQLite and PostgreSQL.
 
 SQLite has one writer at a time. Within a process the writing engine has exactly one connection,
-so that threads and greenlets queue in Python, where waiting for one lets the others run (a
-greenlet that waited inside SQLite would stop the whole process, the lock's holder included).
+so that threads and greenlets queue in Python (``store/pool.py``), where waiting for one lets the
+others run (a greenlet that waited inside SQLite would stop the whole process, the lock's holder
+included).
 Between processes BEGIN IMMEDIATE is tried again, asleep in Python between the tries. Readers have
 connections of their own; in WAL mode they see the last commit and wait for nobody.
 """
@@ -19,10 +20,11 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from virtmgr.domain.errors import InvalidRequest, Unavailable
 from virtmgr.store.errors import translate_errors
+from virtmgr.store.pool import WriterPool
 
 WRITER_PATIENCE = 15.0
 """Seconds to wait for another process's, or our own other units', write lock."""
@@ -61,7 +63,7 @@ def make_engine(url: str) -> Engine:
         engine = _postgresql(parsed)
     else:
         _create_private(Path(parsed.database or ""))
-        engine = _sqlite(parsed, size=1, busy_timeout=0.01)
+        engine = _sqlite(parsed, pool=WriterPool, size=1, busy_timeout=0.01)
         event.listen(engine, "begin", _begin_immediate)
     translate_errors(engine)
     return engine
@@ -71,7 +73,7 @@ def make_reader(engine: Engine) -> Engine:
     """An engine on the same database whose transactions read one snapshot and cannot write."""
     if engine.dialect.name == "postgresql":
         return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    reader = _sqlite(engine.url, size=_READERS, busy_timeout=5.0)
+    reader = _sqlite(engine.url, pool=QueuePool, size=_READERS, busy_timeout=5.0)
     event.listen(reader, "connect", _query_only)
     event.listen(reader, "begin", _begin_deferred)
     translate_errors(reader)
@@ -103,10 +105,10 @@ def _postgresql(url: URL) -> Engine:
     )
 
 
-def _sqlite(url: URL, *, size: int, busy_timeout: float) -> Engine:
+def _sqlite(url: URL, *, pool: type[Pool], size: int, busy_timeout: float) -> Engine:
     engine = create_engine(
         url,
-        poolclass=QueuePool,
+        poolclass=pool,
         pool_size=size,
         max_overflow=0,
         pool_timeout=WRITER_PATIENCE,
