@@ -37,6 +37,12 @@ test-system: ## Only the tests of the whole product, on a throw-away host (needs
 	@echo "==> tests of the whole product"
 	@scripts/in-lab $(VENV)/python -m pytest tests/system $(PYTEST_ARGS)
 
+.PHONY: bench
+bench: ## Measure the product on a throw-away host, against the floor: make bench BENCH_ARGS=--full
+	@scripts/setup test
+	@scripts/fill-build-cache
+	@scripts/in-lab $(VENV)/python -m bench.one_machine $(BENCH_ARGS)
+
 .PHONY: lint
 lint: ## Formatting, lint, types, layers, lock file
 	@echo "==> ruff";  $(VENV)/ruff format --check --quiet . && $(VENV)/ruff check --quiet .

@@ -43,10 +43,18 @@ def guests() -> set[Process]:
 
 
 def start(name: str, *command: str) -> None:
-    """Start one of virtmgr's processes as ``make up`` does (``scripts/daemons.sh``)."""
-    script = 'source "${0%/*}/common.sh"; source "$ROOT/scripts/daemons.sh"; start "$@"'
-    daemon = [str(ROOT / ".venv/bin/virtmgr"), *command]
-    subprocess.run(["bash", "-c", script, str(ROOT / "scripts/up"), name, *daemon], check=True)
+    """Start one of virtmgr's processes as ``make up`` does."""
+    _daemons("start", name, str(ROOT / ".venv/bin/virtmgr"), *command)
+
+
+def start_libvirt() -> None:
+    _daemons("start_libvirt")
+
+
+def _daemons(*words: str) -> None:
+    """Call a function of ``scripts/daemons.sh``."""
+    script = 'source "${0%/*}/common.sh"; source "$ROOT/scripts/daemons.sh"; "$@"'
+    subprocess.run(["bash", "-c", script, str(ROOT / "scripts/up"), *words], check=True)
 
 
 def start_agent() -> None:
@@ -140,8 +148,12 @@ def mentions(workload_id: str) -> set[str]:
     found: set[str] = set()
     for kind, names in traces().items():
         found |= {f"{kind}: {name}" for name in names if workload_id in name}
-    found |= {workload_id}.intersection(_output("virsh", "list", "--all", "--uuid").split())
-    return found
+    return found | {workload_id}.intersection(domains())
+
+
+def domains() -> set[str]:
+    """The ids of libvirt's domains, running or not."""
+    return set(_output("virsh", "list", "--all", "--uuid").split())
 
 
 def _output(*command: str) -> str:

@@ -1,0 +1,39 @@
+"""Law 2, a crash is a non-event: kills at random moments; ``--kills`` says how many."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from . import machine
+from .conftest import Product
+from .storm import Storm
+
+_ROUNDS_BETWEEN_LOOKS = 25
+
+
+@pytest.mark.timeout(0)
+def test_random_kills_lose_and_leave_nothing(product: Product, pytestconfig: pytest.Config) -> None:
+    kills, seed = pytestconfig.getoption("kills"), pytestconfig.getoption("seed")
+    print(f"repeat it with --kills {kills} --seed {seed}")
+    storm = Storm(product, random.Random(seed))
+    storm.make_and_delete_one()
+    before = machine.traces()
+    for number in range(kills):
+        storm.round()
+        if number % _ROUNDS_BETWEEN_LOOKS == _ROUNDS_BETWEEN_LOOKS - 1:
+            storm.settle()
+    storm.settle()
+    storm.end()
+    deadline = time.monotonic() + 60
+    while left := left_over(before):
+        assert time.monotonic() < deadline, (left, *storm.done)
+        time.sleep(1)
+
+
+def left_over(before: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What is on the host and was not, whosever it is; processes' command lines may differ."""
+    new = {kind: names - before[kind] for kind, names in machine.traces().items()}
+    return {kind: names for kind, names in new.items() if names and kind != "processes"}
