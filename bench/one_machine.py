@@ -184,7 +184,7 @@ def product() -> Iterator[Rest]:
         text=True,
     )
     yield Rest(token.stdout.strip())
-    subprocess.run([str(ROOT / "scripts/clean-host")], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([str(ROOT / "scripts/clean-host")], check=True, capture_output=True)
 
 
 def main() -> None:
