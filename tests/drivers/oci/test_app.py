@@ -164,6 +164,32 @@ def test_limits_hold(kit: OciKit) -> None:
     assert usage.memory > 0
 
 
+def test_disk_io_is_throttled_and_changed_live(kit: OciKit) -> None:
+    limit, size = 256 * 1024, 1024**2
+    volume = DesiredVolume(id=new_id(), name="data", size=1, path="/data")
+    later = DesiredVolume(id=new_id(), name="later", size=1, path="/later")
+    provision = kit.provision(**{v.id: kit.volume_file() for v in (volume, later)})
+    desired = workload(
+        volumes=(volume,), resources={"memory": "64MiB", "io": {"write_bytes_per_second": limit}}
+    )
+    started(kit, desired, provision)
+
+    def rate(path: str) -> float:
+        """Bytes a second that reach the disk, written around the page cache."""
+        begin = time.monotonic()
+        shell(kit, desired.id, f"dd if=/dev/zero of={path} bs=64k count=16 oflag=direct 2>&1")
+        return size / (time.monotonic() - begin)
+
+    assert rate("/file") < 2 * limit
+    assert rate("/data/file") < 2 * limit
+    more = respec(desired).model_copy(update={"volumes": (volume, later)})
+    assert kit.driver.update(more, provision).needs_restart == ()
+    assert rate("/later/file") < 2 * limit
+    free = respec(more, resources={"memory": "64MiB"})
+    assert kit.driver.update(free, provision).needs_restart == ()
+    assert min(rate("/file"), rate("/data/file"), rate("/later/file")) > 2 * limit
+
+
 def test_stop_is_graceful_then_forced(kit: OciKit) -> None:
     polite = workload("/bin/sh", "-c", "trap 'exit 5' TERM; while true; do sleep 0.05; done")
     started(kit, polite)

@@ -56,7 +56,8 @@ class BundleFacts:
     user: User = field(default_factory=User)
     volumes: tuple[VolumeBind, ...] = ()
     limit_swap: bool = True
-    controllers: frozenset[str] = frozenset({"cpu", "memory", "pids"})
+    controllers: frozenset[str] = frozenset(cgroups.CONTROLLERS)
+    disks: tuple[int, ...] = ()  # device numbers of the root disk and the volumes
     open_files: tuple[int, int] = (1024, 16384)  # soft and hard limit
     architecture: str = "x86_64"
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -191,6 +192,8 @@ def _resources(workload: DesiredWorkload, facts: BundleFacts) -> dict[str, Any]:
         }
     if "pids" in facts.controllers:
         found["pids"] = {"limit": asked.pids or cgroups.DEFAULT_PIDS}
+    if "io" in facts.controllers and (throttles := cgroups.block_io(asked.io, facts.disks)):
+        found["blockIO"] = throttles
     return found
 
 

@@ -34,7 +34,7 @@ from virtmgr.drivers.oci import (
     users,
     volumes,
 )
-from virtmgr.drivers.oci.cgroups import Cgroups
+from virtmgr.drivers.oci.cgroups import CONTROLLERS, Cgroups
 from virtmgr.drivers.oci.conmon import Conmon
 from virtmgr.drivers.oci.places import Exit, Place, Places, Record, Run
 from virtmgr.drivers.oci.runtime import Runtime
@@ -142,6 +142,7 @@ class Lifecycle:
     ) -> Run:
         binds = self._mount_volumes(place, workload, provision, record)
         user, stop_signal = self._set_up_root(place, workload, record)
+        io = workload.spec.resources.io
         facts = bundle.BundleFacts(
             rootfs=place.rootfs,
             etc=place.etc,
@@ -150,9 +151,8 @@ class Lifecycle:
             user=user,
             volumes=binds,
             limit_swap=self.cgroups.can_limit_swap(),
-            controllers=frozenset(
-                name for name in ("cpu", "memory", "pids") if self.cgroups.has(name)
-            ),
+            controllers=frozenset(name for name in CONTROLLERS if self.cgroups.has(name)),
+            disks=() if io.is_unlimited() else device_numbers(place, workload),
             open_files=open_files(),
             architecture=platform.machine(),
         )
@@ -372,6 +372,12 @@ def disk_of(volume: DesiredVolume, provision: Provision) -> Path:
             hint="the agent provides it before the driver is called; its log says what failed",
         )
     return provision.volumes[volume.id]
+
+
+def device_numbers(place: Place, workload: DesiredWorkload) -> tuple[int, ...]:
+    """The block devices of its root disk and volumes, which are mounted."""
+    targets = (place.disk_mount, *(place.volume(volume.id) for volume in workload.volumes))
+    return tuple(mounts.device_number(target) for target in targets)
 
 
 def interpret_exit(status: int | None, *, system: bool, oom: bool, finished_at: str) -> Exit:
