@@ -8,12 +8,11 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.drivers.oci.kit import OciKit, nic, workload
+from tests.drivers.oci.kit import OciKit, eventually, nic, workload
 from virtmgr.domain.image import ContainerConfig
 from virtmgr.domain.workload import Init
 from virtmgr.drivers.oci.guest import parse_signal
@@ -25,16 +24,8 @@ _SYSTEM = ContainerConfig(init="system")
 _PACKAGES = "systemd,systemd-sysv,dbus"
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def test_busybox_init_boots_has_a_console_and_powers_off(kit: OciKit) -> None:
+def test_busybox_init_boots_has_a_console_and_powers_off(each_runtime: OciKit) -> None:
+    kit = each_runtime
     desired = workload(init=Init.SYSTEM, config=_SYSTEM, user_data="#cloud-config\n", nics=(nic(),))
     kit.driver.prepare(desired, kit.provision())
     kit.driver.start(desired, kit.provision())

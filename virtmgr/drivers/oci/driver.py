@@ -351,8 +351,13 @@ class OciDriver:
                     hint="resume it first",
                 )
             workload = DesiredWorkload.model_validate(run.applied)
-            process = _exec_process(workload, run, request)
-            return exec.run(self._runtime, self.places.sockets, workload_id, process, request)
+            root = os.open(f"/proc/{run.pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                process = _exec_process(workload, root, request)
+                code = exec.code_if_not_begun(root, process)
+            finally:
+                os.close(root)
+            return exec.run(self._runtime, self.places.sockets, workload_id, process, request, code)
 
     def console(self, workload_id: str) -> socket:
         self._life.running(workload_id)
@@ -396,17 +401,13 @@ class OciDriver:
         return os.open(place.rootfs, flags), record.id_base
 
 
-def _exec_process(workload: DesiredWorkload, run: Run, request: ExecRequest) -> dict[str, object]:
+def _exec_process(workload: DesiredWorkload, root: int, request: ExecRequest) -> dict[str, object]:
     """The OCI ``process`` of a command: the container's environment, user and limits, changed
     where the request says so."""
     config = bundle.image_config(workload)
-    root = os.open(f"/proc/{run.pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        system = bundle.effective_init(workload) is Init.SYSTEM
-        default = "" if system else workload.spec.user or config.user
-        user = users.resolve(root, default if request.user is None else request.user)
-    finally:
-        os.close(root)
+    system = bundle.effective_init(workload) is Init.SYSTEM
+    default = "" if system else workload.spec.user or config.user
+    user = users.resolve(root, default if request.user is None else request.user)
     workdir = request.workdir or (user.home if system else workload.spec.workdir or config.workdir)
     return bundle.process(
         bundle.effective_init(workload),
