@@ -77,7 +77,12 @@ APP = bundle.build(
 )
 SYSTEM = bundle.build(
     desired(Init.SYSTEM, ContainerConfig(init="system")),
-    facts(limit_swap=False, controllers=frozenset({"memory"}), user=User(home="/root")),
+    facts(
+        limit_swap=False,
+        controllers=frozenset({"memory"}),
+        user=User(home="/root"),
+        proc_files=(Path("/lxcfs/proc/uptime"), Path("/lxcfs/proc/meminfo"), Path("/lxcfs/proc/x")),
+    ),
 )
 
 

@@ -27,6 +27,7 @@ from virtmgr.drivers.oci import (
     bundle,
     console,
     guest,
+    lxcfs,
     mounts,
     places,
     processes,
@@ -143,6 +144,7 @@ class Lifecycle:
         binds = self._mount_volumes(place, workload, provision, record)
         user, stop_signal = self._set_up_root(place, workload, record)
         io = workload.spec.resources.io
+        system = bundle.effective_init(workload) is Init.SYSTEM
         facts = bundle.BundleFacts(
             rootfs=place.rootfs,
             etc=place.etc,
@@ -150,6 +152,7 @@ class Lifecycle:
             cgroup_path=self.cgroups.runtime_path(workload.id),
             user=user,
             volumes=binds,
+            proc_files=lxcfs.proc_files(self.runtime) if system else (),
             limit_swap=self.cgroups.can_limit_swap(),
             controllers=frozenset(name for name in CONTROLLERS if self.cgroups.has(name)),
             disks=() if io.is_unlimited() else device_numbers(place, workload),
@@ -158,7 +161,6 @@ class Lifecycle:
         )
         config = bundle.build(workload, facts)
         place.config.write_text(json.dumps(config))
-        system = bundle.effective_init(workload) is Init.SYSTEM
         created = self.conmon.create(place, tty=system)
         run = Run(
             boot_id=places.boot_id(),
