@@ -279,6 +279,7 @@ def test_a_command_can_be_killed(kit: OciKit) -> None:
             break
         time.sleep(0.05)
     session.kill()
+    assert session.wait() == session.wait() == 137
     session.stdout.close()
     assert "sleep 778" not in shell(kit, identity, "ps")
     assert session.stderr is not None

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import termios
+import tty
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkdtemp
@@ -76,6 +77,7 @@ class OciExecSession:
         self._process = process
         self._relayed = relayed
         self._code_if_not_begun = code_if_not_begun
+        self._has_begun: bool | None = None  # known at its end
         self._directory = directory
         self._terminal = terminal
         if terminal is not None:
@@ -98,9 +100,8 @@ class OciExecSession:
 
     def wait(self) -> int:
         status = self._process.wait()
-        begun = (self._directory / "pid").exists()  # the runtime writes it when all went well
         self._forget()
-        if status > 0 and not begun:
+        if status > 0 and not self._has_begun:
             return self._code_if_not_begun
         return 128 - status if status < 0 else status
 
@@ -119,6 +120,8 @@ class OciExecSession:
         self._forget()
 
     def _forget(self) -> None:
+        if self._has_begun is None:  # the runtime writes the pid when all went well
+            self._has_begun = (self._directory / "pid").exists()
         for name in ("pid", "process.json", "console"):
             (self._directory / name).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -163,6 +166,8 @@ def run(
     :param code_if_not_begun: what the session ends with if the program cannot be executed.
     :raises DriverError: the runtime cannot start it.
     """
+    if request.tty:
+        process = {**process, "consoleSize": {"height": request.rows, "width": request.columns}}
     directory = Path(mkdtemp(dir=sockets))
     (directory / "process.json").write_text(json.dumps(process))
     arguments = ["--process", str(directory / "process.json")]
@@ -177,6 +182,7 @@ def run(
         return OciExecSession(started, directory, None, code_if_not_begun)
     if not runtime.sends_terminals:
         terminal, own = os.openpty()
+        tty.setraw(own)  # the runtime will do so too, but what is typed before must not be echoed
         _set_size(terminal, request.rows, request.columns)
         try:
             started = runtime.spawn(

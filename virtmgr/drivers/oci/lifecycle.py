@@ -213,6 +213,7 @@ class Lifecycle:
             if bundle.effective_init(workload) is Init.SYSTEM:
                 guest.write_into_root(workload, root, record.id_base)
                 return users.User(home="/root"), stop
+            guest.mount_bind_files(place.etc)
             guest.write_bind_files(workload, place.etc, record.id_base)
             asked = workload.spec.user
             name = bundle.image_config(workload).user if asked is None else asked
