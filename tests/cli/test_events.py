@@ -129,8 +129,10 @@ def test_server_settings() -> None:
     assert found.database == "sqlite:////srv/v/virtmgr.db"
     with pytest.raises(ValueError, match="no address"):
         ServerSettings.load({"listen": "::1"}, {})
-    agent = AgentSettings.load({"server": "https://c:7444/"}, {"VIRTMGR_AGENT_CA_FILE": "/ca"})
+    variables = {"VIRTMGR_AGENT_CA_FILE": "/ca", "VIRTMGR_AGENT_RUNTIME": "runc"}
+    agent = AgentSettings.load({"server": "https://c:7444/"}, variables)
     assert (agent.server, str(agent.ca_file)) == ("https://c:7444", "/ca")
+    assert (agent.runtime, AgentSettings.load({}, {}).runtime) == ("runc", "crun")
     with pytest.raises(ValueError, match="https"):
         AgentSettings.load({"server": "http://c"}, {})
 

@@ -177,6 +177,17 @@ def test_resize_says_what_waits_for_a_restart(virtmgr: Run, state: State) -> Non
     assert virtmgr("resize", "a").exit_code == 2
 
 
+def test_limits_of_io_are_set_and_lifted(virtmgr: Run, state: State) -> None:
+    state.workload("a")
+    virtmgr("resize", "a", "--io-write", "5MiB", "--io-read-ops", "100")
+    virtmgr("resize", "a", "--io-unlimited")
+    virtmgr("create", "b", "--image", "x", "--io-read", "1MiB")
+    limits = {"write_bytes_per_second": "5MiB", "read_operations_per_second": 100}
+    sent = [request[2]["resources"] for request in state.requests if request[0] != "GET"]
+    assert sent == [{"io": limits}, {"io": None}, {"io": {"read_bytes_per_second": "1MiB"}}]
+    assert virtmgr("resize", "a", "--io-read", "1MiB", "--io-unlimited").exit_code == 2
+
+
 def test_edit_sends_a_merge_patch(
     virtmgr: Run, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,29 @@ def test_noise_is_no_compressed_data(noise: bytes, kind: Compression) -> None:
         pass
 
 
+def member(name: str, type_: MemberType = MemberType.DIRECTORY) -> Member:
+    return Member(
+        name=name, type=type_, mode=0o700, uid=0, gid=0, size=0, mtime=0, link="", device=(0, 0)
+    )
+
+
+@pytest.mark.parametrize("name", ["/", "./", ".", "//", "/./"])
+def test_the_root_itself_may_be_a_member(name: str) -> None:
+    rules = LayerRules()
+    step = rules.admit(member(name))
+    assert (step.action, step.path, step.replaces) == (Action.CREATE, "", False)
+    assert rules.admit(member("etc")).path == "etc"
+    for type_ in (MemberType.FILE, MemberType.SYMLINK, MemberType.FIFO):
+        with pytest.raises(ImageError, match="refused"):
+            LayerRules().admit(member(name, type_))
+
+
+@pytest.mark.parametrize("name", ["/etc", "//etc", "/..", "/../x", "/./etc"])
+def test_other_absolute_names_are_refused(name: str) -> None:
+    with pytest.raises(ImageError, match="is absolute"):
+        LayerRules().admit(member(name))
+
+
 _PARTS = st.sampled_from(
     ["a", "b", "..", ".", "", "dev", "null", ".wh.a", ".wh..wh..opq", ".wh..."]
 )

@@ -80,6 +80,13 @@ def test_exec_passes_the_exit_code_on(product: Product, code: int) -> None:
     assert done.returncode == code
 
 
+@pytest.mark.parametrize("terminal", [(), ("-t",)], ids=["pipes", "terminal"])
+def test_exec_of_what_cannot_be_executed(product: Product, terminal: tuple[str, ...]) -> None:
+    for program, code in (("/no/such", 127), ("nosuch", 127), ("/etc/passwd", 126)):
+        done = product.run("exec", *terminal, "app1", "--", program, check=False)
+        assert (program, done.returncode) == (program, code)
+
+
 def test_exec_passes_standard_input_and_keeps_errors_apart(product: Product) -> None:
     done = product.run("exec", "-i", "app1", "--", "sh", "-c", "cat; echo no >&2", input="hello")
     assert (done.stdout, done.stderr) == ("hello", "no\n")
@@ -163,6 +170,16 @@ def test_what_is_not_to_be_restarted_stays_ended(product: Product, run: Run) -> 
     product.wait_until(lambda: status(product, "done")["state"] == "stopped")
     product.wait_until(lambda: status(product, "failing")["state"] == "failed")
     assert status(product, "failing")["exit_code"] == 4
+
+
+@pytest.mark.parametrize("how", [("--grace", "1"), ("--force",)], ids=["after grace", "at once"])
+def test_a_stop_by_force_is_reported_as_one(
+    product: Product, run: Run, how: tuple[str, ...]
+) -> None:
+    run("deaf", "sh", "-c", "trap '' TERM; while true; do sleep 1; done")
+    product.run("stop", "deaf", *how)
+    found = status(product, "deaf")
+    assert (found["state"], found["exit_code"], found["signal"]) == ("stopped", 137, 9)
 
 
 def test_running_out_of_memory_is_said(product: Product, run: Run) -> None:

@@ -68,6 +68,7 @@ def build_host(settings: AgentSettings) -> HostParts:
             state_directory=data / "containers",
             run_directory=run / "containers",
             network=network,
+            runtime=settings.runtime,
         )
     }
     absent = []

@@ -102,6 +102,12 @@ def agent_options(function: F) -> F:
                 _AGENT.stream_listen,
                 "VIRTMGR_AGENT_STREAM_LISTEN",
             ),
+            _option(
+                "runtime",
+                "OCI runtime of containers, by name or path: crun or runc.",
+                _AGENT.runtime,
+                "VIRTMGR_AGENT_RUNTIME",
+            ),
             click.option(
                 "--ca-file",
                 metavar="PATH",

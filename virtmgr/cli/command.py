@@ -128,6 +128,31 @@ def label_option(function: F) -> F:
     )(function)
 
 
+def io_options(function: F) -> F:
+    """Limits of disk I/O, by the names of their fields in ``resources.io``."""
+    options = (
+        click.option(
+            "--io-read", "read_bytes_per_second", metavar="SIZE",
+            help="Most that is read from each disk in a second, such as 50MiB.",
+        ),
+        click.option(
+            "--io-write", "write_bytes_per_second", metavar="SIZE",
+            help="Most that is written to each disk in a second.",
+        ),
+        click.option(
+            "--io-read-ops", "read_operations_per_second", type=int,
+            help="Most read operations of each disk in a second.",
+        ),
+        click.option(
+            "--io-write-ops", "write_operations_per_second", type=int,
+            help="Most write operations of each disk in a second.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def workload_argument(function: F) -> F:
     """One workload, by name or id."""
     return click.argument("name", metavar="WORKLOAD", shell_complete=complete_workload)(function)

@@ -11,6 +11,7 @@ import click
 from virtmgr.cli.command import (
     command,
     dry_run_option,
+    io_options,
     label_option,
     output_option,
     pairs,
@@ -18,7 +19,7 @@ from virtmgr.cli.command import (
     wait_options,
 )
 from virtmgr.cli.session import Session, pass_session
-from virtmgr.cli.spec import build
+from virtmgr.cli.spec import IO_FIELDS, build
 from virtmgr.domain.errors import InvalidRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,6 +38,7 @@ _OPTIONS = (
     click.option("--vcpus", type=float, help="Virtual CPUs; containers may take 0.5. Default 1."),
     click.option("--memory", "-m", metavar="SIZE", help="Such as 2GiB. Default 512MiB."),
     click.option("--pids", type=int, help="Containers: most processes at a time."),
+    io_options,
     click.option("--disk", metavar="SIZE", help="Size of the root disk."),
     click.option(
         "--network",
@@ -180,6 +182,7 @@ def _create(session: Session, options: dict[str, Any]) -> None:
         name=options["name"],
         options=_fields(options, _FIELDS),
         resources=_fields(options, _RESOURCES),
+        io=_fields(options, IO_FIELDS),
         placement=_fields(options, _PLACEMENT),
         disk=options["disk"],
         networks=options["networks"],

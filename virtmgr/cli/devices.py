@@ -9,6 +9,7 @@ import click
 from virtmgr.cli.command import (
     command,
     dry_run_option,
+    io_options,
     output_option,
     project_option,
     wait_options,
@@ -24,6 +25,8 @@ from virtmgr.cli.waiting import is_dry_run, settle
 @workload_argument
 @click.option("--vcpus", type=float, help="Virtual CPUs; containers may take 0.5.")
 @click.option("--memory", "-m", metavar="SIZE", help="Such as 2GiB.")
+@io_options
+@click.option("--io-unlimited", is_flag=True, help="Lift all limits of disk I/O.")
 @wait_options
 @dry_run_option
 @project_option
@@ -34,18 +37,25 @@ def resize(
     name: str,
     vcpus: float | None,
     memory: str | None,
+    io_unlimited: bool,
     wait: bool,
     timeout: float,
     dry_run: bool,
+    **io: Any,
 ) -> None:
-    """Change vCPUs and memory: live where the driver can, else at the next restart."""
+    """Change vCPUs, memory and I/O: live where the driver can, else at the next restart."""
     resources: dict[str, Any] = {}
     if vcpus is not None:
         resources["vcpus"] = int(vcpus) if vcpus.is_integer() else vcpus
     if memory is not None:
         resources["memory"] = memory
+    limits = {name: limit for name, limit in io.items() if limit is not None}
+    if limits and io_unlimited:
+        raise click.UsageError("give limits of I/O or --io-unlimited, not both")
+    if limits or io_unlimited:
+        resources["io"] = limits or None
     if not resources:
-        raise click.UsageError("say what to change: --vcpus, --memory or both")
+        raise click.UsageError("say what to change, such as --vcpus or --memory")
     path = session.path("workloads", name)
     answer = session.client.patch(path, {"resources": resources}, {"dry_run": dry_run or None})
     settle(session, answer, wait=wait, timeout=timeout, done="resized")

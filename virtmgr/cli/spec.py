@@ -11,6 +11,11 @@ from virtmgr.domain.errors import InvalidRequest
 
 Spec = dict[str, Any]
 
+IO_FIELDS = (
+    *("read_bytes_per_second", "write_bytes_per_second"),
+    *("read_operations_per_second", "write_operations_per_second"),
+)
+
 _PORT = re.compile(
     r"(?:(?P<address>\[[^\]]+\]|[^:\[\]]+):)?(?P<host>\d+):(?P<guest>\d+)(?:/(?P<protocol>tcp|udp))?"
 )
@@ -72,6 +77,7 @@ def build(
     name: str,
     options: Mapping[str, Any],
     resources: Mapping[str, Any],
+    io: Mapping[str, Any],
     placement: Mapping[str, Any],
     disk: str | None = None,
     networks: Sequence[str] = (),
@@ -83,7 +89,7 @@ def build(
     ``options`` are fields of the spec by their own names. The network ``none`` means no NIC.
     """
     spec: Spec = {"name": name, **_given(options)}
-    if found := _given(resources):
+    if found := _given({**resources, "io": _given(io)}):
         spec["resources"] = found
     if disk:
         spec["root_disk"] = {"size": disk}

@@ -89,6 +89,7 @@ class AgentSettings:
     join_token_file: Path | None = None  # only needed until the host is enrolled
     ca_file: Path | None = None  # the control plane's CA; kept after enrolment
     stream_listen: Endpoint = Endpoint("127.0.0.1", 0)  # where the control plane dials streams
+    runtime: str = "crun"  # the OCI runtime of containers, by name or path: crun or runc
 
     @classmethod
     def load(cls, options: Mapping[str, str | None], environment: Mapping[str, str]) -> Self:
@@ -100,6 +101,8 @@ class AgentSettings:
         known: dict[str, Any] = {**_paths(names, options, environment, AGENT_PREFIX)}
         if text := _given("stream_listen", options, environment, AGENT_PREFIX):
             known["stream_listen"] = Endpoint.parse(text)
+        if text := _given("runtime", options, environment, AGENT_PREFIX):
+            known["runtime"] = text
         server = _given("server", options, environment, AGENT_PREFIX).rstrip("/")
         if server and urlsplit(server).scheme != "https":
             raise ValueError(f"--server: {server!r} is no https:// URL")

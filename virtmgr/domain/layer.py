@@ -1,7 +1,8 @@
 """What a file-system layer may hold (OCI image-spec layer.md), decided member by member.
 
 The same rules are applied when an image is imported and again when a host unpacks it. They
-refuse what could reach out of the layer or harm the host: absolute names, ``..``, members
+refuse what could reach out of the layer or harm the host: absolute names but that of the root
+itself (a container's root has mode 0755 whatever an archive says), ``..``, members
 beneath links, links that climb out, hard links to what the layer does not hold, device nodes,
 owners outside a container's 65,536 ids, and absurd counts and sizes. Set-user-id bits are kept:
 a container's root is an unprivileged id of its host. Extended attributes (file capabilities
@@ -110,9 +111,9 @@ class LayerRules:
             )
 
     def _path(self, name: str) -> str:
-        if name.startswith("/"):
-            raise _refuse(f"the name {name!r} is absolute")
         parts = [part for part in name.split("/") if part not in ("", ".")]
+        if name.startswith("/") and parts:  # "/" alone is the root, as "./" is
+            raise _refuse(f"the name {name!r} is absolute")
         if ".." in parts:
             raise _refuse(f"the name {name!r} has '..' in it")
         too_long = any(len(part.encode(errors="surrogateescape")) > 255 for part in parts)

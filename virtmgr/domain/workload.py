@@ -61,6 +61,31 @@ AbsolutePath = Annotated[
 _Argument = Annotated[str, Field(max_length=131072, pattern=r"^[^\x00]*$")]
 
 
+# Less, and a process that is to end would wait long for what it has begun to write.
+_ByteRate = Annotated[Bytes, Field(ge=64 * 1024)]
+_OperationRate = Annotated[int, Field(ge=10)]
+
+
+class IoLimits(Value):
+    """What each disk may do at most. What is left out is not limited."""
+
+    read_bytes_per_second: _ByteRate | None = Field(
+        None, description="Read in a second, such as 50MiB. At least 64KiB."
+    )
+    write_bytes_per_second: _ByteRate | None = Field(
+        None, description="Written in a second, such as 50MiB. At least 64KiB."
+    )
+    read_operations_per_second: _OperationRate | None = Field(
+        None, description="Read operations in a second. At least 10."
+    )
+    write_operations_per_second: _OperationRate | None = Field(
+        None, description="Write operations in a second. At least 10."
+    )
+
+    def is_unlimited(self) -> bool:
+        return self == IoLimits()
+
+
 class Resources(Value):
     """What a workload may use; also what it claims on its host and from its quota."""
 
@@ -80,6 +105,12 @@ class Resources(Value):
         ge=1,
         le=4194304,
         description="Containers: most processes and threads at a time. Default 4096.",
+    )
+    io: IoLimits = Field(
+        default_factory=lambda: IoLimits(),
+        description="Limits of disk I/O. Each holds for the root disk and for every volume by "
+        "itself, not for their sum. Default: none. Containers on cgroup v1: reads and direct "
+        "writes only.",
     )
 
 

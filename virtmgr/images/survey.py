@@ -52,7 +52,7 @@ def system_config(inits: dict[str, str]) -> ContainerConfig:
     return ContainerConfig(
         init="system",
         command=(f"/{path}",),
-        env=(PATH, "container=virtmgr"),
+        env=(PATH,),  # what kind of container it is, the driver says
         stop_signal=_POWER_OFF[kind],
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -26,7 +27,7 @@ from tests.guests import linux, rescue
 from virtmgr.domain.errors import DriverError, ImageError
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.network import port_name
-from virtmgr.domain.workload import Resources, RootDisk
+from virtmgr.domain.workload import IoLimits, Resources, RootDisk
 from virtmgr.drivers.libvirt.errors import UNAVAILABLE
 from virtmgr.ports.driver import LocalImage, Provision, RuntimeState
 
@@ -194,6 +195,29 @@ def test_volumes_and_nics_come_and_go(kit: VmKit, bridge: str) -> None:
     assert not Path(f"/sys/class/net/{port_name(other.id)}").exists()
     assert first_path.exists()
     assert second_path.exists()
+
+
+def test_disk_io_is_throttled_and_changed_live(kit: VmKit) -> None:
+    driver, image = kit.driver, kit.kernel_image()
+    volume, path = kit.volume("data")
+    provision = kit.provision(volumes={volume.id: path})
+    limit = 256 * 1024
+    slow = Resources(memory=128 * MIB, io=IoLimits(write_bytes_per_second=limit))
+    desired = workload(image, volume_list=(volume,), resources=slow)
+    workload_id = kit.booted(desired, provision)
+
+    def rate() -> float:
+        begin = time.monotonic()
+        kit.run(workload_id, "dd if=/dev/zero of=/dev/vda bs=64k count=16 conv=fsync 2>/dev/null")
+        return (1 << 20) / (time.monotonic() - begin)
+
+    assert rate() < 2 * limit
+    free = workload(image, id=workload_id, volume_list=(volume,))
+    assert driver.update(free, provision).needs_restart == ()
+    assert kit.domain(workload_id).blockIoTune("vda")["write_bytes_sec"] == 0
+    again = workload(image, id=workload_id, volume_list=(volume,), resources=slow)
+    assert driver.update(again, provision).needs_restart == ()
+    assert kit.domain(workload_id).blockIoTune("vda")["write_bytes_sec"] == limit
 
 
 def test_a_cd_is_changed_and_a_rescue_cd_boots(kit: VmKit) -> None:

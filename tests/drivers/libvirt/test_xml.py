@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.drivers.libvirt.kit import disk_image, iso_image, workload
 from virtmgr.domain.image import Blob, ImageManifest, ImageType, Kernel
 from virtmgr.domain.sync import DesiredImage, DesiredNic, DesiredVolume
-from virtmgr.domain.workload import Resources, RootDisk
+from virtmgr.domain.workload import IoLimits, Resources, RootDisk
 from virtmgr.drivers.libvirt import disks, domain_xml, shape, slots
 from virtmgr.drivers.libvirt.accelerator import Accelerator
 from virtmgr.drivers.libvirt.domain_xml import Blueprint
@@ -65,7 +65,11 @@ def disk_vm() -> Blueprint:
         name="web1",
         firmware="uefi",
         boot=("network", "disk"),
-        resources=Resources(vcpus=2, memory=GIB),
+        resources=Resources(
+            vcpus=2,
+            memory=GIB,
+            io=IoLimits(read_bytes_per_second=50_000_000, write_operations_per_second=200),
+        ),
         volume_list=(VOLUME, LONG_VOLUME),
         nic_list=NICS,
         user_data="#cloud-config\nhostname: web1\n",
@@ -126,6 +130,7 @@ def test_nothing_changes_between_equal_shapes() -> None:
 
 def test_changes_are_told_apart() -> None:
     before = shape.read(domain_xml.build(disk_vm()))
+    faster = {**before.throttles[domain_xml.ROOT], "read_bytes_sec": 0}
     wanted = replace(
         before,
         vcpus=4,
@@ -133,6 +138,7 @@ def test_changes_are_told_apart() -> None:
         volumes={},
         nics={**before.nics, "ua-nic-new": ("mac", "bridge", "1500")},
         cdroms={domain_xml.CDROM: ""},
+        throttles={domain_xml.ROOT: faster},
         firmware="bios",
     )
     changes = shape.compare(before, wanted)
@@ -141,6 +147,7 @@ def test_changes_are_told_apart() -> None:
     assert set(changes.detach) == set(before.volumes)
     assert changes.attach == ("ua-nic-new",)
     assert changes.cdroms == (domain_xml.CDROM,)
+    assert changes.throttles == {domain_xml.ROOT: faster}
     assert changes.needs_restart == ("firmware",)
     back = shape.compare(wanted, replace(before, memory=before.most_memory * 2))
     assert back.vcpus is None

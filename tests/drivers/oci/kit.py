@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from virtmgr.domain.network import mac_address, port_name
 from virtmgr.domain.sync import DesiredImage, DesiredNic, DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import Init, Kind, PowerState, WorkloadSpec
 from virtmgr.drivers.oci.driver import OciDriver
-from virtmgr.ports.driver import ExecRequest, LocalImage, Provision
+from virtmgr.ports.driver import ExecRequest, Inspection, LocalImage, Provision
 
+RUNTIMES = ("crun", "runc")
 ID_BASE = 10_000_000
 _APPLETS = (
     "sh ash cat echo ls id ip ping sleep true false kill ps mount umount stat touch mkdir rm tee "
@@ -188,6 +190,32 @@ def respec(desired: DesiredWorkload, **changes: Any) -> DesiredWorkload:
     """The same workload with other fields in its spec."""
     spec = WorkloadSpec.model_validate({**desired.spec.model_dump(exclude_unset=True), **changes})
     return desired.model_copy(update={"spec": spec, "generation": desired.generation + 1})
+
+
+def started(kit: OciKit, desired: DesiredWorkload, provision: Provision | None = None) -> str:
+    kit.driver.prepare(desired, provision or kit.provision())
+    kit.driver.start(desired, provision or kit.provision())
+    return desired.id
+
+
+def ended(kit: OciKit, workload_id: str) -> Inspection:
+    assert kit.changes.wait_for(workload_id)
+    return kit.driver.inspect(workload_id)
+
+
+def shell(kit: OciKit, workload_id: str, script: str) -> str:
+    code, output, said = kit.run(workload_id, "/bin/sh", "-c", script)
+    assert code == 0, (output, said)
+    return output.decode().strip()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 @contextmanager

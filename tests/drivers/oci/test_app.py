@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.oci.kit import ID_BASE, OciKit, nic, respec, workload
+from tests.drivers.oci.kit import ID_BASE, OciKit, ended, nic, respec, shell, started, workload
 from virtmgr.domain.errors import DriverError, StorageError
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import ContainerConfig
-from virtmgr.domain.sync import DesiredVolume, DesiredWorkload
+from virtmgr.domain.sync import DesiredVolume
 from virtmgr.drivers.oci import mounts
-from virtmgr.ports.driver import ExecRequest, Inspection, Provision, RuntimeState
+from virtmgr.ports.driver import ExecRequest, RuntimeState
 
 pytestmark = pytest.mark.host
 
@@ -27,24 +27,8 @@ _DEVICES = {
 }
 
 
-def started(kit: OciKit, desired: DesiredWorkload, provision: Provision | None = None) -> str:
-    kit.driver.prepare(desired, provision or kit.provision())
-    kit.driver.start(desired, provision or kit.provision())
-    return desired.id
-
-
-def ended(kit: OciKit, workload_id: str) -> Inspection:
-    assert kit.changes.wait_for(workload_id)
-    return kit.driver.inspect(workload_id)
-
-
-def shell(kit: OciKit, workload_id: str, script: str) -> str:
-    code, output, said = kit.run(workload_id, "/bin/sh", "-c", script)
-    assert code == 0, (output, said)
-    return output.decode().strip()
-
-
-def test_it_runs_unprivileged(kit: OciKit) -> None:
+def test_it_runs_unprivileged(each_runtime: OciKit) -> None:
+    kit = each_runtime
     identity = started(kit, workload())
     status = dict(
         line.split(":\t", 1)
@@ -144,14 +128,16 @@ def test_the_end_is_seen(kit: OciKit, script: str, code: int, number: int | None
     assert seen.finished_at > seen.started_at
 
 
-def test_lack_of_memory_is_reported(kit: OciKit) -> None:
+def test_lack_of_memory_is_reported(each_runtime: OciKit) -> None:
+    kit = each_runtime
     eat = "sleep 0.2; x=a; while true; do x=$x$x; done"
     identity = started(kit, workload("/bin/sh", "-c", eat, resources={"memory": "16MiB"}))
     seen = ended(kit, identity)
     assert (seen.state, seen.exit_code, seen.oom_killed) == (RuntimeState.EXITED, 137, True)
 
 
-def test_limits_hold(kit: OciKit) -> None:
+def test_limits_hold(each_runtime: OciKit) -> None:
+    kit = each_runtime
     identity = started(kit, workload(root_disk={"size": "32MiB"}))
     code, _, said = kit.run(identity, "dd", "if=/dev/zero", "of=/big", "bs=1M", "count=64")
     assert code != 0
@@ -162,6 +148,33 @@ def test_limits_hold(kit: OciKit) -> None:
     assert usage.disk > 16 * 1024**2
     assert usage.pids is not None
     assert usage.memory > 0
+
+
+def test_disk_io_is_throttled_and_changed_live(each_runtime: OciKit) -> None:
+    kit = each_runtime
+    limit, size = 256 * 1024, 1024**2
+    volume = DesiredVolume(id=new_id(), name="data", size=1, path="/data")
+    later = DesiredVolume(id=new_id(), name="later", size=1, path="/later")
+    provision = kit.provision(**{v.id: kit.volume_file() for v in (volume, later)})
+    desired = workload(
+        volumes=(volume,), resources={"memory": "64MiB", "io": {"write_bytes_per_second": limit}}
+    )
+    started(kit, desired, provision)
+
+    def rate(path: str) -> float:
+        """Bytes a second that reach the disk, written around the page cache."""
+        begin = time.monotonic()
+        shell(kit, desired.id, f"dd if=/dev/zero of={path} bs=64k count=16 oflag=direct 2>&1")
+        return size / (time.monotonic() - begin)
+
+    assert rate("/file") < 2 * limit
+    assert rate("/data/file") < 2 * limit
+    more = respec(desired).model_copy(update={"volumes": (volume, later)})
+    assert kit.driver.update(more, provision).needs_restart == ()
+    assert rate("/later/file") < 2 * limit
+    free = respec(more, resources={"memory": "64MiB"})
+    assert kit.driver.update(free, provision).needs_restart == ()
+    assert min(rate("/file"), rate("/data/file"), rate("/later/file")) > 2 * limit
 
 
 def test_stop_is_graceful_then_forced(kit: OciKit) -> None:
@@ -190,7 +203,8 @@ def test_paused_ones_stand_still_and_can_be_stopped(kit: OciKit) -> None:
     assert kit.driver.inspect(identity).state is RuntimeState.EXITED
 
 
-def test_exec(kit: OciKit) -> None:
+def test_exec(each_runtime: OciKit) -> None:
+    kit = each_runtime
     identity = started(kit, workload(env={"SPEC": "1"}))
     assert kit.run(identity, "/bin/sh", "-c", "echo out; echo err >&2; exit 3") == (
         3,
@@ -219,14 +233,28 @@ def test_exec(kit: OciKit) -> None:
     assert (code, output) == (0, b"1000\n/tmp\ny1\n")
     code, *_ = kit.run(identity, "/bin/sh", "-c", "kill -15 $$")
     assert code == 143
-    code, _, said = kit.run(identity, "/no/such")
-    assert code in (127, 255)  # as the runtime says it
-    assert b"/no/such" in said
     with pytest.raises(DriverError, match="no such user"):
         kit.run(identity, "true", user="nobody-here")
 
 
-def test_exec_with_a_terminal(kit: OciKit) -> None:
+@pytest.mark.parametrize("tty", [False, True], ids=["pipes", "terminal"])
+def test_what_cannot_be_executed_ends_as_in_a_shell(each_runtime: OciKit, tty: bool) -> None:
+    kit = each_runtime
+    identity = started(kit, workload(env={"PATH": "/bin:/etc"}))
+    codes = {
+        name: kit.run(identity, name, tty=tty)[0]
+        for name in ("/no/such", "nosuch", "/etc/passwd", "passwd", "/etc", "true", "false")
+    }
+    assert codes == {
+        **{"/no/such": 127, "nosuch": 127, "/etc/passwd": 126, "passwd": 126, "/etc": 126},
+        **{"true": 0, "false": 1},
+    }
+    assert kit.run(identity, "/bin/sh", "-c", "exit 255", tty=tty)[0] == 255
+    assert not any(kit.driver.places.sockets.iterdir())
+
+
+def test_exec_with_a_terminal(each_runtime: OciKit) -> None:
+    kit = each_runtime
     identity = started(kit, workload())
     request = ExecRequest(("/bin/sh",), tty=True, rows=30, columns=90)
     session = kit.driver.exec(identity, request)
@@ -251,6 +279,7 @@ def test_a_command_can_be_killed(kit: OciKit) -> None:
             break
         time.sleep(0.05)
     session.kill()
+    assert session.wait() == session.wait() == 137
     session.stdout.close()
     assert "sleep 778" not in shell(kit, identity, "ps")
     assert session.stderr is not None
@@ -325,7 +354,8 @@ def test_network(kit: OciKit) -> None:
     assert kit.network.connected == set()
 
 
-def test_changes_while_it_runs(kit: OciKit) -> None:
+def test_changes_while_it_runs(each_runtime: OciKit) -> None:
+    kit = each_runtime
     first = nic()
     desired = workload(nics=(first,))
     started(kit, desired)
@@ -451,7 +481,8 @@ def test_half_made_things_are_cleaned(kit: OciKit) -> None:
     assert not [m for m in mounts.mounts() if desired.id in str(m.target)]
 
 
-def test_a_command_that_is_not_there_leaves_nothing_running(kit: OciKit) -> None:
+def test_a_command_that_is_not_there_leaves_nothing_running(each_runtime: OciKit) -> None:
+    kit = each_runtime
     desired = workload("/no/such/command")
     with pytest.raises(DriverError, match="/no/such/command"):
         started(kit, desired)

@@ -59,9 +59,15 @@ APP = bundle.build(
         ),
         command=("serve", "--port", "80"),
         env={"B": "3"},
-        resources={"vcpus": 0.5, "memory": "256MiB", "pids": 100},
+        resources={
+            "vcpus": 0.5,
+            "memory": "256MiB",
+            "pids": 100,
+            "io": {"read_bytes_per_second": "1MiB", "write_operations_per_second": 100},
+        },
     ),
     facts(
+        disks=(os.makedev(7, 1), os.makedev(7, 0)),
         user=User(1000, 1000, (1000, 200), "/home/web"),
         volumes=(
             bundle.VolumeBind(Path("/run/v/b"), "/data/sub", True),
@@ -71,7 +77,12 @@ APP = bundle.build(
 )
 SYSTEM = bundle.build(
     desired(Init.SYSTEM, ContainerConfig(init="system")),
-    facts(limit_swap=False, controllers=frozenset({"memory"}), user=User(home="/root")),
+    facts(
+        limit_swap=False,
+        controllers=frozenset({"memory"}),
+        user=User(home="/root"),
+        proc_files=(Path("/lxcfs/proc/uptime"), Path("/lxcfs/proc/meminfo"), Path("/lxcfs/proc/x")),
+    ),
 )
 
 

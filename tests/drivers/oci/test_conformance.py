@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from tests.drivers.conformance import DriverConformance
-from tests.drivers.oci.kit import OciKit, oci_kit, workload
+from tests.drivers.oci.kit import OciKit, workload
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.drivers.oci.driver import OciDriver
 from virtmgr.ports.driver import Provision
@@ -58,6 +57,5 @@ class OciConformanceKit:
 
 class TestConformance(DriverConformance):
     @pytest.fixture
-    def driver_kit(self) -> Iterator[OciConformanceKit]:
-        with oci_kit() as kit:
-            yield OciConformanceKit(kit)
+    def driver_kit(self, each_runtime: OciKit) -> OciConformanceKit:
+        return OciConformanceKit(each_runtime)

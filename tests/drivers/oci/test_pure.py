@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtmgr.domain.errors import DriverError, InvalidRequest
-from virtmgr.domain.workload import Resources
+from virtmgr.domain.workload import IoLimits, Resources
 from virtmgr.drivers.oci import cgroups, filesystem, logs, rootfs, stats, users
 from virtmgr.drivers.oci.cgroups import Cgroups, Hierarchies, Layout
 from virtmgr.drivers.oci.lifecycle import interpret_exit
@@ -64,6 +64,7 @@ def unified(tmp_path: Path) -> Cgroups:
         "memory.max": "",
         "memory.swap.max": "",
         "cgroup.freeze": "",
+        "io.max": "",
         "cgroup.procs": "41\n42\n",
     }.items():
         (group / name).write_text(content)
@@ -84,6 +85,9 @@ def test_cgroup_v2(unified: Cgroups, tmp_path: Path) -> None:
     written = {n: (group / n).read_text() for n in ("cpu.max", "pids.max", "memory.max")}
     assert written == {"cpu.max": "150000 100000", "pids.max": "9", "memory.max": "2000000"}
     assert unified.apply("w", Resources(memory=500_000)) == ("resources.memory",)
+    io = IoLimits(write_bytes_per_second=2**20, read_operations_per_second=50)
+    unified.throttle("w", io, [os.makedev(7, 3)])
+    assert (group / "io.max").read_text() == "7:3 rbps=max wbps=1048576 riops=50 wiops=max"
     assert not unified.is_frozen("w")
     unified.freeze("w", frozen=True)
     assert unified.is_frozen("w")

@@ -55,6 +55,13 @@ def test_content_owner_mode_time_and_links(
     assert root.parent.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("name", ["/", ".", "./"])
+def test_the_root_may_be_a_member(name: str, storage: LocalStorage, source: Source) -> None:
+    tar = tar_of((name, {**DIRECTORY, "mode": 0o700}), ("a", {"content": b"x"}))
+    (root,) = ensure(storage, container(source, tar), source)
+    assert [path.name for path in root.iterdir()] == ["a"]
+
+
 def test_whiteouts_as_overlayfs_sees_them(
     storage: LocalStorage, source: Source, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element, SubElement
 from virtmgr.domain.image import ImageType
 from virtmgr.domain.network import port_name
 from virtmgr.domain.sync import DesiredNic, DesiredVolume, DesiredWorkload
+from virtmgr.domain.workload import IoLimits
 from virtmgr.drivers.libvirt import seed, slots
 from virtmgr.drivers.libvirt.disks import RootDisk
 from virtmgr.drivers.libvirt.facts import HostFacts
@@ -27,6 +28,12 @@ NAME_PREFIX = "virtmgr-"
 ROOT, SEED, CDROM, ISO = "ua-root", "ua-seed", "ua-cdrom", "ua-iso"
 VOLUME, NIC = "ua-volume-", "ua-nic-"  # + id
 MOST_VCPUS = 240  # above, q35 needs an emulated IOMMU
+THROTTLES = {  # libvirt's names, in <iotune> and in calls
+    "read_bytes_sec": "read_bytes_per_second",
+    "write_bytes_sec": "write_bytes_per_second",
+    "read_iops_sec": "read_operations_per_second",
+    "write_iops_sec": "write_operations_per_second",
+}
 _DEFAULT_BOOT = ("disk", "cdrom")
 _VGA, _ROOT_PORTS, _SCSI, _SERIAL, _BALLOON, _RNG, _USB = 0x01, 0x02, 0x10, 0x11, 0x12, 0x13, 0x14
 
@@ -86,11 +93,12 @@ def build(blueprint: Blueprint) -> Element:
     return domain
 
 
-def volume_disk(volume: DesiredVolume, path: Path, slot: int) -> Element:
+def volume_disk(volume: DesiredVolume, path: Path, slot: int, io: IoLimits) -> Element:
     """A volume as a virtio disk."""
     disk = _disk(VOLUME + volume.id, path, "raw", _target(slot), "virtio")
     if volume.read_only:
         SubElement(disk, "readonly")
+    _throttle(disk, io)
     _text(disk, "serial", _serial(volume))
     _slot(disk, slot)
     return disk
@@ -221,11 +229,12 @@ def _controllers(devices: Element, root_ports: int) -> None:
 
 def _disks(devices: Element, blueprint: Blueprint, ports: Mapping[str, int]) -> None:
     workload, provision, layout = blueprint.workload, blueprint.provision, blueprint.layout
+    io = workload.spec.resources.io
     if blueprint.root is not None:
-        devices.append(_root_disk(blueprint.root, layout.root_disk, ports[ROOT]))
+        devices.append(_root_disk(blueprint.root, layout.root_disk, ports[ROOT], io))
     for volume in workload.volumes:
         path = provision.volumes[volume.id]
-        devices.append(volume_disk(volume, path, ports[VOLUME + volume.id]))
+        devices.append(volume_disk(volume, path, ports[VOLUME + volume.id], io))
     image = workload.image
     if image is not None and image.manifest.type is ImageType.ISO and provision.image is not None:
         devices.append(cdrom(ISO, provision.image.disk, "sdb"))
@@ -234,7 +243,7 @@ def _disks(devices: Element, blueprint: Blueprint, ports: Mapping[str, int]) -> 
         devices.append(cdrom(SEED, layout.seed, "sdc"))
 
 
-def _root_disk(root: RootDisk, path: Path, slot: int) -> Element:
+def _root_disk(root: RootDisk, path: Path, slot: int, io: IoLimits) -> Element:
     disk = _disk(ROOT, path, "qcow2", _target(slot), "virtio")
     if root.backing is not None:
         chain = disk.find("backingStore")
@@ -243,6 +252,7 @@ def _root_disk(root: RootDisk, path: Path, slot: int) -> Element:
         SubElement(chain, "format", type=root.backing_format)
         SubElement(chain, "source", file=str(root.backing))
         SubElement(chain, "backingStore")  # the chain ends here, whatever the image says
+    _throttle(disk, io)
     _text(disk, "serial", "root")
     _slot(disk, slot)
     return disk
@@ -261,6 +271,15 @@ def _disk(
     SubElement(disk, "target", dev=target, bus=bus)
     SubElement(disk, "alias", name=alias)
     return disk
+
+
+def _throttle(disk: Element, io: IoLimits) -> None:
+    if io.is_unlimited():
+        return
+    tune = SubElement(disk, "iotune")
+    for tag, name in THROTTLES.items():
+        if (rate := getattr(io, name)) is not None:
+            _text(tune, tag, str(rate))
 
 
 def _boot_order(devices: Element, order: tuple[str, ...]) -> None:

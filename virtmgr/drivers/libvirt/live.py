@@ -48,6 +48,10 @@ def apply(
         domain.updateDeviceFlags(
             domain_xml.to_text(devices[alias]), _LIVE | libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
         )
+    targets = _targets(domain) if changes.throttles else {}
+    for alias, rates in changes.throttles.items():
+        if alias in targets:  # else the guest has just let go of it
+            domain.setBlockIoTune(targets[alias], rates, _LIVE)
     return tuple(dict.fromkeys(refused))
 
 

@@ -24,6 +24,7 @@ class Shape:
     nics: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # MAC, bridge, MTU
     cdroms: dict[str, str] = field(default_factory=dict)  # files; empty drives: ""
     root: str = ""
+    throttles: dict[str, dict[str, int]] = field(default_factory=dict)  # by disk; 0: no limit
     slots: dict[str, int] = field(default_factory=dict)
     ports: int = 0
     firmware: str = "bios"
@@ -42,6 +43,7 @@ class Changes:
     detach: tuple[str, ...] = ()  # aliases
     attach: tuple[str, ...] = ()
     cdroms: tuple[str, ...] = ()
+    throttles: dict[str, dict[str, int]] = field(default_factory=dict)  # by alias of the disk
     needs_restart: tuple[str, ...] = ()
 
 
@@ -73,6 +75,11 @@ def read(domain: Element) -> Shape:
             if alias in (domain_xml.CDROM, domain_xml.ISO)
         },
         root=_file(disks[domain_xml.ROOT]) if domain_xml.ROOT in disks else "",
+        throttles={
+            alias: _throttle(disk)
+            for alias, disk in disks.items()
+            if alias == domain_xml.ROOT or alias.startswith(domain_xml.VOLUME)
+        },
         slots=_slots({**disks, **nics}),
         ports=len(devices.findall("controller[@model='pcie-root-port']")),
         firmware="uefi" if domain.find("os/loader") is not None else "bios",
@@ -100,6 +107,11 @@ def compare(running: Shape, wanted: Shape) -> Changes:
             for alias, file in wanted.cdroms.items()
             if alias in running.cdroms and running.cdroms[alias] != file
         ),
+        throttles={
+            alias: rates
+            for alias, rates in wanted.throttles.items()
+            if running.throttles.get(alias, rates) != rates
+        },
         needs_restart=_waiting(running, wanted, same_drives=same_drives),
     )
 
@@ -142,6 +154,10 @@ def _alias(device: Element) -> str:
 def _file(disk: Element) -> str:
     source = disk.find("source")
     return source.get("file", "") if source is not None else ""
+
+
+def _throttle(disk: Element) -> dict[str, int]:
+    return {tag: int(disk.findtext(f"iotune/{tag}", "0")) for tag in domain_xml.THROTTLES}
 
 
 def _nic(nic: Element) -> tuple[str, str, str]:

@@ -33,6 +33,7 @@ _MASKED = (
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )
+_VIEWS = ("cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime")
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
 
 
@@ -55,8 +56,10 @@ class BundleFacts:
     cgroup_path: str
     user: User = field(default_factory=User)
     volumes: tuple[VolumeBind, ...] = ()
+    proc_files: tuple[Path, ...] = ()  # what lxcfs offers
     limit_swap: bool = True
-    controllers: frozenset[str] = frozenset({"cpu", "memory", "pids"})
+    controllers: frozenset[str] = frozenset(cgroups.CONTROLLERS)
+    disks: tuple[int, ...] = ()  # device numbers of the root disk and the volumes
     open_files: tuple[int, int] = (1024, 16384)  # soft and hard limit
     architecture: str = "x86_64"
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -191,6 +194,8 @@ def _resources(workload: DesiredWorkload, facts: BundleFacts) -> dict[str, Any]:
         }
     if "pids" in facts.controllers:
         found["pids"] = {"limit": asked.pids or cgroups.DEFAULT_PIDS}
+    if "io" in facts.controllers and (throttles := cgroups.block_io(asked.io, facts.disks)):
+        found["blockIO"] = throttles
     return found
 
 
@@ -217,6 +222,11 @@ def _mounts(init: Init, facts: BundleFacts) -> list[dict[str, Any]]:
         _mount("/sys/fs/cgroup", "cgroup", *quiet, "relatime", "rw" if system else "ro"),
     ]
     if system:
+        found += [
+            _mount(f"/proc/{file.name}", "bind", "bind", "ro", *quiet, source=str(file))
+            for file in sorted(facts.proc_files)
+            if file.name in _VIEWS
+        ]
         found += [
             _mount("/run", "tmpfs", "nosuid", "nodev", "mode=755"),
             _mount("/run/lock", "tmpfs", *quiet, "mode=1777", "size=5120k"),

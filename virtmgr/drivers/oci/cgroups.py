@@ -12,11 +12,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from virtmgr.domain.workload import Resources
+from virtmgr.domain.workload import IoLimits, Resources
 from virtmgr.drivers.oci.mounts import Mount
 
+CONTROLLERS = ("cpu", "io", "memory", "pids")  # those that limits need, by their v2 names
+_V1_NAMES = {"io": "blkio"}
 PERIOD = 100_000  # microseconds, of the CPU quota
 DEFAULT_PIDS = 4096
+_THROTTLES = (  # field of IoLimits, file of v1, key of v2's io.max, key of OCI's blockIO
+    ("read_bytes_per_second", "read_bps", "rbps", "throttleReadBpsDevice"),
+    ("write_bytes_per_second", "write_bps", "wbps", "throttleWriteBpsDevice"),
+    ("read_operations_per_second", "read_iops", "riops", "throttleReadIOPSDevice"),
+    ("write_operations_per_second", "write_iops", "wiops", "throttleWriteIOPSDevice"),
+)
 _DELEGATED = ("cgroup.procs", "tasks", "cgroup.subtree_control", "cgroup.threads")
 
 
@@ -36,7 +44,8 @@ class Hierarchies:
     v1: tuple[tuple[str, Path], ...] = ()  # controller or name=…, mount point
 
     def v1_path(self, controller: str) -> Path | None:
-        return dict(self.v1).get(controller)
+        """Where the v1 controller, by its v2 name if it has one, is mounted."""
+        return dict(self.v1).get(_V1_NAMES.get(controller, controller))
 
 
 def detect(mounts: Iterable[Mount], options: dict[Path, str] | None = None) -> Hierarchies:
@@ -95,6 +104,19 @@ def cpu_weight(vcpus: float) -> int:
     return 1 + ((cpu_shares(vcpus) - 2) * 9999) // 262142
 
 
+def block_io(limits: IoLimits, devices: Iterable[int]) -> dict[str, list[dict[str, int]]]:
+    """OCI ``linux.resources.blockIO``: the same limits for each device; empty without limits."""
+    numbers = sorted(set(devices))
+    return {
+        key: [
+            {"major": os.major(number), "minor": os.minor(number), "rate": rate}
+            for number in numbers
+        ]
+        for field, _, _, key in _THROTTLES
+        if (rate := getattr(limits, field)) is not None
+    }
+
+
 class Cgroups:
     """The control groups of this driver's containers, all below one parent."""
 
@@ -131,7 +153,7 @@ class Cgroups:
         return memory is not None and (memory / "memory.memsw.limit_in_bytes").exists()
 
     def has(self, controller: str) -> bool:
-        """Whether the host lets this controller be used."""
+        """Whether the host lets this controller, by its v2 name, be used."""
         if not self._is_v2:
             return self.hierarchies.v1_path(controller) is not None
         root = self.hierarchies.unified
@@ -200,7 +222,7 @@ class Cgroups:
         cpu = self._directory("cpuacct", workload_id)
         memory = self._directory("memory", workload_id)
         pids = self._directory("pids", workload_id)
-        blkio = self._directory("blkio", workload_id)
+        blkio = self._directory("io", workload_id)
         read, written = (0, 0) if blkio is None else _blkio(blkio)
         used = 0
         if memory is not None:
@@ -254,6 +276,23 @@ class Cgroups:
             _write(process / "pids.max", pids)
         memory = self._directory("memory", workload_id)
         return () if memory is None else self._memory_v1(memory, resources.memory)
+
+    def throttle(self, workload_id: str, limits: IoLimits, devices: Iterable[int]) -> None:
+        """Limit what the container may do on each of these block devices; lifts other limits."""
+        directory = self._directory("io", workload_id)
+        if directory is None or not self.has("io"):
+            return
+        for number in devices:
+            device = f"{os.major(number)}:{os.minor(number)}"
+            if self._is_v2:
+                pairs = [
+                    f"{key}={getattr(limits, name) or 'max'}" for name, _, key, _ in _THROTTLES
+                ]
+                _write(directory / "io.max", " ".join([device, *pairs]))
+                continue
+            for name, file, _, _ in _THROTTLES:
+                rate = getattr(limits, name) or 0
+                _write(directory / f"blkio.throttle.{file}_device", f"{device} {rate}")
 
     def _memory_v2(self, directory: Path, limit: int) -> tuple[str, ...]:
         used = (_number(directory / "memory.current") or 0) - _keyed(directory / "memory.stat").get(

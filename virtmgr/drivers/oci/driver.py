@@ -36,7 +36,7 @@ from virtmgr.drivers.oci import (
     volumes,
 )
 from virtmgr.drivers.oci.conmon import Conmon
-from virtmgr.drivers.oci.lifecycle import Lifecycle, disk_of, open_files
+from virtmgr.drivers.oci.lifecycle import Lifecycle, device_numbers, disk_of, open_files
 from virtmgr.drivers.oci.places import Places, Run
 from virtmgr.drivers.oci.rootfs import RootFilesystems
 from virtmgr.drivers.oci.runtime import Runtime
@@ -141,7 +141,7 @@ class OciDriver:
         return version.name, version.version
 
     def _reductions(self) -> Reason | None:
-        missing = [name for name in ("cpu", "memory", "pids") if not self._cgroups.has(name)]
+        missing = [name for name in cgroups.CONTROLLERS if not self._cgroups.has(name)]
         if missing:
             return Reason(
                 code="limits_missing",
@@ -268,7 +268,7 @@ class OciDriver:
         waiting = wanted.needs_restart
         if wanted.resources:
             waiting += self._cgroups.apply(workload.id, workload.spec.resources)
-        place = self.places.of(workload.id)
+        place, io = self.places.of(workload.id), workload.spec.resources.io
         if not self._life.roots.grow_live(place, workload.spec.root_disk_size()):
             waiting += ("root_disk",)
         for nic in wanted.detach_nics:
@@ -283,8 +283,11 @@ class OciDriver:
         for volume in wanted.attach_volumes:
             target, disk = place.volume(volume.id), disk_of(volume, provision)
             volumes.mount(disk, target, run.id_base, read_only=volume.read_only)
+            self._cgroups.throttle(workload.id, io, [mounts.device_number(target)])
             if volume.path is not None:
                 nested.attach(run.pid, target, volume.path, run.id_base)
+        if wanted.resources:
+            self._cgroups.throttle(workload.id, io, device_numbers(place, workload))
         if not run.system and (wanted.attach_nics or wanted.detach_nics):
             guest.write_bind_files(workload, place.etc, run.id_base)
         now = update.in_effect(applied, workload, waiting)
@@ -348,8 +351,13 @@ class OciDriver:
                     hint="resume it first",
                 )
             workload = DesiredWorkload.model_validate(run.applied)
-            process = _exec_process(workload, run, request)
-            return exec.run(self._runtime, self.places.sockets, workload_id, process, request)
+            root = os.open(f"/proc/{run.pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                process = _exec_process(workload, root, request)
+                code = exec.code_if_not_begun(root, process)
+            finally:
+                os.close(root)
+            return exec.run(self._runtime, self.places.sockets, workload_id, process, request, code)
 
     def console(self, workload_id: str) -> socket:
         self._life.running(workload_id)
@@ -393,17 +401,13 @@ class OciDriver:
         return os.open(place.rootfs, flags), record.id_base
 
 
-def _exec_process(workload: DesiredWorkload, run: Run, request: ExecRequest) -> dict[str, object]:
+def _exec_process(workload: DesiredWorkload, root: int, request: ExecRequest) -> dict[str, object]:
     """The OCI ``process`` of a command: the container's environment, user and limits, changed
     where the request says so."""
     config = bundle.image_config(workload)
-    root = os.open(f"/proc/{run.pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        system = bundle.effective_init(workload) is Init.SYSTEM
-        default = "" if system else workload.spec.user or config.user
-        user = users.resolve(root, default if request.user is None else request.user)
-    finally:
-        os.close(root)
+    system = bundle.effective_init(workload) is Init.SYSTEM
+    default = "" if system else workload.spec.user or config.user
+    user = users.resolve(root, default if request.user is None else request.user)
     workdir = request.workdir or (user.home if system else workload.spec.workdir or config.workdir)
     return bundle.process(
         bundle.effective_init(workload),

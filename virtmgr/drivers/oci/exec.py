@@ -12,12 +12,14 @@ import socket
 import struct
 import subprocess
 import termios
+import tty
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import IO, Any, BinaryIO, cast
 
 from virtmgr.domain.errors import DriverError
-from virtmgr.drivers.oci import processes
+from virtmgr.drivers.oci import processes, syscalls
 from virtmgr.drivers.oci.runtime import Runtime, complaint
 from virtmgr.ports.driver import ExecRequest
 
@@ -67,8 +69,15 @@ class OciExecSession:
         process: subprocess.Popen[bytes],
         directory: Path,
         terminal: TerminalFile | None,
+        code_if_not_begun: int,
+        *,
+        relayed: bool = False,
     ) -> None:
+        """:param relayed: the runtime copies between ``terminal`` and the container's own."""
         self._process = process
+        self._relayed = relayed
+        self._code_if_not_begun = code_if_not_begun
+        self._has_begun: bool | None = None  # known at its end
         self._directory = directory
         self._terminal = terminal
         if terminal is not None:
@@ -86,10 +95,14 @@ class OciExecSession:
         """Set the terminal's size; nothing without a terminal."""
         if self._terminal is not None and not self._terminal.closed:
             _set_size(self._terminal.fileno(), rows, columns)
+            if self._relayed and self._process.poll() is None:
+                self._process.send_signal(signal.SIGWINCH)
 
     def wait(self) -> int:
         status = self._process.wait()
         self._forget()
+        if status > 0 and not self._has_begun:
+            return self._code_if_not_begun
         return 128 - status if status < 0 else status
 
     def kill(self) -> None:
@@ -107,6 +120,8 @@ class OciExecSession:
         self._forget()
 
     def _forget(self) -> None:
+        if self._has_begun is None:  # the runtime writes the pid when all went well
+            self._has_begun = (self._directory / "pid").exists()
         for name in ("pid", "process.json", "console"):
             (self._directory / name).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -117,17 +132,42 @@ class OciExecSession:
             self.kill()
 
 
+def code_if_not_begun(root: int, process: Mapping[str, Any]) -> int:
+    """The exit code of a command that cannot be begun, as shells have it (POSIX sh, 2.8.2).
+
+    127: there is no such program in the container's ``root``; 126: it cannot be executed.
+    """
+    name, env = process["args"][0], dict(entry.split("=", 1) for entry in process["env"])
+    directories = [""] if "/" in name else env.get("PATH", "").split(":")
+    found = (_exists(root, str(Path(process["cwd"], each, name))) for each in directories)
+    return 126 if any(found) else 127
+
+
+def _exists(root: int, path: str) -> bool:
+    try:
+        os.close(syscalls.open_in_root(root, path, os.O_PATH))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # it is there, and more cannot be said
+        return True
+    return True
+
+
 def run(
     runtime: Runtime,
     sockets: Path,
     workload_id: str,
     process: dict[str, Any],
     request: ExecRequest,
+    code_if_not_begun: int,
 ) -> OciExecSession:
     """Start ``process`` (OCI runtime-spec) inside a running container.
 
+    :param code_if_not_begun: what the session ends with if the program cannot be executed.
     :raises DriverError: the runtime cannot start it.
     """
+    if request.tty:
+        process = {**process, "consoleSize": {"height": request.rows, "width": request.columns}}
     directory = Path(mkdtemp(dir=sockets))
     (directory / "process.json").write_text(json.dumps(process))
     arguments = ["--process", str(directory / "process.json")]
@@ -139,7 +179,22 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        return OciExecSession(started, directory, None)
+        return OciExecSession(started, directory, None, code_if_not_begun)
+    if not runtime.sends_terminals:
+        terminal, own = os.openpty()
+        tty.setraw(own)  # the runtime will do so too, but what is typed before must not be echoed
+        _set_size(terminal, request.rows, request.columns)
+        try:
+            started = runtime.spawn(
+                runtime.command("exec", *arguments, "--tty", workload_id),
+                stdin=own,
+                stdout=own,
+                stderr=own,
+            )
+        finally:
+            os.close(own)
+        file = TerminalFile(terminal)
+        return OciExecSession(started, directory, file, code_if_not_begun, relayed=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(directory / "console"))
         listener.listen(1)
@@ -151,7 +206,7 @@ def run(
         terminal = _receive_terminal(listener, started, started.stderr)
     started.stderr.close()
     _set_size(terminal, request.rows, request.columns)
-    return OciExecSession(started, directory, TerminalFile(terminal))
+    return OciExecSession(started, directory, TerminalFile(terminal), code_if_not_begun)
 
 
 def _receive_terminal(

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.domain.workload import Init
-from virtmgr.drivers.oci import syscalls
+from virtmgr.drivers.oci import mounts, syscalls
 
 _SIGRTMIN = int(signal.SIGRTMIN)
+_BIND_FILES_SIZE = "256k"
 _SEED = "/var/lib/cloud/seed/nocloud"
 
 
@@ -52,6 +53,23 @@ def cloud_init_seed(workload: DesiredWorkload) -> dict[str, str]:
         "user-data": workload.spec.user_data or "#cloud-config\n",
         "network-config": json.dumps({"version": 1, "config": "disabled"}) + "\n",
     }
+
+
+def mount_bind_files(directory: Path) -> None:
+    """Mount a small file system of its own for them at ``directory``, if none is there yet.
+
+    The container may write to these files: on a file system of the host it could fill that.
+    """
+    if mounts.is_mounted(directory):
+        return
+    directory.mkdir(mode=0o755, exist_ok=True)
+    attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
+    options: dict[str, str | None] = {"size": _BIND_FILES_SIZE, "nr_inodes": "8", "mode": "755"}
+    mount = syscalls.new_mount("tmpfs", options, attributes)
+    try:
+        syscalls.move_mount(mount, str(directory))
+    finally:
+        os.close(mount)
 
 
 def write_bind_files(workload: DesiredWorkload, directory: Path, owner: int) -> None:

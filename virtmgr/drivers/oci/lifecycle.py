@@ -27,6 +27,7 @@ from virtmgr.drivers.oci import (
     bundle,
     console,
     guest,
+    lxcfs,
     mounts,
     places,
     processes,
@@ -34,7 +35,7 @@ from virtmgr.drivers.oci import (
     users,
     volumes,
 )
-from virtmgr.drivers.oci.cgroups import Cgroups
+from virtmgr.drivers.oci.cgroups import CONTROLLERS, Cgroups
 from virtmgr.drivers.oci.conmon import Conmon
 from virtmgr.drivers.oci.places import Exit, Place, Places, Record, Run
 from virtmgr.drivers.oci.runtime import Runtime
@@ -142,6 +143,8 @@ class Lifecycle:
     ) -> Run:
         binds = self._mount_volumes(place, workload, provision, record)
         user, stop_signal = self._set_up_root(place, workload, record)
+        io = workload.spec.resources.io
+        system = bundle.effective_init(workload) is Init.SYSTEM
         facts = bundle.BundleFacts(
             rootfs=place.rootfs,
             etc=place.etc,
@@ -149,16 +152,15 @@ class Lifecycle:
             cgroup_path=self.cgroups.runtime_path(workload.id),
             user=user,
             volumes=binds,
+            proc_files=lxcfs.proc_files(self.runtime) if system else (),
             limit_swap=self.cgroups.can_limit_swap(),
-            controllers=frozenset(
-                name for name in ("cpu", "memory", "pids") if self.cgroups.has(name)
-            ),
+            controllers=frozenset(name for name in CONTROLLERS if self.cgroups.has(name)),
+            disks=() if io.is_unlimited() else device_numbers(place, workload),
             open_files=open_files(),
             architecture=platform.machine(),
         )
         config = bundle.build(workload, facts)
         place.config.write_text(json.dumps(config))
-        system = bundle.effective_init(workload) is Init.SYSTEM
         created = self.conmon.create(place, tty=system)
         run = Run(
             boot_id=places.boot_id(),
@@ -211,6 +213,7 @@ class Lifecycle:
             if bundle.effective_init(workload) is Init.SYSTEM:
                 guest.write_into_root(workload, root, record.id_base)
                 return users.User(home="/root"), stop
+            guest.mount_bind_files(place.etc)
             guest.write_bind_files(workload, place.etc, record.id_base)
             asked = workload.spec.user
             name = bundle.image_config(workload).user if asked is None else asked
@@ -372,6 +375,12 @@ def disk_of(volume: DesiredVolume, provision: Provision) -> Path:
             hint="the agent provides it before the driver is called; its log says what failed",
         )
     return provision.volumes[volume.id]
+
+
+def device_numbers(place: Place, workload: DesiredWorkload) -> tuple[int, ...]:
+    """The block devices of its root disk and volumes, which are mounted."""
+    targets = (place.disk_mount, *(place.volume(volume.id) for volume in workload.volumes))
+    return tuple(mounts.device_number(target) for target in targets)
 
 
 def interpret_exit(status: int | None, *, system: bool, oom: bool, finished_at: str) -> Exit:

@@ -47,6 +47,19 @@ def is_mounted(path: Path) -> bool:
         return False
 
 
+def device_number(path: Path) -> int:
+    """The block device that the file system mounted at ``path`` lies on.
+
+    Not what stat(2) says, which some file systems (btrfs) make up.
+
+    :raises FileNotFoundError: nothing is mounted there, or it lies on no device.
+    """
+    sources = [mount.source for mount in mounts() if mount.target == path]
+    if not sources:
+        raise FileNotFoundError(errno.ENOENT, "nothing is mounted there", str(path))
+    return Path(sources[-1]).stat().st_rdev
+
+
 def unmount(path: Path) -> None:
     """Unmount what is at ``path``, however often it was mounted over; no error if nothing is.
 

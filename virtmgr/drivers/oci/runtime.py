@@ -36,6 +36,9 @@ class Runtime:
     def __init__(self, binary: str, root: Path, hierarchies: Hierarchies) -> None:
         self.binary = shutil.which(binary) or binary
         self.root = root
+        # runc passes the terminal of a command on only if nobody waits for the command's end; so
+        # it gets one of its own, and copies to and fro.
+        self.sends_terminals = "runc" not in Path(self.binary).name
         self._hidden = hierarchies.unified if hierarchies.layout is Layout.HYBRID else None
         self._spawners: ThreadPoolExecutor | None = None
         if self._hidden is not None:
