@@ -54,7 +54,8 @@ class Libvirtd:
     def start(self) -> None:
         for name in ("virtlogd", "libvirtd"):
             if _pid(name) is None:
-                subprocess.run([f"/usr/sbin/{name}", "-d"], check=True)
+                # One that was killed holds its pid file until its last thread has ended.
+                until(lambda name=name: _start(name), f"{name} to start")  # type: ignore[misc]
                 until(lambda name=name: _pid(name) is not None, name)  # type: ignore[misc]
                 pid = _pid(name)
                 assert pid is not None
@@ -102,6 +103,10 @@ def _libvirtd() -> Iterator[Libvirtd]:
         if before is not None:
             os.chown(_KVM, before.st_uid, before.st_gid)
             _KVM.chmod(before.st_mode & 0o777)
+
+
+def _start(name: str) -> bool:
+    return subprocess.run([f"/usr/sbin/{name}", "-d"], check=False).returncode == 0
 
 
 def _pid(name: str) -> int | None:

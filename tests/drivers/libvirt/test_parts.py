@@ -16,7 +16,7 @@ import pytest
 from tests.drivers.libvirt.kit import disk_image, nic, read_until, workload
 from virtmgr.domain.errors import DriverError, ImageError, StorageError
 from virtmgr.domain.ids import new_id
-from virtmgr.drivers.libvirt import accelerator, disks, facts, logs, run, seed, stats
+from virtmgr.drivers.libvirt import accelerator, disks, facts, leftovers, logs, run, seed, stats
 from virtmgr.drivers.libvirt.console import Consoles
 from virtmgr.drivers.libvirt.driver import LibvirtDriver
 from virtmgr.drivers.libvirt.errors import UNAVAILABLE
@@ -239,6 +239,43 @@ def test_qemus_user_is_read_from_capabilities(tmp_path: Path) -> None:
     assert not facts.is_closed(device, nobody)
     device.touch(0o600)
     assert facts.is_closed(device, nobody) == (os.getuid() != 65534)
+
+
+@pytest.mark.parametrize(
+    ("uri", "local"),
+    [
+        ("qemu:///system", True),
+        ("qemu+unix:///system?socket=/run/other", True),
+        ("qemu:///session", False),
+        ("qemu+ssh://elsewhere/system", False),
+        ("qemu+tls://elsewhere/system", False),
+        ("test:///default", False),
+    ],
+)
+def test_only_this_hosts_leftovers_are_swept(uri: str, local: bool) -> None:
+    assert leftovers.is_local_system(uri) == local
+
+
+def test_leftovers_are_of_domains_of_ours_that_are_gone() -> None:
+    here, gone = "virtmgr-web-0123456789ab", "virtmgr-web-ba9876543210"
+    files = [f"{here}.log", f"{here}.log.0", f"{gone}.log", f"{gone}.log.1", f"{gone}.txt"]
+    files += ["debian.log", "virtmgr-by-hand.log"]
+    assert leftovers.orphaned_logs(files, {here}) == [f"{gone}.log", f"{gone}.log.1"]
+
+    long = f"virtmgr-{'x' * 60}-0123456789ab"
+    running = {1: here, 2: "virtmgr-a--b-0123456789ab", 3: long, 4: "debian"}
+    for name, orphaned in {
+        f"qemu-1-{here}": False,
+        f"qemu-2-{here}": True,
+        f"qemu-5-{here}": True,
+        f"qemu-1-{gone}": True,
+        "qemu-2-virtmgr-a-b-0123456789ab": False,
+        f"qemu-3-{long[:57]}": False,
+        "qemu-4-debian": False,
+        "qemu-5-debian": False,
+        "lxc-5-virtmgr-web": False,
+    }.items():
+        assert leftovers.is_orphaned_cgroup(f"{name}.libvirt-qemu", running) == orphaned, name
 
 
 def test_replacing_is_all_or_nothing(tmp_path: Path) -> None:

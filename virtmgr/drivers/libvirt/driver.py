@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ from virtmgr.drivers.libvirt import (
     disks,
     display,
     domain_xml,
+    leftovers,
     live,
     logs,
     power,
@@ -55,6 +57,8 @@ from virtmgr.ports.driver import (
     RuntimeState,
     UpdateResult,
 )
+
+_log = logging.getLogger(__name__)
 
 _CAPABILITIES = Capabilities(
     kinds=frozenset({Kind.VM}),
@@ -216,8 +220,9 @@ class LibvirtDriver:
                 power.stop(domain, self._events, timeout=0)
                 domain.undefineFlags(_UNDEFINE)
         try:
+            self._sweep()
             with self._runs.hold(workload_id):
-                self._layout(workload_id).remove()
+                self._layout(workload_id).remove()  # last: until then the VM is listed
         except OSError as error:
             raise DriverError(f"cannot remove the files of VM {workload_id}: {error}") from error
 
@@ -411,6 +416,14 @@ class LibvirtDriver:
         with contextlib.suppress(DriverError):  # lost again: the next connection rescans
             for workload_id in self.list():
                 self._events.put(workload_id)
+            try:
+                self._sweep()
+            except OSError:
+                _log.exception("removing what was left of VMs that are gone failed")
+
+    def _sweep(self) -> None:
+        with attempt("remove what is left of VMs that are gone"):
+            leftovers.sweep(self._connection.get(), self._uri)
 
     def _reduced(self, owner: Owner | None) -> Reason | None:
         if owner is not None and is_closed(_KVM, owner):

@@ -1,0 +1,86 @@
+"""What libvirt leaves of domains that are gone: its log of each, and cgroups.
+
+It never removes QEMU's log. A cgroup stays where QEMU ended while libvirtd was away, on hosts
+without systemd (which removes its own scopes); with cgroup v1 one in each hierarchy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+_LOGS = Path("/var/log/libvirt/qemu")  # of the system's libvirtd, as in every distribution
+_MOUNTS = Path("/proc/self/mounts")
+_PARTITION = "machine"  # libvirt's default, https://libvirt.org/cgroups.html
+_LOG = re.compile(r"(virtmgr-.+-[0-9a-f]{12})\.log(?:\.\d+)?")  # rotated: .0, .1 …
+_CGROUP = re.compile(r"qemu-(\d+)-(virtmgr-.+)\.libvirt-qemu")
+
+
+def sweep(connection: Any, uri: str) -> None:
+    """Remove what was left of domains of ours that ``connection`` does not know any more.
+
+    Nothing is done where ``uri`` leads to another host or to a user's own libvirtd.
+
+    :raises OSError: something cannot be removed.
+    """
+    if not is_local_system(uri):
+        return
+    logs, cgroups = _names(_LOGS), _cgroups()  # before the domains: what is new has one
+    domains = connection.listAllDomains()
+    defined = {domain.name() for domain in domains}
+    running = {domain.ID(): domain.name() for domain in domains if domain.ID() >= 0}
+    for name in orphaned_logs(logs, defined):
+        (_LOGS / name).unlink(missing_ok=True)
+    for cgroup in cgroups:
+        if is_orphaned_cgroup(cgroup.name, running):
+            remove_cgroup(cgroup)
+
+
+def is_local_system(uri: str) -> bool:
+    """Whether ``uri`` (https://libvirt.org/uri.html) is this host's system-wide libvirtd."""
+    parts = urlsplit(uri)
+    return parts.scheme in ("qemu", "qemu+unix") and not parts.netloc and parts.path == "/system"
+
+
+def orphaned_logs(files: Iterable[str], defined: Iterable[str]) -> list[str]:
+    """Those of ``files`` that are logs of our domains, but of none that is ``defined``."""
+    known = set(defined)
+    found = {file: _LOG.fullmatch(file) for file in files}
+    return [file for file, match in found.items() if match and match[1] not in known]
+
+
+def is_orphaned_cgroup(name: str, running: Mapping[int, str]) -> bool:
+    """Whether a cgroup's ``name`` was made for a domain of ours that is not ``running``.
+
+    :param running: names of the domains that run, by their number.
+    """
+    match = _CGROUP.fullmatch(name)
+    if match is None:
+        return False
+    owner = running.get(int(match[1]), "")
+    # libvirt shortens long names and runs of hyphens.
+    return not owner.replace("-", "").startswith(match[2].replace("-", ""))
+
+
+def remove_cgroup(cgroup: Path) -> None:
+    """Remove a cgroup and those below it; nothing if a process is in any of them."""
+    every = [cgroup, *(path for path in cgroup.rglob("*") if path.is_dir())]
+    with suppress(FileNotFoundError):  # removed meanwhile
+        if not any((path / "cgroup.procs").read_text() for path in every):
+            for path in reversed(every):
+                path.rmdir()
+
+
+def _names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()] if directory.is_dir() else []
+
+
+def _cgroups() -> list[Path]:
+    """Every cgroup in libvirt's partition, in all mounted hierarchies."""
+    mounts = [line.split() for line in _MOUNTS.read_text().splitlines()]
+    roots = {Path(mount[1]) / _PARTITION for mount in mounts if mount[2] in ("cgroup", "cgroup2")}
+    return [root / name for root in sorted(roots) for name in _names(root)]
