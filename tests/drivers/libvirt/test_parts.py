@@ -130,6 +130,48 @@ def test_the_seed_is_read_back(tmp_path: Path) -> None:
     assert network["ethernets"]["eth0"]["match"] == {"macaddress": desired.nics[0].mac}
 
 
+def test_a_guest_on_a_bridge_network_is_told_its_addresses() -> None:
+    asks = nic("nat").model_copy(update={"ipv4": "10.83.0.4/16", "gateway4": "10.83.0.1"})
+    told = nic("br0", 1).model_copy(
+        update={
+            "dhcp": False,
+            "ipv4": "192.0.2.5/24",
+            "ipv6": "2001:db8::5/64",
+            "gateway4": "192.0.2.1",
+            "gateway6": "2001:db8::1",
+            "mtu": 9000,
+        }
+    )
+    also = told.model_copy(update={"index": 2, "ipv4": None, "dns": ("2001:db8::53",)})
+    bare = nic("br0", 3).model_copy(update={"dhcp": False})
+    desired = workload(None, cdrom="installer", nic_list=(asks, told, also, bare))
+    assert seed.wanted(desired)
+    ethernets = json.loads(seed.files(desired)["network-config"])["ethernets"]
+    static = {"dhcp4": False, "dhcp6": False, "accept-ra": False}
+    assert ethernets == {
+        "eth0": {"match": {"macaddress": asks.mac}, "set-name": "eth0", "dhcp4": True},
+        "eth1": {
+            "match": {"macaddress": told.mac},
+            "set-name": "eth1",
+            **static,
+            "addresses": ["192.0.2.5/24", "2001:db8::5/64"],
+            "gateway6": "2001:db8::1",  # eth0 leads to the one for IPv4
+            "mtu": 9000,
+        },
+        "eth2": {
+            "match": {"macaddress": told.mac},
+            "set-name": "eth2",
+            **static,
+            "addresses": ["2001:db8::5/64"],
+            "nameservers": {"addresses": ["2001:db8::53"]},
+            "mtu": 9000,
+        },
+        "eth3": {"match": {"macaddress": bare.mac}, "set-name": "eth3", "dhcp4": True},
+    }
+    for nics in ((), (asks,), (bare,)):
+        assert not seed.wanted(workload(None, cdrom="installer", nic_list=nics))
+
+
 def test_disks_grow_and_never_shrink(tmp_path: Path) -> None:
     path = tmp_path / "root.qcow2"
     disks.make(disks.RootDisk(1 << 20), path, None)
