@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 from typing import Any
+from xml.etree import ElementTree
 
 import libvirt
 
@@ -176,6 +177,14 @@ class VmKit:
     def saw_change(self, workload_id: str) -> bool:
         until(lambda: workload_id in self.changes, "a change to be told")
         return True
+
+    def wait_ready(self, workload_id: str) -> None:
+        until(lambda: self._agent_answers(workload_id), "the guest agent")
+
+    def _agent_answers(self, workload_id: str) -> bool:
+        channel = "devices/channel/target[@state='connected']"
+        domain = ElementTree.fromstring(self.domain(workload_id).XMLDesc())
+        return domain.find(channel) is not None
 
     def echo(self, text: str) -> tuple[str, ...]:
         return ("echo", text)

@@ -22,7 +22,15 @@ from virtmgr.drivers.libvirt.driver import LibvirtDriver
 from virtmgr.drivers.libvirt.errors import UNAVAILABLE
 from virtmgr.drivers.libvirt.layout import Layout, Layouts, replacing
 from virtmgr.drivers.libvirt.locks import Locks
-from virtmgr.ports.driver import HasConsole, HasDisplay, HasLogs, RuntimeState, WorkloadDriver
+from virtmgr.ports.driver import (
+    CanExec,
+    HasConsole,
+    HasDisplay,
+    HasFiles,
+    HasLogs,
+    RuntimeState,
+    WorkloadDriver,
+)
 
 TCG = accelerator.Accelerator(name="tcg", reason="tests")
 
@@ -44,7 +52,7 @@ def test_without_libvirtd_the_driver_says_so(tmp_path: Path) -> None:
             driver.inspect(new_id())
     finally:
         driver.close()
-    for protocol in (WorkloadDriver, HasConsole, HasDisplay, HasLogs):
+    for protocol in (WorkloadDriver, CanExec, HasConsole, HasDisplay, HasLogs, HasFiles):
         assert isinstance(driver, protocol)
 
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import libvirt
@@ -23,6 +23,8 @@ from virtmgr.drivers.libvirt import (
     disks,
     display,
     domain_xml,
+    exec,
+    files,
     leftovers,
     live,
     logs,
@@ -33,6 +35,7 @@ from virtmgr.drivers.libvirt import (
     stats,
 )
 from virtmgr.drivers.libvirt.accelerator import Accelerator
+from virtmgr.drivers.libvirt.agent import GuestAgent
 from virtmgr.drivers.libvirt.connection import Connection
 from virtmgr.drivers.libvirt.console import Consoles
 from virtmgr.drivers.libvirt.domain_xml import Blueprint
@@ -50,6 +53,8 @@ from virtmgr.drivers.libvirt.layout import Layout, Layouts, replacing
 from virtmgr.drivers.libvirt.locks import Locks
 from virtmgr.ports.driver import (
     Capabilities,
+    ExecRequest,
+    ExecSession,
     Feature,
     Inspection,
     OnChange,
@@ -69,15 +74,15 @@ _CAPABILITIES = Capabilities(
             Feature.RESIZE_MEMORY_LIVE,
             Feature.ATTACH_VOLUME_LIVE,
             Feature.ATTACH_NIC_LIVE,
+            Feature.EXEC,
             Feature.CONSOLE,
             Feature.DISPLAY,
             Feature.LOGS,
+            Feature.FILES,
         }
     ),
     why_not={
         Feature.SHRINK_VCPUS_LIVE: "taking a vCPU from a running guest can hang or crash it",
-        Feature.EXEC: "a VM has no shell that its host could enter; use its console or SSH",
-        Feature.FILES: "a VM's file system belongs to its guest; use SSH or a volume",
     },
 )
 _KVM = Path("/dev/kvm")
@@ -91,8 +96,8 @@ _UNDEFINE = (
 
 
 class LibvirtDriver:
-    """Runs VMs through the libvirtd at ``uri``. Implements WorkloadDriver, HasConsole,
-    HasDisplay and HasLogs.
+    """Runs VMs through the libvirtd at ``uri``. Implements WorkloadDriver, CanExec, HasConsole,
+    HasDisplay, HasLogs and HasFiles.
 
     Each VM is a persistent domain whose UUID is the workload's id, marked by metadata of ours;
     other domains on the host are never touched, those of another state directory included. Its
@@ -261,11 +266,11 @@ class LibvirtDriver:
             if workload_id in found
         }
 
+    def exec(self, workload_id: str, request: ExecRequest) -> ExecSession:
+        return exec.run(self._agent(workload_id), request)
+
     def console(self, workload_id: str) -> socket.socket:
-        if not power.is_active(self._require(workload_id)):
-            raise DriverError(
-                f"cannot open the console of VM {workload_id}: it does not run", hint="start it"
-            )
+        self._require_running(workload_id)
         return self._consoles.attach(self._layout(workload_id).console)
 
     def display(self, workload_id: str) -> socket.socket:
@@ -274,6 +279,12 @@ class LibvirtDriver:
     def logs(self, workload_id: str, *, follow: bool, tail: int | None) -> Iterator[bytes]:
         path = self._layout(workload_id).log
         return logs.read(path, follow=follow, tail=tail, gone=lambda: self._has_ended(workload_id))
+
+    def pull(self, workload_id: str, path: str) -> Iterator[bytes]:
+        return files.pull(self._agent(workload_id), path)
+
+    def push(self, workload_id: str, path: str, tar: BinaryIO) -> None:
+        files.push(self._agent(workload_id), path, tar)
 
     def close(self) -> None:
         self._consoles.close()
@@ -328,6 +339,17 @@ class LibvirtDriver:
                 hint="prepare it first",
             )
         return domain
+
+    def _require_running(self, workload_id: str) -> Any:
+        domain = self._require(workload_id)
+        if not power.is_active(domain):
+            raise DriverError(
+                f"cannot reach into VM {workload_id}: it does not run", hint="start it"
+            )
+        return domain
+
+    def _agent(self, workload_id: str) -> GuestAgent:
+        return GuestAgent(self._require_running(workload_id), workload_id)
 
     def _has_ended(self, workload_id: str) -> bool:
         """Whether it is known not to run; while libvirt is away, it may."""
