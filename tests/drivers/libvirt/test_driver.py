@@ -84,6 +84,17 @@ def test_a_vm_boots_shows_itself_and_stops_when_asked(kit: VmKit) -> None:
     assert domain.find("os/type[@machine='pc-q35-7.2']") is not None or "q35" in xml
 
 
+def test_a_definition_that_was_edited_is_made_anew_at_the_start(kit: VmKit) -> None:
+    desired = workload(kit.kernel_image("no-acpi"))
+    kit.driver.prepare(desired, kit.provision())
+    domain = kit.domain(desired.id)
+    edited = domain.XMLDesc().replace("tests/guest", "by hand")
+    domain.connect().defineXML(edited)
+    assert "by hand" in domain.XMLDesc()
+    kit.driver.start(desired, kit.provision())
+    assert "by hand" not in domain.XMLDesc()
+
+
 def test_two_share_a_console(kit: VmKit) -> None:
     workload_id = kit.booted(workload(kit.kernel_image()))
     with kit.driver.console(workload_id) as one, kit.driver.console(workload_id) as two:

@@ -38,6 +38,7 @@ from virtmgr.drivers.libvirt.accelerator import Accelerator
 from virtmgr.drivers.libvirt.agent import GuestAgent
 from virtmgr.drivers.libvirt.connection import Connection
 from virtmgr.drivers.libvirt.console import Consoles
+from virtmgr.drivers.libvirt.definitions import Definitions
 from virtmgr.drivers.libvirt.domain_xml import Blueprint
 from virtmgr.drivers.libvirt.errors import NO_DOMAIN, UNAVAILABLE, attempt
 from virtmgr.drivers.libvirt.events import Events
@@ -127,6 +128,8 @@ class LibvirtDriver:
         self._on_change: OnChange | None = None
         self._consoles = Consoles()
         self._runs = Locks()
+        self._definitions = Definitions()
+        self._owner: tuple[Any, Owner | None] = (None, None)  # of the connection beside it
         self._events = Events(self._changed)
         self._connection = Connection(uri, self._events.register)
 
@@ -224,6 +227,7 @@ class LibvirtDriver:
             with attempt(f"remove VM {workload_id}"):
                 power.stop(domain, self._events, timeout=0)
                 domain.undefineFlags(_UNDEFINE)
+        self._definitions.forget(workload_id)
         try:
             self._sweep()
             with self._runs.hold(workload_id):
@@ -363,11 +367,18 @@ class LibvirtDriver:
     def _host(self) -> HostFacts:
         return HostFacts(
             accelerator=self._accelerator,
-            owner=owner_of(self._connection.get().getCapabilities()),
+            owner=self._find_owner(),
             cpus=host_cpus(),
             firmware=find_firmware(),
             bridge_of=self._bridge_of,
         )
+
+    def _find_owner(self) -> Owner | None:
+        """QEMU's user, asked once of each connection: it is libvirtd's configuration."""
+        connection = self._connection.get()
+        if self._owner[0] is not connection:
+            self._owner = (connection, owner_of(connection.getCapabilities()))
+        return self._owner[1]
 
     def _blueprint(
         self,
@@ -396,7 +407,7 @@ class LibvirtDriver:
             self._make_files(blueprint)
             self._grant(blueprint)
             text = domain_xml.to_text(domain_xml.build(blueprint))
-            return self._connection.get().defineXMLFlags(text, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            return self._definitions.define(self._connection.get(), domain, workload.id, text)
 
     def _make_files(self, blueprint: Blueprint) -> None:
         layout, owner = blueprint.layout, blueprint.host.owner
