@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from tests.drivers.libvirt.kit import VmKit, until, workload
+from tests.drivers.libvirt.kit import VmKit, workload
 from virtmgr.domain.errors import DriverError, InvalidRequest, NotFound, Unsupported
 from virtmgr.drivers.libvirt import exec
 from virtmgr.drivers.libvirt.agent import GuestAgent
@@ -52,7 +52,11 @@ def test_commands(kit: VmKit, guest: str) -> None:
     for refused in ({"tty": True}, {"user": "nobody"}):
         with pytest.raises(Unsupported):
             run("true", **refused)
-    until(lambda: run("ls", "/tmp")[1].count(b"virtmgr-") == 1, "the others' files to be removed")
+    assert run("ls", "/tmp")[1].count(b"virtmgr-") == 1  # its own; the others' are removed
+
+    sessions = [kit.driver.exec(guest, ExecRequest(("echo", str(each)))) for each in range(8)]
+    found = [finish(session) for session in sessions]  # all at the same time
+    assert found == [(0, f"{each}\n".encode(), b"") for each in range(8)]
 
 
 def test_input_and_its_end(kit: VmKit, guest: str) -> None:
@@ -120,7 +124,7 @@ def test_a_tree_goes_in_and_out(kit: VmKit, guest: str) -> None:
     with pytest.raises(NotFound):
         list(kit.driver.pull(guest, "/no/such/file"))
     with pytest.raises(InvalidRequest):
-        kit.driver.pull(guest, "/")
+        list(kit.driver.pull(guest, "/"))
     with pytest.raises(DriverError, match="cannot unpack"):
         kit.driver.push(guest, "/tmp", io.BytesIO(b"no archive" * 1000))
     abandoned = kit.driver.pull(guest, "/tmp/made")
@@ -133,7 +137,7 @@ def test_without_an_agent_it_says_what_to_do(kit: VmKit) -> None:
     kit.booted(desired)
     for verb in (
         lambda: kit.driver.exec(desired.id, ExecRequest(("true",))),
-        lambda: kit.driver.pull(desired.id, "/tmp"),
+        lambda: list(kit.driver.pull(desired.id, "/tmp")),
         lambda: kit.driver.push(desired.id, "/tmp", io.BytesIO()),
     ):
         with pytest.raises(DriverError) as caught:

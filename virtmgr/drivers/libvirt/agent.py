@@ -18,6 +18,7 @@ from virtmgr.drivers.libvirt.errors import attempt
 
 _CHUNK = 256 * 1024  # bytes of a file in one message; libvirt ends the connection above some MiB
 _PATIENCE = 20  # seconds for one answer
+_SHOWN = 200  # characters of a malformed answer
 _POLL_FIRST, _POLL_MOST = 0.02, 0.5  # seconds
 
 
@@ -54,28 +55,42 @@ class GuestAgent:
     def spawn(self, *command: str) -> int:
         """Start a command; its process id in the guest. Its output is lost."""
         started = self._call("guest-exec", path=command[0], arg=list(command[1:]))
-        return _number(started, "pid")
+        return self._number(started, "pid")
 
     def exit_code(self, pid: int) -> int | None:
         """How a command ended, asked once; None while it runs, 128 + n after signal n."""
         status = self._call("guest-exec-status", pid=pid)
         if not isinstance(status, dict) or not status.get("exited"):
             return None
-        return (
-            128 + _number(status, "signal") if "signal" in status else _number(status, "exitcode")
-        )
+        if "signal" in status:
+            return 128 + self._number(status, "signal")
+        return self._number(status, "exitcode")
 
-    def run(self, *command: str) -> int:
-        """Run a command that ends soon; its exit code."""
-        pid, pace = self.spawn(*command), Pace()
+    def wait(self, pid: int) -> int:
+        """How a command ended that ends soon.
+
+        :raises DriverError: it does not.
+        """
+        deadline, pace = time.monotonic() + _PATIENCE, Pace()
         while (code := self.exit_code(pid)) is None:
+            if time.monotonic() > deadline:
+                raise DriverError(f"process {pid} in VM {self._name} does not end")
             pace.wait()
         return code
+
+    def run(self, *command: str) -> int:
+        """Run a command that ends soon; its exit code.
+
+        :raises DriverError: it does not end.
+        """
+        return self.wait(self.spawn(*command))
 
     def open(self, path: str, mode: str) -> int:
         """A handle of a file in the guest; ``mode`` as fopen(3) has it."""
         handle = self._call("guest-file-open", path=path, mode=mode)
-        return _number({"handle": handle}, "handle")
+        if not isinstance(handle, int):
+            raise self._nonsense(handle)
+        return handle
 
     def read(self, handle: int) -> bytes:
         """What follows in the file, some of it; nothing at its present end."""
@@ -83,7 +98,7 @@ class GuestAgent:
         try:
             return base64.b64decode(answer["buf-b64"])
         except (KeyError, TypeError, ValueError) as error:
-            raise self._nonsense("guest-file-read") from error
+            raise self._nonsense(answer) from error
 
     def write(self, handle: int, content: bytes) -> None:
         for start in range(0, len(content), _CHUNK):
@@ -99,17 +114,16 @@ class GuestAgent:
             answer = libvirt_qemu.qemuAgentCommand(self._domain, request, _PATIENCE, 0)
         try:
             return json.loads(answer)["return"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._nonsense(command) from error
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise self._nonsense(answer) from error
 
-    def _nonsense(self, command: str) -> DriverError:
+    def _number(self, answer: Any, key: str) -> int:
+        value = answer.get(key) if isinstance(answer, dict) else None
+        if not isinstance(value, int):
+            raise self._nonsense(answer)
+        return value
+
+    def _nonsense(self, answer: object) -> DriverError:
         return DriverError(
-            f"cannot use the guest agent of VM {self._name}: its answer to {command} is malformed"
+            f"cannot use the guest agent of VM {self._name}: it answers {str(answer)[:_SHOWN]!r}"
         )
-
-
-def _number(answer: Any, key: str) -> int:
-    value = answer.get(key) if isinstance(answer, dict) else None
-    if not isinstance(value, int):
-        raise DriverError(f"a guest agent's answer has no number {key!r}: {str(answer)[:200]}")
-    return value

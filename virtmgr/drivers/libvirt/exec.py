@@ -89,7 +89,7 @@ class AgentExecSession:
                     self._run()
             finally:
                 with suppress(DriverError):  # the guest is gone, and its /tmp with it
-                    self._agent.spawn("sh", "-c", _REMOVE, self._directory)
+                    self._agent.run("sh", "-c", _REMOVE, self._directory)
         except DriverError as error:
             self._failure = error
         finally:
@@ -123,18 +123,19 @@ class AgentExecSession:
             for name, end in (("out", self._output), ("err", self._errors))
         }
         pid = self._agent.spawn("sh", "-c", _RUN, self._directory, self._workdir, *self._command)
-        code, size, killing, pace = None, 0, False, Pace()
-        while code is None:
+        size, pace = 0, Pace()
+        while True:
             code = self._agent.exit_code(pid)  # asked first: what came before the end is read
             read = sum(self._drain(handle, end) for handle, end in outputs.items())
             size += read
-            if not killing and (size > self._limit or self._killed.is_set()):
+            if code is None and (size > self._limit or self._killed.is_set()):
                 self._agent.run("sh", "-c", _KILL, str(pid))
-                killing = True
+                code = self._agent.wait(pid)
+            if code is not None:
+                break
             if read:
                 pace.hurry()
-            elif code is None:
-                pace.wait()
+            pace.wait()
         for handle in outputs:
             self._agent.close(handle)
         if size > self._limit:
@@ -144,7 +145,10 @@ class AgentExecSession:
     def _drain(self, handle: int, end: int) -> int:
         """Pass on what is in an output file by now; how many bytes."""
         size = 0
-        while (content := self._agent.read(handle)) and size <= self._limit:
+        while size <= self._limit and not self._killed.is_set():
+            content = self._agent.read(handle)
+            if not content:
+                break
             size += len(content)
             self._pass_on(end, content)
         return size

@@ -26,10 +26,10 @@ _ABSENT = 66
 
 
 def pull(agent: GuestAgent, path: str) -> Iterator[bytes]:
-    """A tar of ``path`` in the guest, named by its last component.
+    """A tar of ``path`` in the guest, named by its last component. Raised as it is read:
 
     :raises InvalidRequest: it is the root directory.
-    :raises NotFound: while it is read: there is no such path.
+    :raises NotFound: there is no such path.
     :raises DriverError: no agent answers, or tar fails.
     """
     directory, name = posixpath.split(posixpath.normpath(path))
@@ -38,7 +38,18 @@ def pull(agent: GuestAgent, path: str) -> Iterator[bytes]:
             "cannot copy the whole file system of a VM", hint="name a directory beneath /"
         )
     session = exec.start(agent, ("sh", "-c", _PACK, directory, name), limit=_LARGEST)
-    return _content(session, path)
+    try:
+        complaint = _Complaint(session)
+        with session.stdout as stdout:
+            while piece := stdout.read(_CHUNK):
+                yield piece
+        code = session.wait()
+        if code == _ABSENT:
+            raise NotFound(f"cannot read {path} in the VM: No such file or directory")
+        if code != 0:
+            raise DriverError(f"cannot read {path} in the VM: {complaint.text()}")
+    finally:
+        session.kill()
 
 
 def push(agent: GuestAgent, path: str, tar: BinaryIO) -> None:
@@ -57,21 +68,6 @@ def push(agent: GuestAgent, path: str, tar: BinaryIO) -> None:
             code = session.wait()
         if code != 0:
             raise DriverError(f"cannot unpack into {path} in the VM: {complaint.text()}")
-    finally:
-        session.kill()
-
-
-def _content(session: AgentExecSession, path: str) -> Iterator[bytes]:
-    try:
-        complaint = _Complaint(session)
-        with session.stdout as stdout:
-            while piece := stdout.read(_CHUNK):
-                yield piece
-        code = session.wait()
-        if code == _ABSENT:
-            raise NotFound(f"cannot read {path} in the VM: No such file or directory")
-        if code != 0:
-            raise DriverError(f"cannot read {path} in the VM: {complaint.text()}")
     finally:
         session.kill()
 
