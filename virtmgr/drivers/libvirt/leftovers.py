@@ -6,9 +6,9 @@ without systemd (which removes its own scopes); with cgroup v1 one in each hiera
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,10 +69,13 @@ def is_orphaned_cgroup(name: str, running: Mapping[int, str]) -> bool:
 def remove_cgroup(cgroup: Path) -> None:
     """Remove a cgroup and those below it; nothing if a process is in any of them."""
     every = [cgroup, *(path for path in cgroup.rglob("*") if path.is_dir())]
-    with suppress(FileNotFoundError):  # removed meanwhile
+    try:
         if not any((path / "cgroup.procs").read_text() for path in every):
             for path in reversed(every):
                 path.rmdir()
+    except OSError as error:  # removed meanwhile; or a process that ends is still in it
+        if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBUSY):
+            raise
 
 
 def _names(directory: Path) -> list[str]:
