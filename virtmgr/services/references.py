@@ -35,8 +35,7 @@ class References:
 
     @property
     def image_type(self) -> ImageType | None:
-        manifest = self.image.manifest if self.image else None
-        return manifest.type if manifest else None
+        return self.image.type if self.image else None
 
 
 def resolve(uow: UnitOfWork, project_id: str, spec: WorkloadSpec) -> References:

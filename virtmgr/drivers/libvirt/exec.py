@@ -26,7 +26,7 @@ _POLL = 500  # milliseconds
 _DIRECTORY = "/tmp/virtmgr-"  # in the guest; made anew, so that no link is followed
 # Scripts are constants, what varies are their arguments.
 _MAKE = 'mkdir -m 700 "$0" && : >"$0/in" && : >"$0/out" && : >"$0/err"'
-_RUN = 'd=$0 && cd "$1" && shift && exec "$@" <"$d/in" >"$d/out" 2>"$d/err"'
+_RUN = 'exec <"$0/in" >"$0/out" 2>"$0/err" && cd "$1" && shift && exec "$@"'
 _KILL = 'kill -9 "$0"'
 _REMOVE = 'rm -rf "$0"'
 _NOT_RUN = 126
