@@ -332,10 +332,15 @@ def test_what_ends_while_libvirtd_is_away_leaves_nothing(kit: VmKit, daemon: Lib
 
 
 def traces_of(workload_id: str) -> list[Path]:
-    """libvirt's log and the cgroups of a VM."""
-    cgroups = Path("/sys/fs/cgroup")
+    """libvirt's log, notes and cgroups of a VM."""
     name = f"*-{workload_id[-12:]}.*"
-    return [*QEMU_LOGS.glob(name), *cgroups.glob(f"*/{name}"), *cgroups.glob(f"*/*/{name}")]
+    notes, cgroups = Path("/run/libvirt/qemu"), Path("/sys/fs/cgroup")
+    return [
+        *QEMU_LOGS.glob(name),
+        *notes.glob(name),
+        *cgroups.glob(f"*/{name}"),
+        *cgroups.glob(f"*/*/{name}"),
+    ]
 
 
 def test_refusals_say_why(kit: VmKit) -> None:

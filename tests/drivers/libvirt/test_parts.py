@@ -309,8 +309,9 @@ def test_only_this_hosts_leftovers_are_swept(uri: str, local: bool) -> None:
 def test_leftovers_are_of_domains_of_ours_that_are_gone() -> None:
     here, gone = "virtmgr-web-0123456789ab", "virtmgr-web-ba9876543210"
     files = [f"{here}.log", f"{here}.log.0", f"{gone}.log", f"{gone}.log.1", f"{gone}.txt"]
-    files += ["debian.log", "virtmgr-by-hand.log"]
-    assert leftovers.orphaned_logs(files, {here}) == [f"{gone}.log", f"{gone}.log.1"]
+    files += [f"{here}.pid", f"{gone}.pid", f"{gone}.xml", "debian.log", "virtmgr-by-hand.log"]
+    orphans = [f"{gone}.{end}" for end in ("log", "log.1", "pid", "xml")]
+    assert leftovers.orphans(files, {here}) == orphans
 
     long = f"virtmgr-{'x' * 60}-0123456789ab"
     running = {1: here, 2: "virtmgr-a--b-0123456789ab", 3: long, 4: "debian"}
@@ -326,6 +327,18 @@ def test_leftovers_are_of_domains_of_ours_that_are_gone() -> None:
         "lxc-5-virtmgr-web": False,
     }.items():
         assert leftovers.is_orphaned_cgroup(f"{name}.libvirt-qemu", running) == orphaned, name
+
+
+def test_only_empty_cgroups_are_removed(tmp_path: Path) -> None:
+    for name, processes in (("used", "12\n"), ("free", "")):
+        for directory in (tmp_path / name, tmp_path / name / "vcpu0"):
+            directory.mkdir()
+        (tmp_path / name / "cgroup.procs").write_text(processes)
+    (tmp_path / "free/cgroup.procs").unlink()  # its files are no obstacle in a real one
+    for name in ("used", "free", "absent"):
+        leftovers.remove_cgroup(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["used"]
+    assert (tmp_path / "used/vcpu0").is_dir()
 
 
 def test_replacing_is_all_or_nothing(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
-"""What libvirt leaves of domains that are gone: its log of each, and cgroups.
+"""What libvirt leaves of domains that are gone: its log of each, cgroups, its notes of a run.
 
-It never removes QEMU's log. A cgroup stays where QEMU ended while libvirtd was away, on hosts
-without systemd (which removes its own scopes); with cgroup v1 one in each hierarchy.
+It never removes QEMU's log. The others stay where QEMU ended while libvirtd was away: a cgroup on
+hosts without systemd (which removes its own scopes), with cgroup v1 one in each hierarchy.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _LOGS = Path("/var/log/libvirt/qemu")  # of the system's libvirtd, as in every distribution
+_NOTES = Path("/run/libvirt/qemu")
 _MOUNTS = Path("/proc/self/mounts")
 _PARTITION = "machine"  # libvirt's default, https://libvirt.org/cgroups.html
-_LOG = re.compile(r"(virtmgr-.+-[0-9a-f]{12})\.log(?:\.\d+)?")  # rotated: .0, .1 …
+_GONE = (errno.ENOENT, errno.ENODEV)
+_FILE = re.compile(r"(virtmgr-.+-[0-9a-f]{12})\.(?:log(?:\.\d+)?|pid|xml)")  # rotated: .0, .1 …
 _CGROUP = re.compile(r"qemu-(\d+)-(virtmgr-.+)\.libvirt-qemu")
 
 
@@ -29,12 +32,15 @@ def sweep(connection: Any, uri: str) -> None:
     """
     if not is_local_system(uri):
         return
-    logs, cgroups = _names(_LOGS), _cgroups()  # before the domains: what is new has one
-    domains = connection.listAllDomains()
+    logs, notes, cgroups = _names(_LOGS), _names(_NOTES), _cgroups()
+    domains = connection.listAllDomains()  # after the files: what is new has a domain
     defined = {domain.name() for domain in domains}
     running = {domain.ID(): domain.name() for domain in domains if domain.ID() >= 0}
-    for name in orphaned_logs(logs, defined):
+    for name in orphans(logs, defined):
         (_LOGS / name).unlink(missing_ok=True)
+    for name in orphans(notes, defined):
+        if not _is_alive((_NOTES / name).with_suffix(".pid")):  # else libvirt may find it again
+            (_NOTES / name).unlink(missing_ok=True)
     for cgroup in cgroups:
         if is_orphaned_cgroup(cgroup.name, running):
             remove_cgroup(cgroup)
@@ -46,10 +52,10 @@ def is_local_system(uri: str) -> bool:
     return parts.scheme in ("qemu", "qemu+unix") and not parts.netloc and parts.path == "/system"
 
 
-def orphaned_logs(files: Iterable[str], defined: Iterable[str]) -> list[str]:
-    """Those of ``files`` that are logs of our domains, but of none that is ``defined``."""
+def orphans(files: Iterable[str], defined: Iterable[str]) -> list[str]:
+    """Those of ``files`` that are of our domains, but of none that is ``defined``."""
     known = set(defined)
-    found = {file: _LOG.fullmatch(file) for file in files}
+    found = {file: _FILE.fullmatch(file) for file in files}
     return [file for file, match in found.items() if match and match[1] not in known]
 
 
@@ -67,19 +73,42 @@ def is_orphaned_cgroup(name: str, running: Mapping[int, str]) -> bool:
 
 
 def remove_cgroup(cgroup: Path) -> None:
-    """Remove a cgroup and those below it; nothing if a process is in any of them."""
-    every = [cgroup, *(path for path in cgroup.rglob("*") if path.is_dir())]
+    """Remove a cgroup and those below it; nothing if a process is in any of them.
+
+    Others may remove them at the same time.
+    """
+    every = [Path(directory) for directory, _, _ in os.walk(cgroup, topdown=False)]
+    if any(_has_processes(path) for path in every):
+        return
+    for path in every:
+        try:
+            path.rmdir()
+        except OSError as error:
+            if error.errno not in (*_GONE, errno.EBUSY):  # busy: a process that ends is in it yet
+                raise
+
+
+def _has_processes(cgroup: Path) -> bool:
     try:
-        if not any((path / "cgroup.procs").read_text() for path in every):
-            for path in reversed(every):
-                path.rmdir()
-    except OSError as error:  # removed meanwhile; or a process that ends is still in it
-        if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBUSY):
-            raise
+        return bool((cgroup / "cgroup.procs").read_text())
+    except OSError as error:
+        if error.errno in (*_GONE, errno.EOPNOTSUPP):  # threaded (cgroup v2): its parent tells
+            return False
+        raise
+
+
+def _is_alive(pid_file: Path) -> bool:
+    try:
+        return Path(f"/proc/{int(pid_file.read_text())}").exists()
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _names(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    try:
+        return [path.name for path in directory.iterdir()]
+    except FileNotFoundError:
+        return []
 
 
 def _cgroups() -> list[Path]:
