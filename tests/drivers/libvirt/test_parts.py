@@ -295,7 +295,8 @@ def test_qemus_user_is_read_from_capabilities(tmp_path: Path) -> None:
     ("uri", "local"),
     [
         ("qemu:///system", True),
-        ("qemu+unix:///system?socket=/run/other", True),
+        ("qemu+unix:///system", True),
+        ("qemu+unix:///system?socket=/run/other", False),
         ("qemu:///session", False),
         ("qemu+ssh://elsewhere/system", False),
         ("qemu+tls://elsewhere/system", False),

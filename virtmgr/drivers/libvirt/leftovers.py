@@ -49,7 +49,8 @@ def sweep(connection: Any, uri: str) -> None:
 def is_local_system(uri: str) -> bool:
     """Whether ``uri`` (https://libvirt.org/uri.html) is this host's system-wide libvirtd."""
     parts = urlsplit(uri)
-    return parts.scheme in ("qemu", "qemu+unix") and not parts.netloc and parts.path == "/system"
+    local = parts.scheme in ("qemu", "qemu+unix") and not parts.netloc
+    return local and parts.path == "/system" and "socket=" not in parts.query
 
 
 def orphans(files: Iterable[str], defined: Iterable[str]) -> list[str]:
