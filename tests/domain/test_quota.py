@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virtmgr.domain.image import ImageType
 from virtmgr.domain.project import Quota
 from virtmgr.domain.quota import RESOURCES, amounts_of, check
-from virtmgr.domain.workload import GIB, MIB, WorkloadSpec
+from virtmgr.domain.workload import GIB, MIB, Kind, RootDisk, WorkloadSpec
 
 
 def test_what_a_workload_takes() -> None:
@@ -21,13 +22,22 @@ def test_what_a_workload_takes() -> None:
             "resources": {"vcpus": 0.5, "memory": "256MiB"},
         }
     )
-    assert amounts_of(spec, addresses=2) == {
+    assert amounts_of(spec, ImageType.CONTAINER, addresses=2) == {
         "workloads": 1,
         "vcpus": 0.5,
         "memory": 256 * MIB,
         "disk": 2 * GIB,
         "addresses": 2,
     }
+
+
+def test_a_kernel_image_takes_a_disk_only_where_one_is_asked_for() -> None:
+    spec = WorkloadSpec(name="vm1", kind=Kind.VM, image="busybox")
+    disks = {image: amounts_of(spec, image, addresses=1)["disk"] for image in (None, *ImageType)}
+    assert disks.pop(ImageType.KERNEL) == 0
+    assert set(disks.values()) == {10 * GIB}
+    sized = spec.model_copy(update={"root_disk": RootDisk(size=GIB)})
+    assert amounts_of(sized, ImageType.KERNEL, addresses=1)["disk"] == GIB
 
 
 def test_the_first_limit_that_would_be_passed_is_told_in_numbers() -> None:

@@ -75,6 +75,10 @@ class DriverKit(Protocol):
         """Whether the driver says, within a generous time, that the workload has changed."""
         ...
 
+    def wait_ready(self, workload_id: str) -> None:
+        """Wait until commands can be run in a workload that was just started."""
+        ...
+
     def echo(self, text: str) -> tuple[str, ...]:
         """A command that writes ``text`` and a newline."""
         ...
@@ -255,6 +259,7 @@ class DriverConformance:
         with pytest.raises(VirtmgrError):
             driver.exec(workload.id, ExecRequest(driver_kit.echo("x")))
         driver.start(workload, driver_kit.provision_for(workload))
+        driver_kit.wait_ready(workload.id)
         for command, wanted, text in (
             (driver_kit.echo("hello"), 0, b"hello\n"),
             (driver_kit.fail(42), 42, b""),
@@ -285,6 +290,7 @@ class DriverConformance:
         workload = self._started(driver_kit)
         driver = driver_kit.driver
         assert isinstance(driver, HasFiles)
+        driver_kit.wait_ready(workload.id)
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             member = tarfile.TarInfo("note")

@@ -188,6 +188,13 @@ def test_live_changes_arrive_in_the_guest(product: Product, vm1: str) -> None:
     assert set(waiting) == {"resources.memory", "resources.vcpus"}
 
 
+def test_without_a_guest_agent_commands_are_refused(product: Product, vm1: str) -> None:
+    for command in (("exec", vm1, "--", "true"), ("cp", f"{vm1}:/etc", "/tmp/etc")):
+        refused = product.run(*command, check=False)
+        assert refused.returncode != 0
+        assert "qemu-guest-agent" in refused.stderr
+
+
 def test_pause_and_restart(product: Product, vm1: str) -> None:
     product.run("pause", vm1)
     assert product.workload(vm1)["status"]["state"] == "paused"

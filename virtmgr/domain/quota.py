@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from virtmgr.domain.errors import QuotaExceeded
+from virtmgr.domain.image import ImageType
 from virtmgr.domain.project import Quota
 from virtmgr.domain.values import format_bytes
 from virtmgr.domain.workload import WorkloadSpec
@@ -44,18 +45,21 @@ class Excess:
         )
 
 
-def amounts_of(spec: WorkloadSpec, addresses: int) -> dict[str, float]:
+def amounts_of(
+    spec: WorkloadSpec, image_type: ImageType | None, addresses: int
+) -> dict[str, float]:
     """What one workload takes of its project's quota.
 
     :param spec: with ``init`` resolved, which the default size of the root disk hangs on. Its
         volumes count by themselves, when they are made.
+    :param image_type: of its image, if it has one.
     :param addresses: how many addresses its NICs are given.
     """
     return {
         "workloads": 1,
         "vcpus": spec.resources.vcpus,
         "memory": spec.resources.memory,
-        "disk": spec.root_disk_size(),
+        "disk": spec.root_disk_size(image_type),
         "addresses": addresses,
     }
 

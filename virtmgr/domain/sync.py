@@ -56,6 +56,7 @@ class DesiredNic(Value):
     gateway6: str | None = None
     dns: tuple[str, ...] = ()
     dns_domain: str = ""  # full domain of names on the network: default.virt
+    dhcp: bool = True  # virtmgr answers DHCP on its network, with these addresses
     mtu: int = 1500
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from virtmgr.domain.image import ImageType
 from virtmgr.domain.values import Bytes, Labels, Name, Reference, Value
 
 MIB = 1024**2
@@ -118,7 +119,9 @@ class RootDisk(Value):
     """The disk that holds the workload's root file system."""
 
     size: Bytes | None = Field(
-        None, description="Size. Default: 10GiB for VMs and system containers, 2GiB for app."
+        None,
+        description="Size. Default: 10GiB for VMs and system containers, 2GiB for app; none for "
+        "VMs of a kernel image.",
     )
 
 
@@ -296,10 +299,15 @@ class WorkloadSpec(Value):
             ]
         return found
 
-    def root_disk_size(self) -> int:
-        """Bytes of the root disk, the default filled in."""
+    def root_disk_size(self, image_type: ImageType | None = None) -> int:
+        """Bytes of the root disk, the default filled in; 0: it has none.
+
+        :param image_type: of its image, if it has one: a kernel's guest lives in its RAM disk.
+        """
         if self.root_disk.size is not None:
             return self.root_disk.size
+        if image_type is ImageType.KERNEL:
+            return 0
         return 2 * GIB if self.init is Init.APP else 10 * GIB
 
 

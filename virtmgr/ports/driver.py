@@ -185,7 +185,10 @@ class ExecSession(Protocol):
     def resize(self, rows: int, columns: int) -> None: ...
 
     def wait(self) -> int:
-        """The exit code; 128 + n where signal n ended it."""
+        """The exit code; 128 + n where signal n ended it.
+
+        :raises HostError: the way to it was lost.
+        """
         ...
 
     def kill(self) -> None: ...

@@ -148,6 +148,7 @@ def _nic(nic: Nic, addresses: Iterable[Address], network: Network | None) -> Des
         gateway6=gateway(ipv6) if ipv6 else None,
         dns=tuple(gateways) if routed else (),
         dns_domain=f"{network.name}.{network.dns_domain}" if network else "",
+        dhcp=routed,
         mtu=network.mtu if network else 1500,
     )
 

@@ -33,6 +33,10 @@ class References:
     networks: tuple[Network, ...]  # as spec.nics
     volumes: tuple[Volume, ...]  # as spec.volumes
 
+    @property
+    def image_type(self) -> ImageType | None:
+        return self.image.type if self.image else None
+
 
 def resolve(uow: UnitOfWork, project_id: str, spec: WorkloadSpec) -> References:
     """Find everything that ``spec`` refers to.
@@ -103,7 +107,7 @@ def placement_request(
         init=spec.init,
         vcpus=spec.resources.vcpus,
         memory=spec.resources.memory,
-        disk=spec.root_disk_size(),
+        disk=spec.root_disk_size(references.image_type),
         labels=spec.labels,
         architecture=architecture,
         require=require,

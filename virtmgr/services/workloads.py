@@ -13,6 +13,7 @@ from typing import Any
 from virtmgr.domain.errors import Conflict, InvalidRequest, NotFound
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.quota import amounts_of
 from virtmgr.domain.scheduling import Decision, PlacementRequest
 from virtmgr.domain.states import Outcome, check_verb
 from virtmgr.domain.volume import Volume
@@ -89,18 +90,9 @@ def create(context: Context, spec: WorkloadSpec, count: int = 1) -> list[Changed
 
 
 def _charge(uow: UnitOfWork, project_id: str, references: References, count: int) -> None:
-    spec = references.spec
     addresses = sum(ipam.addresses_per_nic(network) for network in references.networks)
-    uow.quotas.charge(
-        project_id,
-        {
-            "workloads": count,
-            "vcpus": spec.resources.vcpus * count,
-            "memory": spec.resources.memory * count,
-            "disk": spec.root_disk_size() * count,
-            "addresses": addresses * count,
-        },
-    )
+    each = amounts_of(references.spec, references.image_type, addresses)
+    uow.quotas.charge(project_id, {what: amount * count for what, amount in each.items()})
 
 
 def _insert(

@@ -66,6 +66,9 @@ class FakeKit:
     def saw_change(self, workload_id: str) -> bool:
         return workload_id in self.changes
 
+    def wait_ready(self, workload_id: str) -> None:
+        """At once."""
+
     def echo(self, text: str) -> tuple[str, ...]:
         return ("echo", text)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 from typing import Any
+from xml.etree import ElementTree
 
 import libvirt
 
@@ -54,7 +55,8 @@ class Libvirtd:
     def start(self) -> None:
         for name in ("virtlogd", "libvirtd"):
             if _pid(name) is None:
-                subprocess.run([f"/usr/sbin/{name}", "-d"], check=True)
+                # One that was killed holds its pid file until its last thread has ended.
+                until(lambda name=name: _start(name), f"{name} to start")  # type: ignore[misc]
                 until(lambda name=name: _pid(name) is not None, name)  # type: ignore[misc]
                 pid = _pid(name)
                 assert pid is not None
@@ -102,6 +104,10 @@ def _libvirtd() -> Iterator[Libvirtd]:
         if before is not None:
             os.chown(_KVM, before.st_uid, before.st_gid)
             _KVM.chmod(before.st_mode & 0o777)
+
+
+def _start(name: str) -> bool:
+    return subprocess.run([f"/usr/sbin/{name}", "-d"], check=False).returncode == 0
 
 
 def _pid(name: str) -> int | None:
@@ -171,6 +177,14 @@ class VmKit:
     def saw_change(self, workload_id: str) -> bool:
         until(lambda: workload_id in self.changes, "a change to be told")
         return True
+
+    def wait_ready(self, workload_id: str) -> None:
+        until(lambda: self._agent_answers(workload_id), "the guest agent")
+
+    def _agent_answers(self, workload_id: str) -> bool:
+        channel = "devices/channel/target[@state='connected']"
+        domain = ElementTree.fromstring(self.domain(workload_id).XMLDesc())
+        return domain.find(channel) is not None
 
     def echo(self, text: str) -> tuple[str, ...]:
         return ("echo", text)

@@ -33,6 +33,7 @@ from virtmgr.ports.driver import LocalImage, Provision, RuntimeState
 
 pytestmark = pytest.mark.host
 MIB = 1 << 20
+QEMU_LOGS = Path("/var/log/libvirt/qemu")
 
 
 @pytest.fixture
@@ -82,6 +83,17 @@ def test_a_vm_boots_shows_itself_and_stops_when_asked(kit: VmKit) -> None:
     xml = kit.domain(desired.id).XMLDesc()
     domain = ElementTree.fromstring(xml)
     assert domain.find("os/type[@machine='pc-q35-7.2']") is not None or "q35" in xml
+
+
+def test_a_definition_that_was_edited_is_made_anew_at_the_start(kit: VmKit) -> None:
+    desired = workload(kit.kernel_image("no-acpi"))
+    kit.driver.prepare(desired, kit.provision())
+    domain = kit.domain(desired.id)
+    edited = domain.XMLDesc().replace("tests/guest", "by hand")
+    domain.connect().defineXML(edited)
+    assert "by hand" in domain.XMLDesc()
+    kit.driver.start(desired, kit.provision())
+    assert "by hand" not in domain.XMLDesc()
 
 
 def test_two_share_a_console(kit: VmKit) -> None:
@@ -298,16 +310,61 @@ def test_destroy_leaves_nothing_and_foreign_domains_are_left_alone(kit: VmKit) -
         assert driver.list() == (desired.id,)
         with pytest.raises(DriverError, match="not made by this agent"):
             driver.destroy(foreign)
+        rotated = QEMU_LOGS / f"{kit.domain(desired.id).name()}.log.0"
+        rotated.write_text("older")
         driver.destroy(desired.id)
         driver.destroy(desired.id)
         assert driver.inspect(desired.id).state is RuntimeState.ABSENT
         assert driver.list() == ()
         assert not list(kit.state.iterdir())
+        assert traces_of(desired.id) == []
         left = [each.UUIDString() for each in connection.listAllDomains()]
         assert foreign in left
         assert desired.id not in left
     finally:
         domain.undefine()
+
+
+def test_what_ends_while_libvirtd_is_away_leaves_nothing(kit: VmKit, daemon: Libvirtd) -> None:
+    image = kit.kernel_image("no-acpi")
+    again, gone, running = (workload(image, name=name) for name in ("again", "gone", "running"))
+    for each in (again, gone, running):
+        kit.driver.prepare(each, kit.provision())
+        kit.driver.start(each, kit.provision())
+    pids = [kit.driver.inspect(each.id).pid for each in (again, gone)]
+    daemon.kill()
+    for pid in pids:
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+    daemon.start()
+    for each in (again, gone):
+        kit.wait_state(each.id, RuntimeState.EXITED)
+    kit.driver.start(again, kit.provision())
+    kit.driver.destroy(gone.id)
+    assert traces_of(gone.id) == []
+    kit.driver.destroy(again.id)
+    assert traces_of(again.id) == []
+    assert traces_of(running.id) != []
+    assert kit.driver.inspect(running.id).state is RuntimeState.RUNNING
+
+    kit.stop_agent()
+    kit.domain(running.id).destroy()
+    kit.domain(running.id).undefine()  # as a destroy does that was cut short by a crash
+    assert traces_of(running.id) != []
+    kit.start_agent()
+    until(lambda: traces_of(running.id) == [], "the sweep after the restart")
+
+
+def traces_of(workload_id: str) -> list[Path]:
+    """libvirt's log, notes and cgroups of a VM."""
+    name = f"*-{workload_id[-12:]}.*"
+    notes, cgroups = Path("/run/libvirt/qemu"), Path("/sys/fs/cgroup")
+    return [
+        *QEMU_LOGS.glob(name),
+        *notes.glob(name),
+        *cgroups.glob(f"*/{name}"),
+        *cgroups.glob(f"*/*/{name}"),
+    ]
 
 
 def test_refusals_say_why(kit: VmKit) -> None:

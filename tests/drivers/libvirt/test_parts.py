@@ -16,13 +16,21 @@ import pytest
 from tests.drivers.libvirt.kit import disk_image, nic, read_until, workload
 from virtmgr.domain.errors import DriverError, ImageError, StorageError
 from virtmgr.domain.ids import new_id
-from virtmgr.drivers.libvirt import accelerator, disks, facts, logs, run, seed, stats
+from virtmgr.drivers.libvirt import accelerator, disks, facts, leftovers, logs, run, seed, stats
 from virtmgr.drivers.libvirt.console import Consoles
 from virtmgr.drivers.libvirt.driver import LibvirtDriver
 from virtmgr.drivers.libvirt.errors import UNAVAILABLE
 from virtmgr.drivers.libvirt.layout import Layout, Layouts, replacing
 from virtmgr.drivers.libvirt.locks import Locks
-from virtmgr.ports.driver import HasConsole, HasDisplay, HasLogs, RuntimeState, WorkloadDriver
+from virtmgr.ports.driver import (
+    CanExec,
+    HasConsole,
+    HasDisplay,
+    HasFiles,
+    HasLogs,
+    RuntimeState,
+    WorkloadDriver,
+)
 
 TCG = accelerator.Accelerator(name="tcg", reason="tests")
 
@@ -44,7 +52,7 @@ def test_without_libvirtd_the_driver_says_so(tmp_path: Path) -> None:
             driver.inspect(new_id())
     finally:
         driver.close()
-    for protocol in (WorkloadDriver, HasConsole, HasDisplay, HasLogs):
+    for protocol in (WorkloadDriver, CanExec, HasConsole, HasDisplay, HasLogs, HasFiles):
         assert isinstance(driver, protocol)
 
 
@@ -128,6 +136,48 @@ def test_the_seed_is_read_back(tmp_path: Path) -> None:
         assert read.stdout.decode() == content
     network = json.loads(seed.files(desired)["network-config"])
     assert network["ethernets"]["eth0"]["match"] == {"macaddress": desired.nics[0].mac}
+
+
+def test_a_guest_on_a_bridge_network_is_told_its_addresses() -> None:
+    asks = nic("nat").model_copy(update={"ipv4": "10.83.0.4/16", "gateway4": "10.83.0.1"})
+    told = nic("br0", 1).model_copy(
+        update={
+            "dhcp": False,
+            "ipv4": "192.0.2.5/24",
+            "ipv6": "2001:db8::5/64",
+            "gateway4": "192.0.2.1",
+            "gateway6": "2001:db8::1",
+            "mtu": 9000,
+        }
+    )
+    also = told.model_copy(update={"index": 2, "ipv4": None, "dns": ("2001:db8::53",)})
+    bare = nic("br0", 3).model_copy(update={"dhcp": False})
+    desired = workload(None, cdrom="installer", nic_list=(asks, told, also, bare))
+    assert seed.wanted(desired)
+    ethernets = json.loads(seed.files(desired)["network-config"])["ethernets"]
+    static = {"dhcp4": False, "dhcp6": False, "accept-ra": False}
+    assert ethernets == {
+        "eth0": {"match": {"macaddress": asks.mac}, "set-name": "eth0", "dhcp4": True},
+        "eth1": {
+            "match": {"macaddress": told.mac},
+            "set-name": "eth1",
+            **static,
+            "addresses": ["192.0.2.5/24", "2001:db8::5/64"],
+            "gateway6": "2001:db8::1",  # eth0 leads to the one for IPv4
+            "mtu": 9000,
+        },
+        "eth2": {
+            "match": {"macaddress": told.mac},
+            "set-name": "eth2",
+            **static,
+            "addresses": ["2001:db8::5/64"],
+            "nameservers": {"addresses": ["2001:db8::53"]},
+            "mtu": 9000,
+        },
+        "eth3": {"match": {"macaddress": bare.mac}, "set-name": "eth3", "dhcp4": True},
+    }
+    for nics in ((), (asks,), (bare,)):
+        assert not seed.wanted(workload(None, cdrom="installer", nic_list=nics))
 
 
 def test_disks_grow_and_never_shrink(tmp_path: Path) -> None:
@@ -239,6 +289,57 @@ def test_qemus_user_is_read_from_capabilities(tmp_path: Path) -> None:
     assert not facts.is_closed(device, nobody)
     device.touch(0o600)
     assert facts.is_closed(device, nobody) == (os.getuid() != 65534)
+
+
+@pytest.mark.parametrize(
+    ("uri", "local"),
+    [
+        ("qemu:///system", True),
+        ("qemu+unix:///system", True),
+        ("qemu+unix:///system?socket=/run/other", False),
+        ("qemu:///session", False),
+        ("qemu+ssh://elsewhere/system", False),
+        ("qemu+tls://elsewhere/system", False),
+        ("test:///default", False),
+    ],
+)
+def test_only_this_hosts_leftovers_are_swept(uri: str, local: bool) -> None:
+    assert leftovers.is_local_system(uri) == local
+
+
+def test_leftovers_are_of_domains_of_ours_that_are_gone() -> None:
+    here, gone = "virtmgr-web-0123456789ab", "virtmgr-web-ba9876543210"
+    files = [f"{here}.log", f"{here}.log.0", f"{gone}.log", f"{gone}.log.1", f"{gone}.txt"]
+    files += [f"{here}.pid", f"{gone}.pid", f"{gone}.xml", "debian.log", "virtmgr-by-hand.log"]
+    orphans = [f"{gone}.{end}" for end in ("log", "log.1", "pid", "xml")]
+    assert leftovers.orphans(files, {here}) == orphans
+
+    long = f"virtmgr-{'x' * 60}-0123456789ab"
+    running = {1: here, 2: "virtmgr-a--b-0123456789ab", 3: long, 4: "debian"}
+    for name, orphaned in {
+        f"qemu-1-{here}": False,
+        f"qemu-2-{here}": True,
+        f"qemu-5-{here}": True,
+        f"qemu-1-{gone}": True,
+        "qemu-2-virtmgr-a-b-0123456789ab": False,
+        f"qemu-3-{long[:57]}": False,
+        "qemu-4-debian": False,
+        "qemu-5-debian": False,
+        "lxc-5-virtmgr-web": False,
+    }.items():
+        assert leftovers.is_orphaned_cgroup(f"{name}.libvirt-qemu", running) == orphaned, name
+
+
+def test_only_empty_cgroups_are_removed(tmp_path: Path) -> None:
+    for name, processes in (("used", "12\n"), ("free", "")):
+        for directory in (tmp_path / name, tmp_path / name / "vcpu0"):
+            directory.mkdir()
+        (tmp_path / name / "cgroup.procs").write_text(processes)
+    (tmp_path / "free/cgroup.procs").unlink()  # its files are no obstacle in a real one
+    for name in ("used", "free", "absent"):
+        leftovers.remove_cgroup(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["used"]
+    assert (tmp_path / "used/vcpu0").is_dir()
 
 
 def test_replacing_is_all_or_nothing(tmp_path: Path) -> None:

@@ -48,6 +48,9 @@ class OciConformanceKit:
     def saw_change(self, workload_id: str) -> bool:
         return self._kit.changes.wait_for(workload_id)
 
+    def wait_ready(self, workload_id: str) -> None:
+        """At once."""
+
     def echo(self, text: str) -> tuple[str, ...]:
         return ("echo", text)
 

@@ -38,12 +38,10 @@ def root_disk(workload: DesiredWorkload, provision: Provision) -> RootDisk | Non
 
     :raises ImageError: the image's disk does not fit into the root disk, or is not there.
     """
-    size = workload.spec.root_disk_size()
     image = workload.image
-    if image is None or image.manifest.type is ImageType.ISO:
-        return RootDisk(size)
-    if image.manifest.type is ImageType.KERNEL:
-        return RootDisk(size) if workload.spec.root_disk.size is not None else None
+    size = workload.spec.root_disk_size(image.manifest.type if image else None)
+    if image is None or image.manifest.type in (ImageType.ISO, ImageType.KERNEL):
+        return RootDisk(size) if size else None
     local = provision.image
     if image.manifest.type is not ImageType.DISK or local is None or local.disk is None:
         raise ImageError(

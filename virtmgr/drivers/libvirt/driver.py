@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import libvirt
@@ -22,6 +23,9 @@ from virtmgr.drivers.libvirt import (
     disks,
     display,
     domain_xml,
+    exec,
+    files,
+    leftovers,
     live,
     logs,
     power,
@@ -31,8 +35,10 @@ from virtmgr.drivers.libvirt import (
     stats,
 )
 from virtmgr.drivers.libvirt.accelerator import Accelerator
+from virtmgr.drivers.libvirt.agent import GuestAgent
 from virtmgr.drivers.libvirt.connection import Connection
 from virtmgr.drivers.libvirt.console import Consoles
+from virtmgr.drivers.libvirt.definitions import Definitions
 from virtmgr.drivers.libvirt.domain_xml import Blueprint
 from virtmgr.drivers.libvirt.errors import NO_DOMAIN, UNAVAILABLE, attempt
 from virtmgr.drivers.libvirt.events import Events
@@ -48,6 +54,8 @@ from virtmgr.drivers.libvirt.layout import Layout, Layouts, replacing
 from virtmgr.drivers.libvirt.locks import Locks
 from virtmgr.ports.driver import (
     Capabilities,
+    ExecRequest,
+    ExecSession,
     Feature,
     Inspection,
     OnChange,
@@ -55,6 +63,8 @@ from virtmgr.ports.driver import (
     RuntimeState,
     UpdateResult,
 )
+
+_log = logging.getLogger(__name__)
 
 _CAPABILITIES = Capabilities(
     kinds=frozenset({Kind.VM}),
@@ -65,15 +75,15 @@ _CAPABILITIES = Capabilities(
             Feature.RESIZE_MEMORY_LIVE,
             Feature.ATTACH_VOLUME_LIVE,
             Feature.ATTACH_NIC_LIVE,
+            Feature.EXEC,
             Feature.CONSOLE,
             Feature.DISPLAY,
             Feature.LOGS,
+            Feature.FILES,
         }
     ),
     why_not={
         Feature.SHRINK_VCPUS_LIVE: "taking a vCPU from a running guest can hang or crash it",
-        Feature.EXEC: "a VM has no shell that its host could enter; use its console or SSH",
-        Feature.FILES: "a VM's file system belongs to its guest; use SSH or a volume",
     },
 )
 _KVM = Path("/dev/kvm")
@@ -87,8 +97,8 @@ _UNDEFINE = (
 
 
 class LibvirtDriver:
-    """Runs VMs through the libvirtd at ``uri``. Implements WorkloadDriver, HasConsole,
-    HasDisplay and HasLogs.
+    """Runs VMs through the libvirtd at ``uri``. Implements WorkloadDriver, CanExec, HasConsole,
+    HasDisplay, HasLogs and HasFiles.
 
     Each VM is a persistent domain whose UUID is the workload's id, marked by metadata of ours;
     other domains on the host are never touched, those of another state directory included. Its
@@ -118,6 +128,8 @@ class LibvirtDriver:
         self._on_change: OnChange | None = None
         self._consoles = Consoles()
         self._runs = Locks()
+        self._definitions = Definitions()
+        self._owner: tuple[Any, Owner | None] = (None, None)  # of the connection beside it
         self._events = Events(self._changed)
         self._connection = Connection(uri, self._events.register)
 
@@ -215,9 +227,11 @@ class LibvirtDriver:
             with attempt(f"remove VM {workload_id}"):
                 power.stop(domain, self._events, timeout=0)
                 domain.undefineFlags(_UNDEFINE)
+        self._definitions.forget(workload_id)
         try:
+            self._sweep()
             with self._runs.hold(workload_id):
-                self._layout(workload_id).remove()
+                self._layout(workload_id).remove()  # last: until then the VM is listed
         except OSError as error:
             raise DriverError(f"cannot remove the files of VM {workload_id}: {error}") from error
 
@@ -256,11 +270,11 @@ class LibvirtDriver:
             if workload_id in found
         }
 
+    def exec(self, workload_id: str, request: ExecRequest) -> ExecSession:
+        return exec.run(self._agent(workload_id), request)
+
     def console(self, workload_id: str) -> socket.socket:
-        if not power.is_active(self._require(workload_id)):
-            raise DriverError(
-                f"cannot open the console of VM {workload_id}: it does not run", hint="start it"
-            )
+        self._require_running(workload_id)
         return self._consoles.attach(self._layout(workload_id).console)
 
     def display(self, workload_id: str) -> socket.socket:
@@ -269,6 +283,12 @@ class LibvirtDriver:
     def logs(self, workload_id: str, *, follow: bool, tail: int | None) -> Iterator[bytes]:
         path = self._layout(workload_id).log
         return logs.read(path, follow=follow, tail=tail, gone=lambda: self._has_ended(workload_id))
+
+    def pull(self, workload_id: str, path: str) -> Iterator[bytes]:
+        return files.pull(self._agent(workload_id), path)
+
+    def push(self, workload_id: str, path: str, tar: BinaryIO) -> None:
+        files.push(self._agent(workload_id), path, tar)
 
     def close(self) -> None:
         self._consoles.close()
@@ -324,6 +344,17 @@ class LibvirtDriver:
             )
         return domain
 
+    def _require_running(self, workload_id: str) -> Any:
+        domain = self._require(workload_id)
+        if not power.is_active(domain):
+            raise DriverError(
+                f"cannot reach into VM {workload_id}: it does not run", hint="start it"
+            )
+        return domain
+
+    def _agent(self, workload_id: str) -> GuestAgent:
+        return GuestAgent(self._require_running(workload_id), workload_id)
+
     def _has_ended(self, workload_id: str) -> bool:
         """Whether it is known not to run; while libvirt is away, it may."""
         try:
@@ -336,11 +367,18 @@ class LibvirtDriver:
     def _host(self) -> HostFacts:
         return HostFacts(
             accelerator=self._accelerator,
-            owner=owner_of(self._connection.get().getCapabilities()),
+            owner=self._find_owner(),
             cpus=host_cpus(),
             firmware=find_firmware(),
             bridge_of=self._bridge_of,
         )
+
+    def _find_owner(self) -> Owner | None:
+        """QEMU's user, asked once of each connection: it is libvirtd's configuration."""
+        connection = self._connection.get()
+        if self._owner[0] is not connection:
+            self._owner = (connection, owner_of(connection.getCapabilities()))
+        return self._owner[1]
 
     def _blueprint(
         self,
@@ -369,7 +407,7 @@ class LibvirtDriver:
             self._make_files(blueprint)
             self._grant(blueprint)
             text = domain_xml.to_text(domain_xml.build(blueprint))
-            return self._connection.get().defineXMLFlags(text, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            return self._definitions.define(self._connection.get(), domain, workload.id, text)
 
     def _make_files(self, blueprint: Blueprint) -> None:
         layout, owner = blueprint.layout, blueprint.host.owner
@@ -411,6 +449,14 @@ class LibvirtDriver:
         with contextlib.suppress(DriverError):  # lost again: the next connection rescans
             for workload_id in self.list():
                 self._events.put(workload_id)
+            try:
+                self._sweep()
+            except OSError:
+                _log.exception("removing what was left of VMs that are gone failed")
+
+    def _sweep(self) -> None:
+        with attempt("remove what is left of VMs that are gone"):
+            leftovers.sweep(self._connection.get(), self._uri)
 
     def _reduced(self, owner: Owner | None) -> Reason | None:
         if owner is not None and is_closed(_KVM, owner):

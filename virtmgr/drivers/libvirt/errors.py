@@ -11,6 +11,7 @@ from virtmgr.domain.errors import DriverError
 
 UNAVAILABLE = "libvirt_unavailable"
 NO_DOMAIN = "no_domain"
+NO_AGENT = "no_guest_agent"
 
 _LOST = {
     libvirt.VIR_ERR_NO_CONNECT,
@@ -18,6 +19,10 @@ _LOST = {
     libvirt.VIR_ERR_RPC,
     libvirt.VIR_ERR_AUTH_UNAVAILABLE,
 }
+_NO_AGENT = {libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED}
+_INSTALL_AGENT = (
+    "install and start qemu-guest-agent in the guest; one that has it may still be booting"
+)
 _START_LIBVIRT = "start libvirtd (systemctl start libvirtd); virtmgr reconnects by itself"
 _HINTS = (
     ("Permission denied", "let QEMU's user (libvirt-qemu or qemu) reach and read that path"),
@@ -25,6 +30,10 @@ _HINTS = (
     ("Cannot allocate memory", "the host is out of memory; stop something or move it elsewhere"),
     ("Cannot get interface MTU", "the network's bridge is missing on this host"),
     ('Failed to get "write" lock', "another process has the disk open; end it first"),
+    (
+        "has been disabled",
+        "the guest's qemu-ga is configured to refuse it (allow-rpcs, block-rpcs)",
+    ),
     ("virtlogd", "start virtlogd (systemctl start virtlogd)"),
 )
 
@@ -49,6 +58,8 @@ def translate(attempted: str, error: libvirt.libvirtError) -> DriverError:
         return DriverError(message, code=UNAVAILABLE, hint=_START_LIBVIRT)
     if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
         return DriverError(message, code=NO_DOMAIN, hint="prepare the VM first")
+    if error.get_error_code() in _NO_AGENT:
+        return DriverError(message, code=NO_AGENT, hint=_INSTALL_AGENT)
     hint = next((hint for mark, hint in _HINTS if mark in why), None)
     return DriverError(message, hint=hint or "libvirtd's log on the host may tell more")
 

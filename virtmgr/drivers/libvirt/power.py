@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import libvirt
 
@@ -61,17 +60,9 @@ def stop(domain: Any, events: Events, *, timeout: float) -> None:
 
 
 def _ask(domain: Any) -> None:
-    """Through the guest's agent if it is there, else by the power button."""
-    mode = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-    if _has_agent(domain):
-        mode |= libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT
+    """By the power button: a guest agent that hangs would hold us up."""
     _unless_ended(lambda: resume(domain))  # a paused guest could not react
-    _unless_ended(lambda: domain.shutdownFlags(mode))
-
-
-def _has_agent(domain: Any) -> bool:
-    xml = ElementTree.fromstring(domain.XMLDesc())
-    return xml.find("devices/channel/target[@state='connected']") is not None
+    _unless_ended(lambda: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
 
 
 def _unless_ended(call: Callable[[], object]) -> None:
