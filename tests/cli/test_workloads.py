@@ -177,6 +177,15 @@ def test_resize_says_what_waits_for_a_restart(virtmgr: Run, state: State) -> Non
     assert virtmgr("resize", "a").exit_code == 2
 
 
+def test_rename(virtmgr: Run, state: State) -> None:
+    state.workload("a")
+    state.workload("b")["status"]["needs_restart"] = ["name"]
+    result = virtmgr("rename", "a", "b")
+    assert result.stdout == "workload a renamed; it was a\n"  # this server names it as before
+    assert "name: takes effect after 'virtmgr restart b'" in result.stderr
+    assert state.requests[0][2] == {"name": "b"}
+
+
 def test_edit_sends_a_merge_patch(
     virtmgr: Run, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

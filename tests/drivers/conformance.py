@@ -216,6 +216,20 @@ class DriverConformance:
             assert set(results[0].needs_restart) <= {"resources.memory"}
         assert self._is(driver_kit, workload, RuntimeState.RUNNING).pid == pid
 
+    def test_a_new_name_waits_for_the_next_start(self, driver_kit: DriverKit) -> None:
+        workload = self._started(driver_kit)
+        provision = driver_kit.provision_for(workload)
+        pid = driver_kit.driver.inspect(workload.id).pid
+        spec = workload.spec.model_copy(update={"name": "renamed"})
+        renamed = workload.model_copy(update={"name": "renamed", "spec": spec, "generation": 2})
+        for _ in range(2):
+            assert driver_kit.driver.update(renamed, provision).needs_restart == ("name",)
+        assert self._is(driver_kit, workload, RuntimeState.RUNNING).pid == pid
+        driver_kit.driver.stop(workload.id, timeout=0, force=True)
+        driver_kit.driver.start(renamed, provision)
+        assert driver_kit.driver.update(renamed, provision).needs_restart == ()
+        assert driver_kit.driver.list().count(workload.id) == 1
+
     def test_death_is_noticed(self, driver_kit: DriverKit) -> None:
         workload = self._started(driver_kit)
         driver_kit.kill_guest(workload.id)

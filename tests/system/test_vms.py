@@ -188,6 +188,28 @@ def test_live_changes_arrive_in_the_guest(product: Product, vm1: str) -> None:
     assert set(waiting) == {"resources.memory", "resources.vcpus"}
 
 
+def test_rename(product: Product) -> None:
+    with vm(product, "vm3", *BUSYBOX):
+        until_logged(product, "vm3", UP.decode())
+        product.run("rename", "vm3", "vm4")
+        command = ("exec", "app1", "--", "ping", "-4", "-c", "1", "-W", "2")
+        try:
+            for name, found in (("vm4", 0), ("vm3", 1)):
+                full = f"{name}.default.virt"
+                product.wait_until(
+                    lambda full=full, found=found: (
+                        product.run(*command, full, check=False).returncode == found
+                    )
+                )
+            assert product.workload("vm4")["status"]["needs_restart"] == ["name"]
+            product.run("restart", "vm4", "--force")
+            with console(product, "vm4") as guest:
+                guest.expect(UP)
+                assert guest.run("hostname") == "vm4\r\n"
+        finally:
+            product.run("rename", "vm4", "vm3")
+
+
 def test_pause_and_restart(product: Product, vm1: str) -> None:
     product.run("pause", vm1)
     assert product.workload(vm1)["status"]["state"] == "paused"

@@ -83,6 +83,20 @@ def test_a_vm_boots_shows_itself_and_stops_when_asked(kit: VmKit) -> None:
     assert domain.find("os/type[@machine='pc-q35-7.2']") is not None or "q35" in xml
 
 
+def test_the_domain_follows_the_workloads_name(kit: VmKit) -> None:
+    desired = workload(kit.kernel_image())
+    workload_id = kit.booted(desired)
+    renamed = desired.model_copy(update={"name": "renamed"})
+    kit.driver.update(renamed, kit.provision())
+    assert kit.domain(workload_id).name().startswith("virtmgr-guest-"), "it runs"
+    kit.driver.stop(workload_id, timeout=0, force=True)
+    kit.driver.update(renamed, kit.provision())
+    assert kit.domain(workload_id).name().startswith("virtmgr-renamed-")
+    kit.booted(renamed)
+    kit.driver.destroy(workload_id)
+    assert workload_id not in kit.driver.list()
+
+
 def test_two_share_a_console(kit: VmKit) -> None:
     workload_id = kit.booted(workload(kit.kernel_image()))
     with kit.driver.console(workload_id) as one, kit.driver.console(workload_id) as two:

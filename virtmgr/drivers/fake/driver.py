@@ -30,7 +30,9 @@ from virtmgr.ports.driver import (
 )
 
 _LIVE = (RuntimeState.RUNNING, RuntimeState.PAUSED)
-_AT_START = ("image", "command", "env", "workdir", "user", "firmware", "boot", "user_data")
+_AT_START = (
+    *("name", "image", "command", "env", "workdir", "user", "firmware", "boot", "user_data"),
+)
 
 
 class FakeExecSession:

@@ -364,6 +364,9 @@ class LibvirtDriver:
     def _define(self, workload: DesiredWorkload, provision: Provision, domain: Any) -> Any:
         """Make every file and the definition as the spec is now; the domain does not run."""
         with attempt(f"define VM {workload.name}"):
+            if domain is not None and domain.name() != domain_xml.domain_name(workload):
+                domain.rename(domain_xml.domain_name(workload))
+                domain = self._find(workload.id)
             blueprint = self._blueprint(workload, provision, domain)
             _check_firmware(blueprint)
             self._make_files(blueprint)
