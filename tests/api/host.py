@@ -84,9 +84,13 @@ class PretendHost:
         self.known_revision, self.last = answer.revision, answer
         return answer
 
+    def sync_down(self) -> None:
+        """Learn what is desired now, and do nothing yet."""
+        self.sync(SyncRequest(known_revision=self.known_revision))
+
     def converge(self) -> None:
         """Everything is as desired, and the control plane knows."""
-        self.sync(SyncRequest(known_revision=self.known_revision))
+        self.sync_down()
         self.report(*(_done(wish) for wish in self.wishes.values()))
         gone = [wish.id for wish in self.wishes.values() if wish.deleting]
         for workload_id in gone:
@@ -126,4 +130,5 @@ def _done(wish: DesiredWorkload) -> ObservedWorkload:
         restart_nonce=wish.restart_nonce,
         status=WorkloadStatus(state=_STATES[wish.state]),
         gone=wish.deleting,
+        cloned=wish.clone_of is not None,
     )

@@ -186,6 +186,16 @@ def test_rename(virtmgr: Run, state: State) -> None:
     assert state.requests[0][2] == {"name": "b"}
 
 
+def test_clone(virtmgr: Run, state: State) -> None:
+    state.workload("a", ports=[{"host": 8080, "guest": 80}])
+    result = virtmgr("clone", "a", "b", "--start", "--count", "2")
+    assert result.exit_code == 0
+    assert "published ports stay with a (8080:80)" in result.stderr
+    method, target, body, _ = state.requests[1]
+    assert (method, target) == ("POST", "/api/v1/projects/default/workloads/a/clone?count=2")
+    assert body == {"name": "b", "start": True, "with_volumes": False}
+
+
 def test_edit_sends_a_merge_patch(
     virtmgr: Run, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

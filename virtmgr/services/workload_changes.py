@@ -20,7 +20,7 @@ from virtmgr.services import ipam
 from virtmgr.services.context import Context
 from virtmgr.services.pinned import pinned
 from virtmgr.services.references import References, resolve
-from virtmgr.services.workloads import Changed, advance, bind_volume
+from virtmgr.services.workloads import Changed, advance, bind_volume, refuse_while_copied
 
 _FIXED = ("kind", "init", "root_disk", "placement")
 
@@ -39,6 +39,7 @@ def update(
     """
     old = workload.spec
     check_verb(verb, workload.status.state, old, workload.deleting)
+    refuse_while_copied(context, workload, verb)
     if spec.init is None:
         spec = spec.model_copy(update={"init": old.init})
     nics = context.uow.nics.of_workloads([workload.id]).get(workload.id, ())

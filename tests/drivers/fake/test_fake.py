@@ -9,7 +9,7 @@ import pytest
 from tests.drivers.conformance import DriverConformance
 from virtmgr.domain.errors import DriverError
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.sync import DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import Init, Kind, PowerState, WorkloadSpec
 from virtmgr.drivers.fake.driver import FakeDriver
 from virtmgr.drivers.fake.world import FakeWorld
@@ -65,6 +65,12 @@ class FakeKit:
 
     def saw_change(self, workload_id: str) -> bool:
         return workload_id in self.changes
+
+    undecided = frozenset[str]()
+
+    def volume(self) -> tuple[DesiredVolume, Path]:
+        made = DesiredVolume(id=new_id(), name="data", size=1)
+        return made, Path("/dev/null")
 
     def echo(self, text: str) -> tuple[str, ...]:
         return ("echo", text)

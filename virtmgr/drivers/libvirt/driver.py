@@ -68,8 +68,13 @@ _CAPABILITIES = Capabilities(
             Feature.CONSOLE,
             Feature.DISPLAY,
             Feature.LOGS,
+            Feature.CLONE,
         }
     ),
+    within={
+        Feature.RESIZE_VCPUS_LIVE: "up to the CPUs of its host",
+        Feature.RESIZE_MEMORY_LIVE: "down, and up to what it was started with",
+    },
     why_not={
         Feature.SHRINK_VCPUS_LIVE: "taking a vCPU from a running guest can hang or crash it",
         Feature.EXEC: "a VM has no shell that its host could enter; use its console or SSH",
@@ -88,7 +93,7 @@ _UNDEFINE = (
 
 class LibvirtDriver:
     """Runs VMs through the libvirtd at ``uri``. Implements WorkloadDriver, HasConsole,
-    HasDisplay and HasLogs.
+    HasDisplay, HasLogs and CanClone.
 
     Each VM is a persistent domain whose UUID is the workload's id, marked by metadata of ours;
     other domains on the host are never touched, those of another state directory included. Its
@@ -158,6 +163,18 @@ class LibvirtDriver:
         if domain is not None and power.is_active(domain):
             return
         self._define(workload, provision, domain)
+
+    def clone(self, source_id: str, workload: DesiredWorkload, provision: Provision) -> None:
+        source, owner = self._require(source_id), self._host().owner
+        if self._find(workload.id) is None:
+            layout = self._layout(workload.id)
+            with self._runs.hold(source_id):  # it cannot be started meanwhile
+                if power.is_active(source):
+                    raise DriverError(f"VM {source_id} runs", code="in_use", hint="stop it first")
+                layout.make()
+                for file, copy in self._layout(source_id).disks(layout):
+                    disks.copy(file, copy, owner)
+        self.prepare(workload, provision)
 
     def start(self, workload: DesiredWorkload, provision: Provision) -> None:
         domain = self._find(workload.id)
