@@ -476,6 +476,7 @@ def upgrade() -> None:
         sa.Column("restart_nonce", sa.BigInteger(), nullable=False),
         sa.Column("force_stop", sa.Boolean(), nullable=False),
         sa.Column("deleting", sa.Boolean(), nullable=False),
+        sa.Column("clone_of", ID, nullable=True),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
@@ -517,6 +518,12 @@ def upgrade() -> None:
             ondelete="RESTRICT",
         ),
         sa.ForeignKeyConstraint(
+            ["clone_of"],
+            ["workloads.id"],
+            name=op.f("fk_workloads_clone_of_workloads"),
+            ondelete="SET NULL",
+        ),
+        sa.ForeignKeyConstraint(
             ["cluster_id"],
             ["clusters.id"],
             name=op.f("fk_workloads_cluster_id_clusters"),
@@ -543,6 +550,7 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_workloads_cdrom_image_id"), "workloads", ["cdrom_image_id"], unique=False
     )
+    op.create_index(op.f("ix_workloads_clone_of"), "workloads", ["clone_of"], unique=False)
     op.create_index(op.f("ix_workloads_cluster_id"), "workloads", ["cluster_id"], unique=False)
     op.create_index("ix_workloads_created_at_id", "workloads", ["created_at", "id"], unique=False)
     op.create_index(
@@ -631,6 +639,7 @@ def upgrade() -> None:
         sa.Column("workload_id", ID, nullable=True),
         sa.Column("labels", JSON, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("copy_of", ID, nullable=True),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.CheckConstraint(
@@ -639,6 +648,12 @@ def upgrade() -> None:
         sa.CheckConstraint("revision >= 0", name=op.f("ck_volumes_revision")),
         sa.CheckConstraint("size >= 0", name=op.f("ck_volumes_size")),
         sa.CheckConstraint("version >= 1", name=op.f("ck_volumes_version")),
+        sa.ForeignKeyConstraint(
+            ["copy_of"],
+            ["volumes.id"],
+            name=op.f("fk_volumes_copy_of_volumes"),
+            ondelete="SET NULL",
+        ),
         sa.ForeignKeyConstraint(
             ["host_id"], ["hosts.id"], name=op.f("fk_volumes_host_id_hosts"), ondelete="RESTRICT"
         ),

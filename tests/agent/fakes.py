@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,7 @@ from virtmgr.ports.clock import SystemClock
 from virtmgr.ports.driver import LocalImage
 from virtmgr.ports.host import BlobSource, Progress
 
-_CHANGES = frozenset({"prepare", "start", "pause", "resume", "update", "destroy"})
+_CHANGES = frozenset({"prepare", "clone", "start", "pause", "resume", "update", "destroy"})
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -140,6 +141,9 @@ class FakeStorage:
         with path.open("r+b") as file:
             file.truncate(size)
         return path
+
+    def copy_volume(self, source_id: str, volume_id: str) -> None:
+        shutil.copy(self._directory / source_id, self._directory / volume_id)
 
     def remove_volume(self, volume_id: str) -> None:
         if self.broken:

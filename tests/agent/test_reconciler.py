@@ -11,7 +11,7 @@ import pytest
 
 from tests.agent.fakes import Host, desired, desired_network, desired_nic, eventually
 from virtmgr.domain.errors import DriverError, NetworkError, Unsupported
-from virtmgr.domain.sync import DesiredVolume, DesiredWorkload
+from virtmgr.domain.sync import CloneSource, DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import Kind, PowerState, State
 from virtmgr.drivers.fake.world import Guest
 from virtmgr.ports.driver import RuntimeState
@@ -97,6 +97,34 @@ def test_a_deleted_workload_leaves_nothing(host: Host) -> None:
     assert list((host.state / "workloads").iterdir()) == []
     assert host.agent.desired("w1") is None
     eventually(lambda: host.network.asked[-1] == ([], []))
+
+
+# ---- clones
+
+
+def test_a_clone_is_made_once_whatever_happens(host: Host) -> None:
+    source = desired(state=STOPPED, volumes=(DesiredVolume(id="v1", name="v", size=9),))
+    host.apply(source)
+    host.until(source, State.STOPPED)
+    (host.directory / "volumes/v1").write_bytes(b"something")
+    host.fail("clone", times=1)
+    wish = desired(
+        "w2",
+        clone_of=CloneSource(id="w1", name="w1"),
+        volumes=(DesiredVolume(id="v2", name="v-w2", size=9, copy_of="v1"),),
+    )
+    host.apply(wish)
+    assert host.until(wish, State.RUNNING).cloned
+    assert (host.directory / "volumes/v2").read_bytes() == b"something"
+    assert (host.world.count("clone", "w2"), host.world.count("prepare", "w2")) == (2, 0)
+    host.restart_agent()
+    stopped = wish.model_copy(update={"state": STOPPED, "generation": 2})
+    host.apply(stopped)
+    host.until(stopped, State.STOPPED)
+    again = wish.model_copy(update={"generation": 3, "clone_of": None})
+    host.apply(again)
+    host.until(again, State.RUNNING)
+    assert host.world.count("clone", "w2") == 2
 
 
 # ---- forced stops

@@ -188,6 +188,25 @@ def test_limits_of_io_are_set_and_lifted(virtmgr: Run, state: State) -> None:
     assert virtmgr("resize", "a", "--io-read", "1MiB", "--io-unlimited").exit_code == 2
 
 
+def test_rename(virtmgr: Run, state: State) -> None:
+    state.workload("a")
+    state.workload("b")["status"]["needs_restart"] = ["name"]
+    result = virtmgr("rename", "a", "b")
+    assert result.stdout == "workload a renamed; it was a\n"  # this server names it as before
+    assert "name: takes effect after 'virtmgr restart b'" in result.stderr
+    assert state.requests[0][2] == {"name": "b"}
+
+
+def test_clone(virtmgr: Run, state: State) -> None:
+    state.workload("a", ports=[{"host": 8080, "guest": 80}])
+    result = virtmgr("clone", "a", "b", "--start", "--count", "2")
+    assert result.exit_code == 0
+    assert "published ports stay with a (8080:80)" in result.stderr
+    method, target, body, _ = state.requests[1]
+    assert (method, target) == ("POST", "/api/v1/projects/default/workloads/a/clone?count=2")
+    assert body == {"name": "b", "start": True, "with_volumes": False}
+
+
 def test_edit_sends_a_merge_patch(
     virtmgr: Run, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from virtmgr.domain.plan import (
     restart_delay,
 )
 from virtmgr.domain.remembering import after_step, before_start, carried_out
-from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.sync import CloneSource, DesiredWorkload
 from virtmgr.domain.workload import PowerState, RestartPolicy, WorkloadSpec
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -61,6 +61,7 @@ class World:
     now: datetime = NOW
     starts: int = 0
     stops: int = 0
+    clones: int = 0
     forgotten: bool = False
     exits_at_once_with: int | None = None  # what it runs ends as soon as it is started
     refused_starts: int = 0  # starts that fail from now on
@@ -137,6 +138,10 @@ class World:
         match step:
             case Step.PREPARE:
                 self.seen = self.seen if state is not Seen.ABSENT else Observation(Seen.PREPARED)
+            case Step.CLONE:
+                assert state in (Seen.ABSENT, Seen.PREPARED)
+                self.clones += 1
+                self.seen = Observation(Seen.PREPARED)
             case Step.START:
                 return self.start()
             case Step.STOP if state in ALIVE:
@@ -162,6 +167,8 @@ class World:
         assert self.seen.state is not Seen.ABSENT
         if self.seen.state in ALIVE:
             return True
+        never_ran = self.seen.state is Seen.PREPARED
+        assert self.memory.cloned or self.desired.clone_of is None or not never_ran
         if self.refused_starts:
             self.refused_starts -= 1
             return False
@@ -233,6 +240,7 @@ memories = st.builds(
     failures=st.integers(0, 5),
     failed_generation=st.integers(0, 3),
     retry_at=times,
+    cloned=st.booleans(),
 )
 observations = st.builds(
     Observation,
@@ -248,6 +256,7 @@ wishes = st.builds(
     generation=st.integers(1, 3),
     restart_nonce=st.integers(0, 2),
     deleting=st.booleans(),
+    clone_of=st.sampled_from([None, CloneSource(id="s", name="source")]),
 )
 crash_points = st.lists(st.integers(0, 12), max_size=3)
 
@@ -273,6 +282,24 @@ def test_crashes_on_the_way_change_nothing(
     assert is_as_desired(world, what)
     assert world.starts <= 1
     assert world.stops <= 1
+
+
+@given(state=st.sampled_from(PowerState), crashes=crash_points)
+def test_a_clone_is_made_before_it_starts_and_never_again(
+    state: PowerState, crashes: list[int]
+) -> None:
+    world = World(desired(state, clone_of=CloneSource(id="s", name="source")))
+    world.settle_with_crashes(crashes)
+    assert world.memory.cloned
+    assert 1 <= world.clones <= 1 + len(crashes)
+    made = world.clones
+    world.ask(state=PowerState.STOPPED)
+    world.settle()
+    world.ask(state=PowerState.RUNNING, clone_of=None)
+    world.settle()
+    world.reboot()
+    world.settle()
+    assert world.clones == made
 
 
 @given(memories, observations, st.integers(1, 3))

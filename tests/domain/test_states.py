@@ -16,6 +16,7 @@ from virtmgr.domain.states import (
     TRANSITIONS,
     Outcome,
     Verb,
+    check_not_copied,
     check_verb,
     may_follow,
     mermaid,
@@ -168,6 +169,13 @@ def test_deleting_again_is_no_error_and_all_else_is_refused() -> None:
     assert check_verb(Verb.DELETE, State.RUNNING, spec(), True) is Outcome.NOTHING
     with pytest.raises(IllegalTransition, match="it is deleting"):
         check_verb(Verb.START, State.STOPPED, spec(), True)
+
+
+def test_what_is_being_copied_is_left_alone() -> None:
+    check_not_copied(Verb.START, "web1", [])
+    with pytest.raises(IllegalTransition, match="it is being cloned to a, b, c and others") as no:
+        check_not_copied("delete", "web1", ["a", "b", "c", "d"])
+    assert (no.value.code, no.value.detail["clones"]) == ("being_cloned", ["a", "b", "c", "d"])
 
 
 def test_changing_the_power_state_comes_to_a_verb() -> None:

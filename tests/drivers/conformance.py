@@ -13,14 +13,18 @@ import io
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from virtmgr.domain.errors import DriverError, VirtmgrError
-from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.sync import DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import MIB
 from virtmgr.ports.driver import (
+    PROTOCOLS,
+    CanClone,
     CanExec,
     ExecRequest,
     Feature,
@@ -33,14 +37,6 @@ from virtmgr.ports.driver import (
     RuntimeState,
     WorkloadDriver,
 )
-
-_PROTOCOLS = {
-    Feature.EXEC: CanExec,
-    Feature.CONSOLE: HasConsole,
-    Feature.DISPLAY: HasDisplay,
-    Feature.LOGS: HasLogs,
-    Feature.FILES: HasFiles,
-}
 
 
 class DriverKit(Protocol):
@@ -77,6 +73,15 @@ class DriverKit(Protocol):
 
     def wait_ready(self, workload_id: str) -> None:
         """Wait until commands can be run in a workload that was just started."""
+        ...
+
+    @property
+    def undecided(self) -> frozenset[str]:
+        """Fields that may wait for a restart although they need not: the guest has a say in it."""
+        ...
+
+    def volume(self) -> tuple[DesiredVolume, Path]:
+        """An empty volume and its file; in a container it is mounted."""
         ...
 
     def echo(self, text: str) -> tuple[str, ...]:
@@ -128,11 +133,12 @@ class DriverConformance:
         assert facts.version
         assert set(facts.kinds) == set(offered.kinds)
         assert set(facts.features) == set(offered.features)
-        for feature in set(Feature) - offered.features:
-            assert offered.why_not[feature]
-        for feature, protocol in _PROTOCOLS.items():
-            if feature in offered.features:
-                assert isinstance(driver, protocol)
+        assert set(offered.why_not) == set(Feature) - offered.features
+        assert set(offered.within) <= offered.features
+        for feature, protocol in PROTOCOLS.items():
+            if driver.name == "fake":  # declares what it is told to
+                continue
+            assert isinstance(driver, protocol) is (feature in offered.features)
 
     def test_what_is_not_there(self, driver_kit: DriverKit) -> None:
         driver, workload = driver_kit.driver, driver_kit.desired()
@@ -220,6 +226,62 @@ class DriverConformance:
             assert set(results[0].needs_restart) <= {"resources.memory"}
         assert self._is(driver_kit, workload, RuntimeState.RUNNING).pid == pid
 
+    def _resized(self, kit: DriverKit, workload: DesiredWorkload, **resources: float) -> set[str]:
+        """What of new resources of a running workload waits for a restart."""
+        spec = workload.spec.resources.model_copy(update=resources)
+        changed = workload.spec.model_copy(update={"resources": spec})
+        larger = workload.model_copy(update={"spec": changed, "generation": 2})
+        return set(kit.driver.update(larger, kit.provision_for(workload)).needs_restart)
+
+    def test_vcpus_come_and_go_as_declared(self, driver_kit: DriverKit) -> None:
+        if driver_kit.driver.name == "fake":
+            pytest.skip("the fake driver has no CPUs")
+        features = driver_kit.driver.capabilities().features
+        workload = self._started(driver_kit)
+        for vcpus, feature in (
+            (2, Feature.RESIZE_VCPUS_LIVE),
+            (1, Feature.SHRINK_VCPUS_LIVE),
+        ):
+            waiting = self._resized(driver_kit, workload, vcpus=vcpus)
+            assert waiting == (set() if feature in features else {"resources.vcpus"})
+
+    def test_a_volume_comes_and_goes_as_declared(self, driver_kit: DriverKit) -> None:
+        self._need(driver_kit, Feature.ATTACH_VOLUME_LIVE)
+        workload = self._started(driver_kit)
+        volume, path = driver_kit.volume()
+        provision = driver_kit.provision_for(workload)
+        with_volume = replace(provision, volumes={volume.id: path})
+        for number, volumes in enumerate([(volume,), (), (volume,)], start=2):
+            changed = workload.model_copy(update={"volumes": volumes, "generation": number})
+            waiting = driver_kit.driver.update(changed, with_volume).needs_restart
+            assert set(waiting) <= driver_kit.undecided
+        driver_kit.driver.destroy(workload.id)
+        assert path.exists(), "the data stays"
+
+    def test_console_and_display(self, driver_kit: DriverKit) -> None:
+        workload, driver = self._started(driver_kit), driver_kit.driver
+        if Feature.CONSOLE in driver.capabilities().features:
+            assert isinstance(driver, HasConsole)
+            with driver.console(workload.id) as console:
+                console.sendall(b"\n")
+        if Feature.DISPLAY in driver.capabilities().features and isinstance(driver, HasDisplay):
+            with driver.display(workload.id) as display:
+                assert display.recv(4) == b"RFB "
+
+    def test_a_new_name_waits_for_the_next_start(self, driver_kit: DriverKit) -> None:
+        workload = self._started(driver_kit)
+        provision = driver_kit.provision_for(workload)
+        pid = driver_kit.driver.inspect(workload.id).pid
+        spec = workload.spec.model_copy(update={"name": "renamed"})
+        renamed = workload.model_copy(update={"name": "renamed", "spec": spec, "generation": 2})
+        for _ in range(2):
+            assert driver_kit.driver.update(renamed, provision).needs_restart == ("name",)
+        assert self._is(driver_kit, workload, RuntimeState.RUNNING).pid == pid
+        driver_kit.driver.stop(workload.id, timeout=0, force=True)
+        driver_kit.driver.start(renamed, provision)
+        assert driver_kit.driver.update(renamed, provision).needs_restart == ()
+        assert driver_kit.driver.list().count(workload.id) == 1
+
     def test_death_is_noticed(self, driver_kit: DriverKit) -> None:
         workload = self._started(driver_kit)
         driver_kit.kill_guest(workload.id)
@@ -250,6 +312,30 @@ class DriverConformance:
             assert workload.id not in driver_kit.driver.list()
         driver_kit.restart_agent()
         assert not {running.id, prepared.id} & set(driver_kit.driver.list())
+
+    def test_clone(self, driver_kit: DriverKit) -> None:
+        self._need(driver_kit, Feature.CLONE)
+        source, clone = self._started(driver_kit), driver_kit.desired()
+        driver, provision = driver_kit.driver, driver_kit.provision_for(clone)
+        assert isinstance(driver, CanClone)
+        with pytest.raises(DriverError):
+            driver.clone(source.id, clone, provision)
+        if isinstance(driver, HasFiles):
+            driver.push(source.id, "/tmp", _tar("note", b"hello"))
+        driver.stop(source.id, timeout=0, force=True)
+        for _ in range(2):
+            driver.clone(source.id, clone, provision)
+            self._is(driver_kit, clone, RuntimeState.PREPARED)
+        driver_kit.restart_agent()
+        driver = driver_kit.driver
+        self._is(driver_kit, source, RuntimeState.EXITED)
+        self._is(driver_kit, clone, RuntimeState.PREPARED)
+        driver.start(clone, provision)
+        driver.start(source, driver_kit.provision_for(source))
+        driver.destroy(source.id)
+        assert self._is(driver_kit, clone, RuntimeState.RUNNING).pid
+        if isinstance(driver, HasFiles):
+            assert _content(driver, clone.id, "/tmp/note") == b"hello"
 
     def test_exec(self, driver_kit: DriverKit) -> None:
         self._need(driver_kit, Feature.EXEC)
@@ -291,17 +377,25 @@ class DriverConformance:
         driver = driver_kit.driver
         assert isinstance(driver, HasFiles)
         driver_kit.wait_ready(workload.id)
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            member = tarfile.TarInfo("note")
-            member.size = 5
-            tar.addfile(member, io.BytesIO(b"hello"))
-        driver.push(workload.id, "/tmp", io.BytesIO(archive.getvalue()))
-        pulled = io.BytesIO(b"".join(driver.pull(workload.id, "/tmp/note")))
-        with tarfile.open(fileobj=pulled) as tar:
-            assert tar.getnames() == ["note"]
-            content = tar.extractfile("note")
-            assert content is not None
-            assert content.read() == b"hello"
+        driver.push(workload.id, "/tmp", _tar("note", b"hello"))
+        assert _content(driver, workload.id, "/tmp/note") == b"hello"
         with pytest.raises(VirtmgrError):
             list(driver.pull(workload.id, "/no/such/file"))
+
+
+def _tar(name: str, content: bytes) -> io.BytesIO:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return io.BytesIO(archive.getvalue())
+
+
+def _content(driver: HasFiles, workload_id: str, path: str) -> bytes:
+    pulled = io.BytesIO(b"".join(driver.pull(workload_id, path)))
+    with tarfile.open(fileobj=pulled) as tar:
+        assert tar.getnames() == [path.rpartition("/")[2]]
+        content = tar.extractfile(tar.getnames()[0])
+        assert content is not None
+        return content.read()

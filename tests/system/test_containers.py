@@ -121,6 +121,36 @@ def test_the_console_of_a_system_container_has_job_control(product: Product) -> 
         dialogue(b"\x1d", b"Disconnected")
 
 
+def test_clone(product: Product, run: Run) -> None:
+    product.run("volume", "create", "origin-data", "--size", "32MiB")
+    names = ("copy", "copy2", "other")
+    try:
+        run("origin", options=("--port", "8077:80", "--volume", "origin-data:/data"))
+        product.run("exec", "origin", "--", "sh", "-c", "echo root > /root/a; echo data > /data/a")
+        refused = product.run("clone", "origin", "copy", check=False)
+        assert (refused.returncode, "stop it first" in refused.stderr) == (4, True)
+        product.run("stop", "origin", "--force")
+        refused = product.run("clone", "origin", "copy", check=False)
+        assert (refused.returncode, "--with-volumes" in refused.stderr) == (4, True)
+        said = product.run("clone", "origin", "copy", "--start", "--with-volumes")
+        assert said.stdout == "workload copy cloned from origin\n"
+        assert "published ports stay with origin (8077:80)" in said.stderr
+        for name in ("copy", "origin"):
+            product.run("start", name)
+            seen = product.run("exec", name, "--", "sh", "-c", "cat /root/a /data/a; hostname")
+            assert seen.stdout == f"root\ndata\n{name}\n"
+        product.run("exec", "copy", "--", "sh", "-c", "echo other > /root/a; echo other > /data/a")
+        seen = product.run("exec", "origin", "--", "cat", "/root/a", "/data/a")
+        assert seen.stdout == "root\ndata\n"
+        product.run("stop", "copy", "--force")
+        product.run("detach-volume", "copy", "origin-data-copy")
+        product.run("clone", "copy", "copy2", "--start")
+        assert product.run("exec", "copy2", "--", "cat", "/root/a").stdout == "other\n"
+    finally:
+        product.run("delete", "--yes", "origin", *names, check=False)
+        product.run("volume", "delete", "--yes", "origin-data", "origin-data-copy", check=False)
+
+
 def test_logs_follow_until_the_end(product: Product, run: Run) -> None:
     script = "for i in 1 2 3; do echo line $i; sleep 0.2; done"
     run("talker", "sh", "-c", script, options=("--restart", "never"))

@@ -34,6 +34,23 @@ def test_names_live_as_long_as_their_workloads(product: Product, run: Run) -> No
     product.wait_until(lambda: ipv4 not in looks_up(product, "a", "named.default.virt"))
 
 
+def test_a_renamed_workload_is_found_by_its_new_name(product: Product, run: Run) -> None:
+    run("before", options=("--restart", "never"))
+    ipv4 = addresses(product, "before")[0]
+    product.wait_until(lambda: ipv4 in looks_up(product, "a", "before.default.virt"))
+    said = product.run("rename", "before", "after")
+    try:
+        assert "name: takes effect after 'virtmgr restart after'" in said.stderr
+        product.wait_until(lambda: ipv4 in looks_up(product, "a", "after.default.virt"))
+        assert ipv4 not in looks_up(product, "a", "before.default.virt")
+        assert product.run("exec", "after", "--", "hostname").stdout == "before\n"
+        product.run("restart", "after", "--force")
+        assert product.run("exec", "after", "--", "hostname").stdout == "after\n"
+        assert product.workload("after")["status"]["needs_restart"] == []
+    finally:
+        product.run("rename", "after", "before", check=False)
+
+
 def test_networks_are_isolated(product: Product, run: Run) -> None:
     product.run("network", "create", "apart", "--ipv4", "10.99.0.0/24", "--ipv6", "fd99::/64")
     try:

@@ -172,7 +172,8 @@ def test_live_changes_arrive_in_the_guest(product: Product, vm1: str) -> None:
         product.run("detach-volume", "app1", "shared")
         product.run("attach-volume", vm1, "shared")
         guest.run("until [ -b /dev/vdb ]; do sleep 0.1; done; mkdir -p /mnt")
-        assert guest.run("mount /dev/vdb /mnt; cat /mnt/note; umount /mnt") == "from-app1\r\n"
+        assert guest.run("mount /dev/vdb /mnt; cat /mnt/note") == "from-app1\r\n"
+        guest.run("echo from-vm1 > /mnt/back; umount /mnt")
         product.run("detach-volume", vm1, "shared")
         guest.run("while [ -b /dev/vdb ]; do sleep 0.1; done")
         product.run("attach-nic", vm1, "default")
@@ -181,6 +182,12 @@ def test_live_changes_arrive_in_the_guest(product: Product, vm1: str) -> None:
         guest.run("while [ -e /sys/class/net/eth1 ]; do sleep 0.1; done")
         product.run("resize", vm1, "--vcpus", "2")
         guest.run("until [ $(nproc) = 2 ]; do sleep 0.1; done")
+    product.run("attach-volume", "sys1", "shared:/data")
+    seen = product.run("exec", "sys1", "--", "sh", "-c", "cat /data/note /data/back; touch /data/c")
+    assert seen.stdout == "from-app1\nfrom-vm1\n"
+    owners = product.run("exec", "sys1", "--", "stat", "-c", "%u", "/data/note", "/data/back")
+    assert owners.stdout == "0\n0\n"
+    product.run("detach-volume", "sys1", "shared")
     product.run("volume", "delete", "--yes", "shared")
     said = product.run("resize", vm1, "--memory", "192MiB", "--vcpus", "1").stderr
     assert "takes effect after 'virtmgr restart vm1'" in said
@@ -193,6 +200,46 @@ def test_without_a_guest_agent_commands_are_refused(product: Product, vm1: str) 
         refused = product.run(*command, check=False)
         assert refused.returncode != 0
         assert "qemu-guest-agent" in refused.stderr
+
+
+def test_clone(product: Product) -> None:
+    with vm(product, "vm5", *BUSYBOX):
+        with console(product, "vm5") as guest:
+            guest.expect(UP)
+            guest.run("echo from-vm5 > /dev/vda; sync")
+        product.run("stop", "vm5", "--force")
+        product.run("clone", "vm5", "vm6", "--start")
+        try:
+            with console(product, "vm6") as guest:
+                guest.expect(UP)
+                assert guest.run("head -n 1 /dev/vda") == "from-vm5\r\n"
+                assert guest.run("hostname") == "vm6\r\n"
+            macs = {product.workload(name)["nics"][0]["mac"] for name in ("vm5", "vm6")}
+            assert len(macs) == 2
+        finally:
+            product.run("delete", "--yes", "vm6")
+
+
+def test_rename(product: Product) -> None:
+    with vm(product, "vm3", *BUSYBOX):
+        until_logged(product, "vm3", UP.decode())
+        product.run("rename", "vm3", "vm4")
+        command = ("exec", "app1", "--", "ping", "-4", "-c", "1", "-W", "2")
+        try:
+            for name, found in (("vm4", 0), ("vm3", 1)):
+                full = f"{name}.default.virt"
+                product.wait_until(
+                    lambda full=full, found=found: (
+                        product.run(*command, full, check=False).returncode == found
+                    )
+                )
+            assert product.workload("vm4")["status"]["needs_restart"] == ["name"]
+            product.run("restart", "vm4", "--force")
+            with console(product, "vm4") as guest:
+                guest.expect(UP)
+                assert guest.run("hostname") == "vm4\r\n"
+        finally:
+            product.run("rename", "vm4", "vm3")
 
 
 def test_pause_and_restart(product: Product, vm1: str) -> None:

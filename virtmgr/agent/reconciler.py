@@ -312,15 +312,16 @@ class Reconciler:
         if step is Step.FORGET:
             self._forget(entry)
             return entry
-        return self._keep(entry, after_step(step, entry.memory, waiting))
+        kept = after_step(step, entry.memory, waiting)
+        return self._keep(entry, kept, durable=step is Step.CLONE)
 
-    def _keep(self, entry: Entry, memory: Memory) -> Entry:
+    def _keep(self, entry: Entry, memory: Memory, *, durable: bool = False) -> Entry:
         """Remember ``memory``; what is desired may have changed meanwhile and stays as it is."""
         with self._lock:
             current = self._entries.get(entry.desired.id, entry)
             self._entries[entry.desired.id] = replace(current, memory=memory)
         if memory != entry.memory:
-            self._save(entry.desired.id, durable=False)
+            self._save(entry.desired.id, durable=durable)
         return replace(entry, memory=memory)
 
     def _save(self, workload_id: str, *, durable: bool) -> None:
@@ -411,6 +412,7 @@ class Reconciler:
                 id=entry.desired.id,
                 observed_generation=generation,
                 restart_nonce=memory.restart_nonce,
+                cloned=memory.cloned,
                 status=WorkloadStatus(
                     state=state,
                     reason=reason,

@@ -12,7 +12,7 @@ from virtmgr.domain.plan import Step
 from virtmgr.domain.sync import DesiredImage, DesiredWorkload
 from virtmgr.domain.values import format_bytes
 from virtmgr.domain.workload import Kind
-from virtmgr.ports.driver import Inspection, LocalImage, Provision, WorkloadDriver
+from virtmgr.ports.driver import CanClone, Inspection, LocalImage, Provision, WorkloadDriver
 from virtmgr.ports.host import BlobSource, HostStorage
 
 Tell = Callable[[str], None]
@@ -60,6 +60,8 @@ class StepRunner:
         match step:
             case Step.PREPARE:
                 driver.prepare(workload, self._provision(entry, tell))
+            case Step.CLONE:
+                self._clone(driver, entry, tell)
             case Step.START:
                 provision = self._provision(entry, tell)
                 self._networks.settle(_networks_of(workload))
@@ -84,6 +86,19 @@ class StepRunner:
             case Step.FORGET:
                 pass
         return ()
+
+    def _clone(self, driver: WorkloadDriver, entry: Entry, tell: Tell) -> None:
+        workload, source = entry.desired, entry.desired.clone_of
+        if source is None or not isinstance(driver, CanClone):
+            raise Unsupported(
+                f"the driver {driver.name} of this host cannot clone workload {workload.name}",
+                hint="see the host's drivers with 'virtmgr host show'",
+            )
+        tell(f"copying the disks of {source.name}")
+        for volume in workload.volumes:
+            if volume.copy_of is not None:
+                self._storage.copy_volume(volume.copy_of, volume.id)
+        driver.clone(source.id, workload, self._provision(entry, tell))
 
     def _destroy(self, driver: WorkloadDriver, workload: DesiredWorkload) -> None:
         driver.destroy(workload.id)

@@ -23,6 +23,7 @@ from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, fr
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.ports.certificates import CONTROL_PLANE
 from virtmgr.ports.driver import (
+    PROTOCOLS,
     CanExec,
     ExecRequest,
     ExecSession,
@@ -113,8 +114,10 @@ def _check_peer(peer: Any) -> None:
 
 def _capable(driver: WorkloadDriver, protocol: type[P], verb: str, workload: DesiredWorkload) -> P:
     if not isinstance(driver, protocol):
+        feature = next(feature for feature, one in PROTOCOLS.items() if one is protocol)
+        why = driver.capabilities().why_not.get(feature, f"driver {driver.name} does not offer it")
         raise Unsupported(
-            f"workload {workload.name!r}: driver {driver.name} has no {verb}",
+            f"workload {workload.name!r} has no {verb}: {why}",
             hint="see what each kind can do in docs/parity.md",
         )
     return driver

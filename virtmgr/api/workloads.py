@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -32,7 +33,8 @@ from virtmgr.domain.workload import (
     Workload,
     WorkloadSpec,
 )
-from virtmgr.services import streams, workload_changes, workloads
+from virtmgr.services import cloning, streams, workload_changes, workloads
+from virtmgr.services.cloning import CloneFields
 from virtmgr.services.context import Context
 from virtmgr.services.workloads import Changed
 
@@ -136,7 +138,17 @@ def _list(
 
 def create(context: Context, *, body: WorkloadSpec, query: CreateQuery) -> Started:
     """Create workloads: checked, placed and claimed at once, started by their hosts"""
-    changed = workloads.create(context, body, query.count)
+    return _made(context, workloads.create(context, body, query.count), query)
+
+
+def clone(context: Context, *, workload: str, body: CloneFields, query: CreateQuery) -> Started:
+    """Clone a stopped workload: the same spec and a copy of its disks, on its host"""
+    found = _for_change(context, workload)
+    with refusing_invalid():
+        return _made(context, cloning.clone(context, found, body, query.count), query)
+
+
+def _made(context: Context, changed: Sequence[Changed], query: CreateQuery) -> Started:
     present = presenter(context.uow, [one.workload for one in changed])
     return Started(
         [one.operation for one in changed],
@@ -282,6 +294,7 @@ ROUTES: tuple[Route, ...] = (
     start("POST", _ONE + "/restart", restart, Action.WORKLOADS_POWER),
     start("POST", _ONE + "/pause", pause, Action.WORKLOADS_POWER),
     start("POST", _ONE + "/resume", resume, Action.WORKLOADS_POWER),
+    start("POST", _ONE + "/clone", clone, Action.WORKLOADS_CREATE),
     start("POST", _ONE + "/volumes", attach_volume, Action.WORKLOADS_UPDATE),
     start("DELETE", _ONE + "/volumes/{volume}", detach_volume, Action.WORKLOADS_UPDATE),
     start("POST", _ONE + "/nics", attach_nic, Action.WORKLOADS_UPDATE),

@@ -1,4 +1,4 @@
-"""``resize``, and attaching and detaching volumes and NICs."""
+"""``resize``, ``rename``, and attaching and detaching volumes and NICs."""
 
 from __future__ import annotations
 
@@ -61,6 +61,26 @@ def resize(
     settle(session, answer, wait=wait, timeout=timeout, done="resized")
     if wait and not is_dry_run(answer):
         tell_if_restart_is_needed(session, name)
+
+
+@command("rename")
+@workload_argument
+@click.argument("new")
+@wait_options
+@dry_run_option
+@project_option
+@output_option
+@pass_session
+def rename(
+    session: Session, name: str, new: str, wait: bool, timeout: float, dry_run: bool
+) -> None:
+    """Name a workload NEW: in DNS at once, as its own host name at its next start."""
+    answer = session.client.patch(
+        session.path("workloads", name), {"name": new}, {"dry_run": dry_run or None}
+    )
+    settle(session, answer, wait=wait, timeout=timeout, done=f"renamed; it was {name}")
+    if wait and not is_dry_run(answer):
+        tell_if_restart_is_needed(session, new)
 
 
 def tell_if_restart_is_needed(session: Session, name: str) -> None:

@@ -41,6 +41,8 @@ WORKLOAD_ENTRIES = {
     "resume": _entry("power:resume", "Let paused workloads go on.", _WORKLOADS),
     "edit": _entry("edit:edit", "Change a workload's spec in an editor.", _WORKLOADS),
     "resize": _entry("devices:resize", "Change vCPUs, memory and I/O limits.", _WORKLOADS),
+    "rename": _entry("devices:rename", "Give a workload another name.", _WORKLOADS),
+    "clone": _entry("clone:clone", "Make copies of a stopped workload.", _WORKLOADS),
     "attach-volume": _entry("devices:attach_volume", "Attach a volume.", _WORKLOADS),
     "detach-volume": _entry("devices:detach_volume", "Detach a volume.", _WORKLOADS),
     "attach-nic": _entry("devices:attach_nic", "Attach to a network.", _WORKLOADS),

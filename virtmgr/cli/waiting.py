@@ -25,6 +25,7 @@ _FINISHED = ("succeeded", "failed", "cancelled")
 
 _DONE = {
     "create": "created",
+    "clone": "cloned",
     "delete": "deleted",
     "start": "started",
     "stop": "stopped",

@@ -9,6 +9,7 @@ from virtmgr.domain.workload import PowerState, Reason, State
 
 STATE_DURING = {
     Step.PREPARE: State.PREPARING,
+    Step.CLONE: State.PREPARING,
     Step.START: State.STARTING,
     Step.STOP: State.STOPPING,
     Step.DESTROY: State.DELETING,

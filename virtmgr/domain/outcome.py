@@ -10,7 +10,7 @@ from virtmgr.domain.workload import Reason, State, WorkloadStatus
 ENDED_BY_ITSELF = frozenset({"exited", "restarting"})
 """Reasons of a state that say how a workload ended, not that a step of ours failed."""
 
-_MUST_RUN = frozenset({"create", "start", "restart", "resume", "pause"})
+_MUST_RUN = frozenset({"create", "clone", "start", "restart", "resume", "pause"})
 _PROGRESS = {
     State.PENDING: 0.05,
     State.PREPARING: 0.2,

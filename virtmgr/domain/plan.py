@@ -33,6 +33,7 @@ class Step(StrEnum):
     """One idempotent thing that the agent does for a workload."""
 
     PREPARE = "prepare"
+    CLONE = "clone"  # prepare, with a copy of another workload's disks
     START = "start"
     STOP = "stop"
     PAUSE = "pause"
@@ -57,6 +58,7 @@ class Memory:
     failed_generation: int = 0  # the one whose steps failed
     retry_at: datetime | None = None  # no step for that generation before this time
     needs_restart: tuple[str, ...] = ()  # changed fields that wait for the next start
+    cloned: bool = False  # it has its copy of the workload that it is a clone of
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,11 @@ def _power(
     alive = seen.state in (Seen.RUNNING, Seen.PAUSED)
     stale = desired.generation != memory.applied_generation
     update = (Step.UPDATE,) if stale else ()
-    if seen.state is Seen.ABSENT:
+    unmade = _unmade(desired, memory, seen)
+    if unmade is not None:
         if desired.state is PowerState.STOPPED:
-            return Plan((Step.PREPARE,))
-        return Plan((Step.PREPARE, *_bring_up(desired)))
+            return Plan((unmade,))
+        return Plan((unmade, *_bring_up(desired)))
     if desired.state is PowerState.STOPPED:
         return Plan((Step.STOP, *update)) if alive else Plan(update)
     if desired.restart_nonce != memory.restart_nonce:
@@ -128,6 +131,14 @@ def _power(
     if lost or not was_started(memory, seen):
         return Plan((*update, *_bring_up(desired)))
     return _after_exit(desired, memory, seen, update, now)
+
+
+def _unmade(desired: DesiredWorkload, memory: Memory, seen: Observation) -> Step | None:
+    """The step that makes it, unless it is made. Half a clone looks prepared and is not."""
+    never_ran = seen.state in (Seen.ABSENT, Seen.PREPARED)
+    if desired.clone_of is not None and not memory.cloned and never_ran:
+        return Step.CLONE
+    return Step.PREPARE if seen.state is Seen.ABSENT else None
 
 
 def _bring_up(desired: DesiredWorkload) -> tuple[Step, ...]:

@@ -42,6 +42,8 @@ def after_step(step: Step, memory: Memory, waiting: tuple[str, ...] = ()) -> Mem
         return replace(memory, started=False, starting=False)
     if step is Step.UPDATE:
         return replace(memory, needs_restart=waiting)
+    if step is Step.CLONE:
+        return replace(memory, cloned=True)
     return memory
 
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
@@ -92,6 +92,7 @@ class Verb(StrEnum):
     DETACH_VOLUME = "detach_volume"
     ATTACH_NIC = "attach_nic"
     DETACH_NIC = "detach_nic"
+    CLONE = "clone"
     EXEC = "exec"
     CONSOLE = "console"
     VNC = "vnc"
@@ -155,6 +156,7 @@ RULES: Final[Mapping[Verb, VerbRule]] = {
     Verb.DETACH_VOLUME: _CHANGE,
     Verb.ATTACH_NIC: _CHANGE,
     Verb.DETACH_NIC: _CHANGE,
+    Verb.CLONE: VerbRule(allowed=frozenset({State.STOPPED})),  # its disk is at rest
     Verb.EXEC: VerbRule(allowed=frozenset({State.RUNNING})),
     Verb.CONSOLE: VerbRule(allowed=_HAS_PROCESS),
     Verb.VNC: VerbRule(allowed=_HAS_PROCESS),
@@ -206,6 +208,22 @@ def check_verb(
             field="protected",
         )
     return Outcome.ACT
+
+
+def check_not_copied(verb: Verb | str, name: str, copies: Sequence[str]) -> None:
+    """Refuse to change, start or delete a workload while its disk is being copied.
+
+    :param copies: names of the clones that are not made yet.
+    :raises IllegalTransition: there are some.
+    """
+    if copies:
+        shown = ", ".join(copies[:3]) + (" and others" if len(copies) > 3 else "")
+        raise IllegalTransition(
+            f"cannot {verb.replace('_', ' ')} workload {name!r}: it is being cloned to {shown}",
+            code="being_cloned",
+            hint="wait until the clone is made, or delete it",
+            detail={"verb": str(verb), "clones": list(copies)},
+        )
 
 
 def power_verb(before: PowerState, after: PowerState) -> Verb | None:

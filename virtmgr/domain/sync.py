@@ -41,6 +41,14 @@ class DesiredVolume(Value):
     size: int  # bytes
     path: str | None = None  # containers: where it is mounted
     read_only: bool = False
+    copy_of: str | None = None  # id of the volume whose content it gets when it is cloned
+
+
+class CloneSource(Value):
+    """The workload on this host whose root disk a new one gets a copy of."""
+
+    id: str
+    name: str
 
 
 class DesiredNic(Value):
@@ -79,6 +87,7 @@ class DesiredWorkload(Value):
     cdrom: DesiredImage | None = None
     nics: tuple[DesiredNic, ...] = ()
     volumes: tuple[DesiredVolume, ...] = ()
+    clone_of: CloneSource | None = None  # until the copy is made
 
 
 class NetworkName(Value):
@@ -115,6 +124,7 @@ class ObservedWorkload(Value):
     status: WorkloadStatus
     gone: bool = False
     restart_nonce: int = 0  # the last one carried out
+    cloned: bool = False  # it has its copy: its source is free again
 
 
 class ObservedVolume(Value):

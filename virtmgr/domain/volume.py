@@ -32,5 +32,6 @@ class Volume:
     workload_id: str | None = None  # attached to
     labels: dict[str, str] = field(default_factory=dict)
     revision: int = 0
+    copy_of: str | None = None  # the volume whose content is still being copied
     created_at: datetime
     version: int = 1

@@ -394,7 +394,7 @@ class Workload:
     ``claim_*`` is the capacity taken on ``host_id`` and from the project's quota, committed in
     the same transaction as the spec. ``revision`` is the host's desired revision at which this
     row last changed; ``restart_nonce`` counts requested restarts, and ``force_stop`` asks that
-    the pending stop does not wait.
+    the pending stop does not wait. ``clone_of`` is the workload whose disk is still being copied.
     """
 
     id: str
@@ -417,6 +417,7 @@ class Workload:
     restart_nonce: int = 0
     force_stop: bool = False
     deleting: bool = False
+    clone_of: str | None = None
     revision: int = 0
     version: int = 1
     created_at: datetime

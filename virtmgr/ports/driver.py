@@ -34,16 +34,21 @@ class Feature(StrEnum):
     DISPLAY = "display"
     LOGS = "logs"
     FILES = "files"
+    CLONE = "clone"
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a driver can do, for which kinds; ``why_not`` gives the reason for what it cannot."""
+    """What a driver can do, for which kinds.
+
+    ``why_not`` gives the reason for each feature that it has not, ``within`` how far one goes.
+    """
 
     kinds: frozenset[Kind]
     inits: frozenset[Init] = frozenset()
     features: frozenset[Feature] = frozenset()
     why_not: Mapping[Feature, str] = field(default_factory=dict)
+    within: Mapping[Feature, str] = field(default_factory=dict)
 
 
 class RuntimeState(StrEnum):
@@ -235,6 +240,29 @@ class HasFiles(Protocol):
     def push(self, workload_id: str, path: str, tar: BinaryIO) -> None:
         """Unpack ``tar`` in the directory ``path``."""
         ...
+
+
+@runtime_checkable
+class CanClone(Protocol):
+    def clone(self, source_id: str, workload: DesiredWorkload, provision: Provision) -> None:
+        """``prepare``, with a copy of another workload's root disk as its own.
+
+        After a crash in its middle it is repeated, and whatever was half made is replaced.
+
+        :raises DriverError: the source runs, or is not on this host.
+        """
+        ...
+
+
+PROTOCOLS: Mapping[Feature, type] = {
+    Feature.EXEC: CanExec,
+    Feature.CONSOLE: HasConsole,
+    Feature.DISPLAY: HasDisplay,
+    Feature.LOGS: HasLogs,
+    Feature.FILES: HasFiles,
+    Feature.CLONE: CanClone,
+}
+"""What a driver that declares a feature is, too."""
 
 
 class NicConnector(Protocol):

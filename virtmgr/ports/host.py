@@ -48,6 +48,13 @@ class HostStorage(Protocol):
         """The volume's raw disk file, made (sparse) or grown to ``size`` bytes."""
         ...
 
+    def copy_volume(self, source_id: str, volume_id: str) -> None:
+        """Give a volume the content of another, which nobody writes to; replaces what it had.
+
+        :raises StorageError: the source is not there, or the disk is full or fails.
+        """
+        ...
+
     def remove_volume(self, volume_id: str) -> None: ...
 
     def volumes(self) -> tuple[str, ...]: ...

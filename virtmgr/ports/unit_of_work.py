@@ -151,6 +151,10 @@ class WorkloadRepository(ProjectRepository[Workload], Protocol):
         """Workloads of the host whose ``revision`` is greater than ``after_revision``."""
         ...
 
+    def copies_of(self, workload_id: str) -> Sequence[Workload]:
+        """Clones of it that are not made yet."""
+        ...
+
     def placed(self) -> Sequence[tuple[str, str, str, dict[str, str]]]:
         """(workload id, project id, host id, labels) of all placed ones, for affinity."""
         ...

@@ -9,6 +9,7 @@ from typing import TypeVar
 from virtmgr.domain.image import Image
 from virtmgr.domain.network import Address, Network, NetworkType, bridge_name, gateway
 from virtmgr.domain.sync import (
+    CloneSource,
     DesiredImage,
     DesiredNetwork,
     DesiredNic,
@@ -54,6 +55,7 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
                     for nic in nics.get(workload.id, ())
                 ),
                 volumes=_mounts(workload, volumes.get(workload.id, ())),
+                clone_of=_clone_source(uow, workload.clone_of),
             )
         )
     return found
@@ -120,9 +122,15 @@ def _mounts(workload: Workload, volumes: Iterable[Volume]) -> tuple[DesiredVolum
                     size=volume.size,
                     path=mount.path,
                     read_only=mount.read_only,
+                    copy_of=volume.copy_of,
                 )
             )
     return tuple(found)
+
+
+def _clone_source(uow: UnitOfWork, workload_id: str | None) -> CloneSource | None:
+    source = uow.workloads.get(workload_id) if workload_id is not None else None
+    return None if source is None else CloneSource(id=source.id, name=source.name)
 
 
 def _image(images: _Cache[Image], image_id: str | None) -> DesiredImage | None:

@@ -23,7 +23,10 @@ _TYPES_OF_KIND = {
 
 @dataclass(frozen=True)
 class References:
-    """The rows that a spec refers to; ``spec`` has ``init`` filled in from the image."""
+    """The rows that a spec refers to; ``spec`` has ``init`` filled in from the image.
+
+    ``host`` is the only one where it may run, None: any.
+    """
 
     spec: WorkloadSpec
     cluster: Cluster
@@ -91,7 +94,7 @@ def find_volume(uow: UnitOfWork, project_id: str, reference: str, field: str) ->
 
 
 def placement_request(
-    project_id: str, workload_id: str, name: str, references: References
+    project_id: str, workload_id: str, references: References
 ) -> PlacementRequest:
     """What the scheduler is asked for one workload of this spec."""
     spec = references.spec
@@ -100,7 +103,7 @@ def placement_request(
     architecture = require.pop("arch", None) or (manifest.architecture if manifest else None)
     return PlacementRequest(
         id=workload_id,
-        name=name,
+        name=spec.name,
         project_id=project_id,
         cluster_id=references.cluster.id,
         kind=spec.kind,

@@ -148,6 +148,10 @@ def _note_workload(uow: UnitOfWork, host: Host, observed: ObservedWorkload, now:
         return
     workload.status = _kept_usage(before, observed.status)
     workload.observed_generation = observed.observed_generation
+    if observed.cloned and workload.clone_of is not None:
+        workload.clone_of = None
+        for volume in uow.volumes.of_workload(workload.id):
+            volume.copy_of = None
     if before.state is not observed.status.state:
         _note_transition(uow, workload, before, observed.status, now)
     for operation in uow.operations.open_for(workload.id):

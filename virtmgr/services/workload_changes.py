@@ -18,10 +18,11 @@ from virtmgr.domain.workload import (
 )
 from virtmgr.services import ipam
 from virtmgr.services.context import Context
+from virtmgr.services.pinned import pinned
 from virtmgr.services.references import References, resolve
-from virtmgr.services.workloads import Changed, advance, bind_volume
+from virtmgr.services.workloads import Changed, advance, bind_volume, refuse_while_copied
 
-_FIXED = ("name", "kind", "init", "image", "root_disk", "placement")
+_FIXED = ("kind", "init", "root_disk", "placement")
 
 
 def update(
@@ -32,17 +33,22 @@ def update(
     What it cannot is named in ``status.needs_restart``.
 
     :raises InvalidRequest: a field that is fixed at creation differs.
+    :raises NameTaken: another workload of the project has the new name.
     :raises QuotaExceeded: the project's quota does not hold the larger workload.
     :raises NoPlacement: its host does not.
     """
     old = workload.spec
     check_verb(verb, workload.status.state, old, workload.deleting)
+    refuse_while_copied(context, workload, verb)
     if spec.init is None:
         spec = spec.model_copy(update={"init": old.init})
-    _check_fixed(old, spec)
-    references = resolve(context.uow, workload.project_id, spec)
+    nics = context.uow.nics.of_workloads([workload.id]).get(workload.id, ())
+    references = resolve(context.uow, workload.project_id, pinned(workload, spec, nics))
+    _check_fixed(workload, spec, references)
+    if spec.name != workload.name:
+        _rename(context, workload, spec.name)
     _resize(context, workload, spec, references)
-    _change_nics(context, workload, spec, references)
+    _change_nics(context, workload, nics, spec, references)
     _change_volumes(context, workload, references.volumes)
     if spec.cdrom != old.cdrom:
         workload.cdrom_image_id = references.cdrom.id if references.cdrom else None
@@ -104,15 +110,25 @@ def _respecify(workload: Workload, changes: dict[str, object]) -> WorkloadSpec:
     return WorkloadSpec.model_validate({**data, **changes})
 
 
-def _check_fixed(old: WorkloadSpec, new: WorkloadSpec) -> None:
-    for field in _FIXED:
-        if getattr(old, field) != getattr(new, field):
-            raise InvalidRequest(
-                f"{field} is fixed when a workload is created and cannot be changed",
-                code="field_is_fixed",
-                field=field,
-                hint="create another workload with the value that you want",
-            )
+def _check_fixed(workload: Workload, spec: WorkloadSpec, references: References) -> None:
+    changed = [name for name in _FIXED if getattr(workload.spec, name) != getattr(spec, name)]
+    if workload.image_id != (references.image.id if references.image else None):
+        changed.append("image")
+    if changed:
+        raise InvalidRequest(
+            f"{changed[0]} is fixed when a workload is created and cannot be changed",
+            code="field_is_fixed",
+            field=changed[0],
+            hint="create another workload with the value that you want",
+        )
+
+
+def _rename(context: Context, workload: Workload, name: str) -> None:
+    """Its DNS names change at once, the host name inside at its next start."""
+    before, workload.name = workload.name, name
+    context.uow.flush()  # whoever has the name is found now, before anything else is done
+    names = {"from": before, "to": name}
+    context.record("workload.renamed", workload, f"it was {before} before", data=names)
 
 
 def _resize(
@@ -141,11 +157,18 @@ def _resize(
 
 
 def _change_nics(
-    context: Context, workload: Workload, spec: WorkloadSpec, references: References
+    context: Context,
+    workload: Workload,
+    present: Sequence[Nic],
+    spec: WorkloadSpec,
+    references: References,
 ) -> None:
     uow = context.uow
-    present = uow.nics.of_workloads([workload.id]).get(workload.id, ())
-    kept, gone = _match_nics(present, workload.spec.nics, spec.nics)
+    wanted = [
+        (network.id, asked.address)
+        for network, asked in zip(references.networks, spec.nics, strict=True)
+    ]
+    kept, gone = _match_nics(present, workload.spec.nics, wanted)
     given_back = sum(ipam.remove_nic(uow, nic) for nic in gone)
     free = (index for index in range(1000) if index not in {nic.index for nic in kept.values()})
     fresh: list[tuple[NicSpec, Network]] = [
@@ -161,15 +184,18 @@ def _change_nics(
 
 
 def _match_nics(
-    present: Sequence[Nic], old: Sequence[NicSpec], new: Sequence[NicSpec]
+    present: Sequence[Nic], old: Sequence[NicSpec], wanted: Sequence[tuple[str, str]]
 ) -> tuple[dict[int, Nic], list[Nic]]:
-    """Which NIC serves which place of ``new``, and those that serve none.
+    """Which NIC serves which place of ``wanted``, and those that serve none.
 
-    NICs in the order of their index are the places of ``old``; equal specs keep their NIC.
+    NICs in the order of their index are the places of ``old``; what asks for the same address on
+    the same network keeps its NIC.
     """
-    available = list(zip(old, present, strict=False))
+    available = [
+        ((nic.network_id, asked.address), nic) for asked, nic in zip(old, present, strict=False)
+    ]
     kept: dict[int, Nic] = {}
-    for place, asked in enumerate(new):
+    for place, asked in enumerate(wanted):
         for pair in available:
             if pair[0] == asked:
                 kept[place] = pair[1]

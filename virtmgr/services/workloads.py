@@ -6,7 +6,8 @@ operation and event are committed together; the caller commits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from virtmgr.domain.ids import new_id
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.quota import amounts_of
 from virtmgr.domain.scheduling import Decision, PlacementRequest
-from virtmgr.domain.states import Outcome, check_verb
+from virtmgr.domain.states import Outcome, check_not_copied, check_verb
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import PowerState, State, Workload, WorkloadSpec
 from virtmgr.ports.unit_of_work import UnitOfWork
@@ -59,22 +60,45 @@ def create(context: Context, spec: WorkloadSpec, count: int = 1) -> list[Changed
     :raises NoPlacement: some fit on no host; the explanation is in its ``detail``.
     :raises placement.Overtaken: another placement was faster; try again in a new unit.
     """
-    if not 1 <= count <= MOST_AT_ONCE:
-        raise InvalidRequest(f"count is between 1 and {MOST_AT_ONCE}", field="count")
     if count > 1 and (spec.volumes or any(nic.address != "auto" for nic in spec.nics)):
         raise InvalidRequest(
             "several workloads at once cannot share a volume or a fixed address",
             field="count",
             hint="leave volumes and addresses out, or create them one by one",
         )
+    references = resolve(context.uow, context.own_project.id, spec)
+    return insert(context, [named(references, name) for name in names_of(spec.name, count)])
+
+
+def names_of(name: str, count: int) -> list[str]:
+    """What ``count`` workloads are called that are made together.
+
+    :raises InvalidRequest: they are too many.
+    """
+    if not 1 <= count <= MOST_AT_ONCE:
+        raise InvalidRequest(f"count is between 1 and {MOST_AT_ONCE}", field="count")
+    return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+
+
+def named(references: References, name: str) -> References:
+    """The same for a workload of another name.
+
+    :raises pydantic.ValidationError: the name is none.
+    """
+    WorkloadSpec.model_validate({**references.spec.model_dump(), "name": name})
+    return replace(references, spec=references.spec.model_copy(update={"name": name}))
+
+
+def insert(
+    context: Context, wanted: Sequence[References], source: Workload | None = None
+) -> list[Changed]:
+    """Charge, place and make workloads as one batch. They differ in names and volumes only.
+
+    :param source: what they are clones of; None: they start from their image.
+    """
     uow, project_id = context.uow, context.own_project.id
-    references = resolve(uow, project_id, spec)
-    names = [spec.name] if count == 1 else [f"{spec.name}-{i + 1}" for i in range(count)]
-    specs = [references.spec.model_copy(update={"name": name}) for name in names]
-    for name in names:
-        WorkloadSpec.model_validate({**references.spec.model_dump(), "name": name})
-    _charge(uow, project_id, references, count)
-    requests = [placement_request(project_id, new_id(), name, references) for name in names]
+    _charge(uow, project_id, wanted[0], len(wanted))
+    requests = [placement_request(project_id, new_id(), one) for one in wanted]
     decisions = placement.decide(uow, requests)
     placement.commit(uow, requests, decisions)
     revisions = {
@@ -82,8 +106,8 @@ def create(context: Context, spec: WorkloadSpec, count: int = 1) -> list[Changed
         for host_id in sorted({d.host_id for d in decisions if d.host_id is not None})
     }
     changed = [
-        _insert(context, one, references, request, decision, revisions)
-        for one, request, decision in zip(specs, requests, decisions, strict=True)
+        _insert(context, one, request, decision, revisions, source)
+        for one, request, decision in zip(wanted, requests, decisions, strict=True)
     ]
     wake_after_commit(context, *revisions)
     return changed
@@ -97,13 +121,14 @@ def _charge(uow: UnitOfWork, project_id: str, references: References, count: int
 
 def _insert(
     context: Context,
-    spec: WorkloadSpec,
     references: References,
     request: PlacementRequest,
     decision: Decision,
     revisions: dict[str, int],
+    source: Workload | None,
 ) -> Changed:
     assert decision.host_id is not None  # placement.commit refused it otherwise
+    spec = references.spec
     workload = Workload(
         id=request.id,
         project_id=request.project_id,
@@ -119,6 +144,7 @@ def _insert(
         claim_memory=request.memory,
         claim_disk=request.disk,
         placement=decision.explanation.to_json(),
+        clone_of=source.id if source is not None else None,
         revision=revisions[decision.host_id],
         created_at=context.now,
         updated_at=context.now,
@@ -129,7 +155,10 @@ def _insert(
         ipam.add_nic(uow, workload.id, index, nic, network, context.now)
     for volume in references.volumes:
         bind_volume(uow, volume, workload)
-    operation = _record(context, workload, "create", "created")
+    if source is None:
+        operation = _record(context, workload, "create", "created")
+    else:
+        operation = _record(context, workload, "clone", "cloned", {"from": source.name})
     return Changed(workload, operation, decision)
 
 
@@ -176,6 +205,7 @@ def set_power(
     outcome = check_verb(verb, workload.status.state, workload.spec, workload.deleting)
     if outcome is Outcome.NOTHING:
         return _nothing_to_do(context, workload, verb)
+    refuse_while_copied(context, workload, verb)
     wanted = {
         "start": PowerState.RUNNING,
         "stop": PowerState.STOPPED,
@@ -192,6 +222,15 @@ def set_power(
     workload.spec = workload.spec.model_copy(update=changes)
     workload.force_stop = force
     return advance(context, workload, verb, {"force": force} if force else {})
+
+
+def refuse_while_copied(context: Context, workload: Workload, verb: str) -> None:
+    """Its disks are read to the end first.
+
+    :raises IllegalTransition: clones of it are not made yet.
+    """
+    copies = context.uow.workloads.copies_of(workload.id)
+    check_not_copied(verb, workload.name, [copy.name for copy in copies])
 
 
 def _nothing_to_do(context: Context, workload: Workload, verb: str) -> Changed:
@@ -214,6 +253,7 @@ def delete(context: Context, workload: Workload) -> Changed:
         pending = [op for op in context.uow.operations.open_for(workload.id) if op.verb == "delete"]
         if pending:
             return Changed(workload, pending[-1])
+    refuse_while_copied(context, workload, "delete")
     workload.deleting = True
     return advance(context, workload, "delete")
 

@@ -9,7 +9,7 @@ import pytest
 from tests.drivers.conformance import DriverConformance
 from virtmgr.domain.errors import DriverError
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.sync import DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import Init, Kind, PowerState, WorkloadSpec
 from virtmgr.drivers.fake.driver import FakeDriver
 from virtmgr.drivers.fake.world import FakeWorld
@@ -68,6 +68,12 @@ class FakeKit:
 
     def wait_ready(self, workload_id: str) -> None:
         """At once."""
+
+    undecided = frozenset[str]()
+
+    def volume(self) -> tuple[DesiredVolume, Path]:
+        made = DesiredVolume(id=new_id(), name="data", size=1)
+        return made, Path("/dev/null")
 
     def echo(self, text: str) -> tuple[str, ...]:
         return ("echo", text)

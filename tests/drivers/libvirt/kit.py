@@ -186,6 +186,8 @@ class VmKit:
         domain = ElementTree.fromstring(self.domain(workload_id).XMLDesc())
         return domain.find(channel) is not None
 
+    undecided = frozenset({"volumes"})  # before the guest's kernel is up it lets go of nothing
+
     def echo(self, text: str) -> tuple[str, ...]:
         return ("echo", text)
 
@@ -203,7 +205,7 @@ class VmKit:
         manifest = ImageManifest(type=ImageType.KERNEL, kernel=kernel)
         return DesiredImage(id=new_id(), name="guest", manifest=manifest)
 
-    def volume(self, name: str, size: int = 8 << 20) -> tuple[DesiredVolume, Path]:
+    def volume(self, name: str = "data", size: int = 8 << 20) -> tuple[DesiredVolume, Path]:
         made = DesiredVolume(id=new_id(), name=name, size=size)
         path = self.root / f"{made.id}.raw"
         with path.open("wb") as file:

@@ -96,6 +96,36 @@ def test_a_definition_that_was_edited_is_made_anew_at_the_start(kit: VmKit) -> N
     assert "by hand" not in domain.XMLDesc()
 
 
+def test_the_domain_follows_the_workloads_name(kit: VmKit) -> None:
+    desired = workload(kit.kernel_image())
+    workload_id = kit.booted(desired)
+    renamed = desired.model_copy(update={"name": "renamed"})
+    kit.driver.update(renamed, kit.provision())
+    assert kit.domain(workload_id).name().startswith("virtmgr-guest-"), "it runs"
+    kit.driver.stop(workload_id, timeout=0, force=True)
+    kit.driver.update(renamed, kit.provision())
+    assert kit.domain(workload_id).name().startswith("virtmgr-renamed-")
+    kit.booted(renamed)
+    kit.driver.destroy(workload_id)
+    assert workload_id not in kit.driver.list()
+
+
+def test_a_clone_has_what_its_source_had_on_its_disk(kit: VmKit) -> None:
+    source = workload(kit.kernel_image(), root_disk={"size": 8 << 20})
+    booted = kit.booted(source)
+    kit.run(booted, "echo from-source > /dev/vda; sync")
+    kit.driver.stop(booted, timeout=0, force=True)
+    clone = workload(kit.kernel_image(), root_disk={"size": 8 << 20}, name="clone")
+    kit.driver.clone(booted, clone, kit.provision())
+    kit.booted(clone)
+    assert kit.run(clone.id, "head -n 1 /dev/vda") == b"from-source"
+    kit.run(clone.id, "echo from-clone > /dev/vda; sync")
+    kit.driver.start(source, kit.provision())
+    kit.wait_log(booted, linux.UP, count=2)
+    assert kit.run(booted, "head -n 1 /dev/vda") == b"from-source"
+    assert kit.domain(clone.id).name().startswith("virtmgr-clone-")
+
+
 def test_two_share_a_console(kit: VmKit) -> None:
     workload_id = kit.booted(workload(kit.kernel_image()))
     with kit.driver.console(workload_id) as one, kit.driver.console(workload_id) as two:

@@ -7,6 +7,7 @@ import os
 import signal
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from virtmgr.domain.errors import DriverError, StorageError
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import ContainerConfig
 from virtmgr.domain.sync import DesiredVolume
-from virtmgr.drivers.oci import mounts
+from virtmgr.drivers.oci import idmap, mounts
 from virtmgr.ports.driver import ExecRequest, RuntimeState
 
 pytestmark = pytest.mark.host
@@ -69,6 +70,40 @@ def test_files_of_the_image_belong_to_the_containers_root(kit: OciKit) -> None:
     assert (kit.layer / "etc/passwd").read_text().startswith("root:")
     assert (kit.layer / "bin/wc").is_symlink()
     assert (kit.driver.places.of(identity).rootfs / "new").stat().st_uid == ID_BASE
+
+
+def test_a_clone_owns_its_files_with_ids_of_its_own(kit: OciKit) -> None:
+    script = "chown web:log /home/web; touch /home/web/a; chmod 4755 /home/web/a; rm /bin/wc"
+    first = workload()
+    source = started(kit, first)
+    shell(kit, source, script)
+    kit.driver.stop(source, timeout=0, force=True)
+    desired = workload()
+    base = ID_BASE + idmap.ID_COUNT
+    provision = replace(kit.provision(), id_base=base)
+    kit.driver.clone(source, desired, provision)
+    kit.driver.start(desired, provision)
+    seen = shell(kit, desired.id, "stat -c %u:%g:%a /home/web /home/web/a")
+    assert seen.split() == ["1000:200:755", "0:0:4755"]
+    assert "wc" not in shell(kit, desired.id, "ls /bin").split()
+    home = kit.driver.places.of(desired.id).upper / "home/web"
+    assert (home.stat().st_uid, home.stat().st_gid) == (base + 1000, base + 200)
+    kit.driver.start(first, kit.provision())
+    assert shell(kit, source, "stat -c %u:%g /home/web").split() == ["1000:200"]
+
+
+def test_a_clone_waits_for_readers_of_its_sources_files(kit: OciKit) -> None:
+    source = started(kit, workload())
+    shell(kit, source, "head -c 1000000 /dev/urandom > /data")
+    kit.driver.stop(source, timeout=0, force=True)
+    reading = kit.driver.pull(source, "/data")
+    assert next(reading)
+    desired = workload()
+    with pytest.raises(StorageError, match="its files are in use"):
+        kit.driver.clone(source, desired, kit.provision())
+    assert b"".join(reading)
+    kit.driver.clone(source, desired, kit.provision())
+    assert kit.driver.inspect(desired.id).state is RuntimeState.PREPARED
 
 
 def test_without_mapped_mounts_ids_are_shifted() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.drivers.conformance import DriverConformance
-from tests.drivers.oci.kit import OciKit, workload
-from virtmgr.domain.sync import DesiredWorkload
+from tests.drivers.oci.kit import ID_BASE, OciKit, workload
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.sync import DesiredVolume, DesiredWorkload
 from virtmgr.drivers.oci.driver import OciDriver
+from virtmgr.drivers.oci.idmap import ID_COUNT
 from virtmgr.ports.driver import Provision
 
 pytestmark = pytest.mark.host
@@ -19,6 +23,7 @@ pytestmark = pytest.mark.host
 class OciConformanceKit:
     def __init__(self, kit: OciKit) -> None:
         self._kit = kit
+        self._bases: dict[str, int] = {}
 
     @property
     def driver(self) -> OciDriver:
@@ -28,8 +33,8 @@ class OciConformanceKit:
         return workload("/bin/sh", "-c", "echo ready; exec sleep 1000")
 
     def provision_for(self, workload: DesiredWorkload) -> Provision:
-        del workload
-        return self._kit.provision()
+        base = self._bases.setdefault(workload.id, ID_BASE + ID_COUNT * len(self._bases))
+        return replace(self._kit.provision(), id_base=base)
 
     def restart_agent(self) -> None:
         self._kit.restart_agent()
@@ -50,6 +55,13 @@ class OciConformanceKit:
 
     def wait_ready(self, workload_id: str) -> None:
         """At once."""
+
+    undecided = frozenset[str]()
+
+    def volume(self) -> tuple[DesiredVolume, Path]:
+        path = self._kit.volume_file()
+        size = path.stat().st_size
+        return DesiredVolume(id=new_id(), name="data", size=size, path="/data"), path
 
     def echo(self, text: str) -> tuple[str, ...]:
         return ("echo", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from virtmgr.domain.errors import DriverError, InvalidRequest
 from virtmgr.domain.workload import IoLimits, Resources
+from virtmgr.drivers import sparse
 from virtmgr.drivers.oci import cgroups, filesystem, logs, rootfs, stats, users
 from virtmgr.drivers.oci.cgroups import Cgroups, Hierarchies, Layout
 from virtmgr.drivers.oci.lifecycle import interpret_exit
@@ -213,18 +215,30 @@ def test_blank_images(tmp_path: Path) -> None:
     filesystem.grow(image)
     assert not filesystem.can_grow(image)
     copy = tmp_path / "copy"
-    filesystem.copy_sparse(image, copy)
+    sparse.copy(image, copy)
     assert copy.read_bytes() == image.read_bytes()
     assert copy.stat().st_blocks * 512 < 16 * 1024**2
 
 
 def test_file_capabilities_follow_their_owner() -> None:
     version_2 = (0x02000001).to_bytes(4, "little") + bytes(range(16))
-    version_3 = rootfs._rooted(version_2, 1_000_000)
+    version_3 = rootfs.capability_moved(version_2, 0, 1_000_000)
     assert version_3 == (
         (0x03000001).to_bytes(4, "little") + bytes(range(16)) + (1_000_000).to_bytes(4, "little")
     )
-    assert rootfs._rooted(version_3, 5) == version_3
+    assert rootfs.capability_moved(version_3, 0, 5) == version_3
+    moved = rootfs.capability_moved(version_3, 1_000_000, 2_000_000)
+    assert moved == rootfs.capability_moved(version_2, 0, 2_000_000)
+
+
+def test_access_lists_name_the_new_ids() -> None:
+    owner, user, group, mask = (1, 6, 2**32 - 1), (2, 7, 65536 + 5), (8, 4, 70), (16, 7, 2**32 - 1)
+
+    def access_list(*entries: tuple[int, int, int]) -> bytes:
+        return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+    moved = rootfs.acl_moved(access_list(owner, user, group, mask), lambda id: id + 1000)
+    assert moved == access_list(owner, (2, 7, 65536 + 1005), (8, 4, 1070), mask)
 
 
 def test_network_counters() -> None:

@@ -96,6 +96,22 @@ def test_volumes(storage: LocalStorage) -> None:
     assert storage.volumes() == ()
 
 
+def test_a_copy_of_a_volume(storage: LocalStorage) -> None:
+    storage.ensure_volume("a", 10 * 2**20)
+    with storage.ensure_volume("a", 10 * 2**20).open("r+b") as file:
+        file.seek(5 * 2**20)
+        file.write(b"data")
+    for _ in range(2):
+        storage.copy_volume("a", "b")
+        copy = storage.ensure_volume("b", 10 * 2**20)
+        assert copy.read_bytes() == storage.ensure_volume("a", 0).read_bytes()
+        assert copy.stat().st_blocks * 512 < 2**20
+        copy.write_bytes(b"other")
+    with pytest.raises(StorageError, match="cannot copy volume missing"):
+        storage.copy_volume("missing", "b")
+    assert storage.volumes() == ("a", "b")
+
+
 @pytest.mark.parametrize("name", ["../x", "", ".", "a/b", "-a", "a" * 80])
 def test_volume_ids_that_are_none(name: str, storage: LocalStorage) -> None:
     with pytest.raises(StorageError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import posixpath
 import socket
@@ -30,7 +31,9 @@ from virtmgr.ports.driver import (
 )
 
 _LIVE = (RuntimeState.RUNNING, RuntimeState.PAUSED)
-_AT_START = ("image", "command", "env", "workdir", "user", "firmware", "boot", "user_data")
+_AT_START = (
+    *("name", "image", "command", "env", "workdir", "user", "firmware", "boot", "user_data"),
+)
 
 
 class FakeExecSession:
@@ -119,6 +122,15 @@ class FakeDriver:
         with self.world.verb("prepare", workload.id):
             if self.world.guest(workload.id) is None:
                 self.world.put(workload.id, Guest(workload=workload.model_dump(mode="json")))
+
+    def clone(self, source_id: str, workload: DesiredWorkload, provision: Provision) -> None:
+        del provision
+        with self.world.verb("clone", workload.id):
+            source = self.world.guest(source_id)
+            if source is None or source.state in _LIVE:
+                raise DriverError(f"cannot clone workload {source_id}: it runs or is not here")
+            copy = Guest(workload=workload.model_dump(mode="json"), files=source.files)
+            self.world.put(workload.id, copy)
 
     def start(self, workload: DesiredWorkload, provision: Provision) -> None:
         del provision
@@ -278,6 +290,6 @@ class FakeDriver:
 
 
 def _repeat(console: socket.socket) -> None:
-    with console:
+    with console, contextlib.suppress(ConnectionError):  # its reader may leave at any time
         while data := console.recv(4096):
             console.sendall(data)

@@ -16,8 +16,10 @@ from virtmgr.domain.errors import DriverError, ImageError, StorageError
 from virtmgr.domain.image import ImageType
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.domain.values import format_bytes
+from virtmgr.drivers import sparse
 from virtmgr.drivers.libvirt.facts import Owner
 from virtmgr.drivers.libvirt.layout import replacing
+from virtmgr.drivers.storage.files import disk_errors, sync_directory
 from virtmgr.ports.driver import Provision
 
 _TIMEOUT = 120
@@ -67,6 +69,17 @@ def make(disk: RootDisk, path: Path, owner: Owner | None) -> None:
         with replacing(path) as partial:
             _run([*command, str(partial), str(disk.size)], f"make disk {path}")
             grant(partial, owner)
+    grant(path, owner)
+
+
+def copy(source: Path, path: Path, owner: Owner | None) -> None:
+    """Copy a file of a VM that does not run; a qcow2 overlay keeps the image that it lies on.
+
+    :raises StorageError: the disk is full or fails.
+    """
+    with disk_errors(f"copy {source} to {path}"):
+        sparse.copy(source, path, durable=True)
+        sync_directory(path.parent)
     grant(path, owner)
 
 

@@ -50,7 +50,7 @@ class Blueprint:
     layout: Layout
     root: RootDisk | None
     slots: Mapping[str, int] = field(default_factory=dict)  # as they were before
-    name: str | None = None  # of the domain, if it has one already: libvirt cannot change it
+    name: str | None = None  # of the domain, if there is one: one that runs keeps its name
 
 
 def domain_name(workload: DesiredWorkload) -> str:

@@ -80,8 +80,15 @@ _CAPABILITIES = Capabilities(
             Feature.DISPLAY,
             Feature.LOGS,
             Feature.FILES,
+            Feature.CLONE,
         }
     ),
+    within={
+        Feature.RESIZE_VCPUS_LIVE: "up to the CPUs of its host",
+        Feature.RESIZE_MEMORY_LIVE: "down, and up to what it was started with",
+        Feature.EXEC: "through the guest agent, without a terminal",
+        Feature.FILES: "through the guest agent",
+    },
     why_not={
         Feature.SHRINK_VCPUS_LIVE: "taking a vCPU from a running guest can hang or crash it",
     },
@@ -98,7 +105,7 @@ _UNDEFINE = (
 
 class LibvirtDriver:
     """Runs VMs through the libvirtd at ``uri``. Implements WorkloadDriver, CanExec, HasConsole,
-    HasDisplay, HasLogs and HasFiles.
+    HasDisplay, HasLogs, HasFiles and CanClone.
 
     Each VM is a persistent domain whose UUID is the workload's id, marked by metadata of ours;
     other domains on the host are never touched, those of another state directory included. Its
@@ -170,6 +177,18 @@ class LibvirtDriver:
         if domain is not None and power.is_active(domain):
             return
         self._define(workload, provision, domain)
+
+    def clone(self, source_id: str, workload: DesiredWorkload, provision: Provision) -> None:
+        source, owner = self._require(source_id), self._host().owner
+        if self._find(workload.id) is None:
+            layout = self._layout(workload.id)
+            with self._runs.hold(source_id):  # it cannot be started meanwhile
+                if power.is_active(source):
+                    raise DriverError(f"VM {source_id} runs", code="in_use", hint="stop it first")
+                layout.make()
+                for file, copy in self._layout(source_id).disks(layout):
+                    disks.copy(file, copy, owner)
+        self.prepare(workload, provision)
 
     def start(self, workload: DesiredWorkload, provision: Provision) -> None:
         domain = self._find(workload.id)
@@ -402,6 +421,9 @@ class LibvirtDriver:
     def _define(self, workload: DesiredWorkload, provision: Provision, domain: Any) -> Any:
         """Make every file and the definition as the spec is now; the domain does not run."""
         with attempt(f"define VM {workload.name}"):
+            if domain is not None and domain.name() != domain_xml.domain_name(workload):
+                domain.rename(domain_xml.domain_name(workload))
+                domain = self._find(workload.id)
             blueprint = self._blueprint(workload, provision, domain)
             _check_firmware(blueprint)
             self._make_files(blueprint)

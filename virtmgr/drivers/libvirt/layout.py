@@ -47,6 +47,12 @@ class Layout:
     def run(self) -> Path:
         return self.directory / "run.json"
 
+    def disks(self, other: Layout) -> Iterator[tuple[Path, Path]]:
+        """What the guest has written: its files that are there, and where ``other`` has them."""
+        for mine, theirs in ((self.root_disk, other.root_disk), (self.nvram, other.nvram)):
+            if mine.exists():
+                yield mine, theirs
+
     def make(self) -> None:
         """Make the directory: QEMU's user may pass through it, nobody may list it."""
         if len(os.fsencode(self.console)) > _LONGEST_SOCKET:

@@ -32,6 +32,7 @@ class Shape:
     vnc: bool = False
     kernel: tuple[str, ...] = ()
     seed: str = ""
+    name: str = ""  # of the workload, which is the guest's host name
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def read(domain: Element) -> Shape:
         vnc=devices.find("graphics") is not None,
         kernel=tuple(domain.findtext(f"os/{tag}", "") for tag in ("kernel", "initrd", "cmdline")),
         seed=metadata.get("seed", "") if metadata is not None else "",
+        name=metadata.get("name", "") if metadata is not None else "",
     )
 
 
@@ -136,6 +138,7 @@ def _waiting(running: Shape, wanted: Shape, *, same_drives: bool) -> tuple[str, 
         ("boot", _order(running) != _order(wanted)),
         ("vnc", running.vnc != wanted.vnc),
         ("user_data", running.seed != wanted.seed),
+        ("name", running.name != wanted.name),
     )
     return tuple(name for name, waits in tests if waits)
 

@@ -229,6 +229,10 @@ class OciDriver:
         with _explained("prepare", workload.id):
             self._life.prepare(workload, provision)
 
+    def clone(self, source_id: str, workload: DesiredWorkload, provision: Provision) -> None:
+        with _explained(f"copy workload {source_id} to", workload.id):
+            self._life.clone(source_id, workload, provision)
+
     def start(self, workload: DesiredWorkload, provision: Provision) -> None:
         with _explained("start", workload.id):
             known = self._life.run_of(workload.id)

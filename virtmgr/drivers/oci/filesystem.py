@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 from virtmgr.domain.errors import StorageError
+from virtmgr.drivers import sparse
 
 _CHUNK = 1 << 20
 _INCOMPAT_64BIT = 0x80
@@ -19,25 +18,11 @@ _MAGIC = (  # type, offset, bytes there
 )
 
 
-def _data(file: int) -> Iterator[tuple[int, int]]:
-    """Start and end of every extent that is not a hole."""
-    end = 0
-    while True:
-        try:
-            start = os.lseek(file, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        end = os.lseek(file, start, os.SEEK_HOLE)
-        yield start, end
-
-
 def is_blank(image: Path) -> bool:
     """Whether ``image`` holds nothing but zeros. Holes are not read."""
     file = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for start, end in _data(file):
+        for start, end in sparse.extents(file):
             while start < end:
                 piece = os.pread(file, min(_CHUNK, end - start), start)
                 if not piece:
@@ -100,19 +85,3 @@ def grow(image: Path) -> None:
                 f"cannot grow the file system in {image}: {done.stdout}{done.stderr}".strip(),
                 hint=f"check it by hand: e2fsck -f {image}",
             )
-
-
-def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a file without filling its holes, appearing under its name only when complete."""
-    half = target.with_suffix(".part")
-    reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    writer = os.open(half, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.ftruncate(writer, os.fstat(reader).st_size)
-        for start, end in _data(reader):
-            while start < end:
-                start += os.copy_file_range(reader, writer, end - start, start, start)
-    finally:
-        os.close(reader)
-        os.close(writer)
-    half.rename(target)

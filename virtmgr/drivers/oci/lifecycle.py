@@ -111,14 +111,28 @@ class Lifecycle:
             if known is not None and run is not None and self.is_alive(run):
                 return known
             record = _record(workload, provision, known)
-            for directory in (place.state, place.run):
-                directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+            place.make()
             self.roots.make(place, record.disk_size)
             layers = [Path(layer) for layer in record.layers]
             self.roots.mount(place, layers, record.id_base)
             if record != known:
                 places.save_record(place, record)
             return record
+
+    def clone(self, source_id: str, workload: DesiredWorkload, provision: Provision) -> None:
+        """``prepare``, on a copy of the private disk of a container that has ended."""
+        with self.locked(source_id) as source, self.locked(workload.id) as place:
+            record, run = places.load_record(source), places.load_run(source)
+            if record is None:
+                raise DriverError(f"workload {source_id} is not on this host", code="not_prepared")
+            if run is not None and self.is_alive(run):
+                raise DriverError(f"workload {source_id} runs", code="in_use", hint="stop it first")
+            if places.load_record(place) is None:
+                place.make()
+                self.roots.copy(
+                    source, place, id_base=record.id_base, new_id_base=provision.id_base
+                )
+            self.prepare(workload, provision)
 
     # -- start -----------------------------------------------------------------------------
 

@@ -87,6 +87,11 @@ class Place:
     def volume(self, volume_id: str) -> Path:
         return self.volumes / volume_id
 
+    def make(self) -> None:
+        """Make the two directories."""
+        for directory in (self.state, self.run):
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+
 
 @dataclass(frozen=True)
 class Places:

@@ -13,16 +13,24 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from virtmgr.domain.errors import StorageError
+from virtmgr.drivers import sparse
 from virtmgr.drivers.oci import filesystem, idmap, loop, mounts, syscalls
 from virtmgr.drivers.oci.places import Place
+from virtmgr.drivers.storage.files import sync_file_system
 
 _SMALLEST = 16 * 1024**2
 _CAPABILITY = "security.capability"
+_ACCESS_LISTS = ("system.posix_acl_access", "system.posix_acl_default")
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_USER, _ACL_GROUP = 0x02, 0x08
+_LET_GO = 5.0  # seconds for the kernel to give a disk back after it was unmounted
 
 
 class RootFilesystems:
@@ -36,7 +44,7 @@ class RootFilesystems:
         """Make the private disk of a stopped container; grow it if it is smaller than ``size``."""
         size = max(size, _SMALLEST)
         if not place.disk.exists():
-            filesystem.copy_sparse(self._template(size), place.disk)
+            sparse.copy(self._template(size), place.disk)
         elif place.disk.stat().st_size < size:
             os.truncate(place.disk, size)
         if filesystem.can_grow(place.disk):
@@ -78,6 +86,31 @@ class RootFilesystems:
         mounts.unmount(place.rootfs)
         mounts.unmount_below(place.layers)
         mounts.unmount(place.disk_mount)
+
+    def copy(self, source: Place, place: Place, *, id_base: int, new_id_base: int) -> None:
+        """Make the private disk a copy of another container's, which has ended; replaces what is
+        there. What belonged to ids of the old range belongs to those of the new one.
+
+        :raises StorageError: somebody still reads or writes the source's files.
+        """
+        self.unmount(place)
+        self.unmount(source)
+        deadline = time.monotonic() + _LET_GO
+        while loop.device_of(source.disk) is not None:
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    f"cannot copy the disk of workload {source.workload_id}: its files are in use",
+                    code="in_use",
+                    hint="wait until copies of files into and out of it have ended",
+                )
+            time.sleep(0.01)
+        sparse.copy(source.disk, place.disk, durable=True)
+        if new_id_base != id_base:
+            self._mount_disk(place, new_id_base)
+            shift(place.disk_mount, new_id_base, id_base)
+            sync_file_system(place.disk_mount)
+            self.unmount(place)
+        sync_file_system(place.state)
 
     def _template(self, size: int) -> Path:
         template = self._templates / f"{size}.img"
@@ -158,24 +191,33 @@ def _overlay(place: Place, names: Sequence[str], more: str) -> None:
     syscalls.mount("overlay", str(place.rootfs), "overlay", syscalls.MS_NODEV, data)
 
 
-def shift(root: Path, id_base: int) -> None:
-    """Add ``id_base`` to every owner in the tree that is not shifted yet; keep modes and file
-    capabilities, which a change of owner would drop."""
+def shift(root: Path, id_base: int, first: int = 0) -> None:
+    """Move every owner in the tree from the range of ids at ``first`` to the one at ``id_base``.
+
+    The ranges must not overlap: what is moved already stays. Modes, file capabilities (which a
+    change of owner would drop) and access control lists are kept, and name the new ids.
+    """
+
+    def moved(id: int) -> int:
+        return id - first + id_base if first <= id < first + idmap.ID_COUNT else id
+
     for path in _walk(root):
         status = os.lstat(path)
-        uid, gid = (
-            found + id_base if found < idmap.ID_COUNT else found
-            for found in (status.st_uid, status.st_gid)
-        )
+        for name in () if stat.S_ISLNK(status.st_mode) else _ACCESS_LISTS:
+            entries = _attribute(path, name)
+            if entries is not None:
+                os.setxattr(path, name, acl_moved(entries, moved), follow_symlinks=False)
+        uid, gid = moved(status.st_uid), moved(status.st_gid)
         if (uid, gid) == (status.st_uid, status.st_gid):
             continue
         regular = stat.S_ISREG(status.st_mode)
-        capability = _capability(path) if regular else None
+        capability = _attribute(path, _CAPABILITY) if regular else None
         os.lchown(path, uid, gid)
         if regular and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
             path.chmod(stat.S_IMODE(status.st_mode))
         if capability is not None:
-            os.setxattr(path, _CAPABILITY, _rooted(capability, id_base), follow_symlinks=False)
+            rooted = capability_moved(capability, first, id_base)
+            os.setxattr(path, _CAPABILITY, rooted, follow_symlinks=False)
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -185,20 +227,34 @@ def _walk(root: Path) -> Iterator[Path]:
             yield Path(directory, name)
 
 
-def _capability(path: Path) -> bytes | None:
+def _attribute(path: Path, name: str) -> bytes | None:
     try:
-        return os.getxattr(path, _CAPABILITY, follow_symlinks=False)
+        return os.getxattr(path, name, follow_symlinks=False)
     except OSError:  # it has none
         return None
 
 
-def _rooted(capability: bytes, id_base: int) -> bytes:
-    """A file capability of revision 2 as one of revision 3, valid below ``id_base``."""
-    revision = int.from_bytes(capability[:4], "little") & 0xFF000000
-    if revision != 0x02000000:
+def capability_moved(capability: bytes, first: int, id_base: int) -> bytes:
+    """A file capability that was valid below the root id ``first``, for ``id_base`` (revision 3
+    of ``struct vfs_ns_cap_data`` names its root; revision 2 means root 0). Pure."""
+    magic = int.from_bytes(capability[:4], "little")
+    revision = magic & 0xFF000000
+    root = int.from_bytes(capability[20:24], "little") if revision == 0x03000000 else 0
+    if revision not in (0x02000000, 0x03000000) or root != first:
         return capability
-    magic = (int.from_bytes(capability[:4], "little") & 0x00FFFFFF) | 0x03000000
+    magic = (magic & 0x00FFFFFF) | 0x03000000
     return magic.to_bytes(4, "little") + capability[4:20] + id_base.to_bytes(4, "little")
+
+
+def acl_moved(entries: bytes, moved: Callable[[int], int]) -> bytes:
+    """An access control list with its users and groups moved (acl(5); the kernel's
+    ``struct posix_acl_xattr_entry``: tag, permissions, id). Pure."""
+    found = bytearray(entries)
+    for offset in range(4, len(found), _ACL_ENTRY.size):
+        tag, permissions, id = _ACL_ENTRY.unpack_from(found, offset)
+        if tag in (_ACL_USER, _ACL_GROUP):
+            _ACL_ENTRY.pack_into(found, offset, tag, permissions, moved(id))
+    return bytes(found)
 
 
 def remove_tree(path: Path) -> None:

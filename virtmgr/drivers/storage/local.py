@@ -87,6 +87,9 @@ class LocalStorage:
     def ensure_volume(self, volume_id: str, size: int) -> Path:
         return self._volumes.ensure(volume_id, size)
 
+    def copy_volume(self, source_id: str, volume_id: str) -> None:
+        self._volumes.copy(source_id, volume_id)
+
     def remove_volume(self, volume_id: str) -> None:
         self._volumes.remove(volume_id)
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from virtmgr.domain.errors import StorageError
+from virtmgr.drivers import sparse
 from virtmgr.drivers.storage.files import disk_errors, sync_directory
 
 
@@ -35,10 +36,20 @@ class VolumeStore:
                 sync_directory(self._directory)
         return path
 
+    def copy(self, source_id: str, volume_id: str) -> None:
+        """Give a volume the content of another, which nobody writes to; replaces what it had.
+
+        :raises StorageError: the source is not there, or the disk is full or fails.
+        """
+        with disk_errors(f"copy volume {source_id} to {volume_id}"):
+            sparse.copy(self._path(source_id), self._path(volume_id), durable=True)
+            sync_directory(self._directory)
+
     def remove(self, volume_id: str) -> None:
         """Remove the volume's file; no error if it is gone."""
         with disk_errors(f"remove volume {volume_id}"):
             self._path(volume_id).unlink(missing_ok=True)
+            self._path(volume_id).with_suffix(".raw.partial").unlink(missing_ok=True)
 
     def ids(self) -> tuple[str, ...]:
         return tuple(sorted(path.stem for path in self._directory.glob("*.raw")))

@@ -64,6 +64,9 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             order=[_workloads.revision, _workloads.id],
         )
 
+    def copies_of(self, workload_id: str) -> Sequence[Workload]:
+        return self._many(_workloads.clone_of == workload_id, order=[_workloads.name])
+
     def placed(self) -> Sequence[tuple[str, str, str, dict[str, str]]]:
         self._session.flush()
         statement = select(
