@@ -115,7 +115,10 @@ class _Import:
             extract_oci(self._plain(path, compression), layout, limit=self._limits.file)
             return self._layout(layout)
         if kind is ArchiveKind.DOCKER:
-            plain = self._copy(path, compression, "archive.tar", self._limits.file)
+            plain = self._scratch / "archive.tar"
+            copy_plain(
+                self._plain(path, compression), Compression.NONE, plain, limit=self._limits.file
+            )
             return self._skopeo(archive_source(plain, self._tag()))
         return import_root_fs(
             path,
@@ -176,9 +179,8 @@ class _Import:
         )
 
     def _plain(self, path: Path, compression: Compression) -> Iterator[bytes]:
-        return decompressed(
-            self._task.counted(read_regular(path)), compression, limit=self._limits.file
-        )
+        limit = self._limits.archive(path.stat().st_size)
+        return decompressed(self._task.counted(read_regular(path)), compression, limit=limit)
 
     def _copy(self, path: Path, compression: Compression, name: str, limit: int) -> Path:
         """An uncompressed private copy, which is what is checked and then stored."""
@@ -205,7 +207,10 @@ class _Import:
 
     def _require(self, type_: ImageType) -> None:
         if self._request.type not in (None, type_):
-            raise ImageError(f"this is a {type_} image, and {self._request.type} was asked for")
+            raise ImageError(
+                f"this is a {type_} image, and {self._request.type} was asked for",
+                code="image_refused",
+            )
 
     def _tag(self) -> str | None:
         found = _TAGGED.fullmatch(self._request.source)

@@ -93,6 +93,7 @@ def _format(head: bytes) -> Format:
         if head.startswith(magic):
             raise ImageError(
                 f"the file is a disk in {name} format, which is not taken",
+                code="image_unknown",
                 hint="Convert it first: qemu-img convert -O qcow2 FILE FILE.qcow2",
             )
     checks = (

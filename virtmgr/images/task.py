@@ -79,14 +79,15 @@ class Task:
         timeout: float = 3600,
         directory: Path | None = None,
         watch: Callable[[], None] | None = None,
+        code: str | None = None,
     ) -> bytes:
         """Run a tool to its end and return its standard output.
 
         It has a session of its own, which is killed as a whole on cancellation, after
         ``timeout`` seconds, or when ``watch``, called several times a second, raises.
 
-        :raises ImageError: it is missing, or ends with a code that is not in ``accept``; the
-            message has its last lines.
+        :raises ImageError: (``code``) it is missing, or ends with a code that is not in
+            ``accept``; the message has its last lines.
         """
         require_tool(arguments[0])
         command = [*(limits.command() if limits else ()), *arguments]
@@ -110,7 +111,8 @@ class Task:
         if process.returncode not in accept:
             raise ImageError(
                 f"{Path(arguments[0]).name} failed ({process.returncode}) while {self.message}:\n"
-                + _last_lines(errors.strip() or output)
+                + _last_lines(errors.strip() or output),
+                code=code,
             )
         return output
 

@@ -36,6 +36,7 @@ _LEASE: Final = timedelta(seconds=60)
 _HEARTBEAT: Final = 1.0  # seconds
 _IDLE: Final = 1.0
 _TRIES: Final = 3
+_LONGEST_MESSAGE: Final = 4096
 
 
 def blobs_change(uow: UnitOfWork, now: datetime) -> None:
@@ -195,14 +196,11 @@ class ImageWorker:
             found = self._held(uow, taken)
             if found is not None:
                 operation, image = found
-                image.state, image.failure = ImageState.FAILED, error.message
-                operation.state, operation.message = OperationState.FAILED, error.message
-                operation.error = {
-                    "code": error.code,
-                    "detail": error.message,
-                    "hint": error.hint,
-                }
-                self._close(uow, operation, image, "image.failed", error.message, now)
+                message = _readable(error.message)
+                image.state, image.failure = ImageState.FAILED, message
+                operation.state, operation.message = OperationState.FAILED, message
+                operation.error = {"code": error.code, "detail": message, "hint": error.hint}
+                self._close(uow, operation, image, "image.failed", message, now)
                 self._remove_upload(taken)
         collect(self._services)
 
@@ -293,6 +291,15 @@ def _digest(manifest: ImageManifest) -> str:
     document = manifest.model_dump(mode="json")
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _readable(message: str) -> str:
+    """A message that may quote what is not trusted, as every database and terminal takes it."""
+    kept = (
+        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for char in message[:_LONGEST_MESSAGE]
+    )
+    return "".join(kept)
 
 
 def _defect(operation: Operation, error: Exception) -> ImageError:
