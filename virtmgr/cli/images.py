@@ -14,7 +14,7 @@ import click
 
 from virtmgr.cli.command import group, label_option, output_option, wait_options
 from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, finish
-from virtmgr.cli.output import age, column, size
+from virtmgr.cli.output import age, column, show_items, size
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.waiting import progress_bar, settle
 from virtmgr.domain.errors import InvalidRequest
@@ -38,6 +38,15 @@ NOUN = Noun(
         ID,
     ),
     warning="Hosts drop their copies once no workload needs them.",
+)
+_OFFERS = (
+    column("ALIAS", "alias"),
+    column("TYPE", "type"),
+    column("ARCHITECTURE", "architecture"),
+    column("VERSION", "version"),
+    column("SIZE", "size", shown=size),
+    column("DESCRIPTION", "description"),
+    column("ALIASES", "aliases", wide=True),
 )
 
 
@@ -88,6 +97,7 @@ def import_image(
     virtmgr image import ./debian.qcow2 --name debian
     virtmgr image import docker://docker.io/library/nginx:1.27 --alias nginx
     virtmgr image import https://example.org/disk.qcow2 --checksum sha256:…
+    virtmgr image import simplestreams:https://images.linuxcontainers.org#debian/12
     """
     name = name or name_from_source(source)
     body: dict[str, Any] = {"name": name, "format": format_, "init": init}
@@ -105,6 +115,41 @@ def import_image(
         patch = {"aliases": list(aliases) or None, "labels": labels or None}
         path = NOUN.path(session, name)
         session.client.patch(path, {k: v for k, v in patch.items() if v})
+
+
+@image.command("search")
+@click.argument("server")
+@click.argument("words", nargs=-1)
+@output_option
+@pass_session
+def search_images(session: Session, server: str, words: tuple[str, ...]) -> None:
+    """List what an image server of LXD or Incus has; it is asked from here.
+
+    \b
+    virtmgr image search https://images.linuxcontainers.org debian 12
+    """
+    import tempfile
+
+    from virtmgr.images.simplestreams import fetch_offers, search
+    from virtmgr.images.task import Task
+
+    address = server.removeprefix("simplestreams:").partition("#")[0].rstrip("/")
+    with tempfile.TemporaryDirectory(prefix="virtmgr-") as scratch:
+        task = Task(lambda *_: None, lambda: False)
+        found = search(fetch_offers(address, Path(scratch), task), words)
+    items = [
+        {
+            "alias": next(iter(offer.aliases), ""),
+            "aliases": list(offer.aliases),
+            "architecture": offer.architecture,
+            "type": offer.type.value,
+            "version": offer.version,
+            "size": offer.file.size,
+            "description": offer.description,
+        }
+        for offer in found
+    ]
+    show_items(session, items, _OFFERS)
 
 
 @image.command("build")
@@ -166,6 +211,8 @@ def alias(session: Session, name: str, aliases: tuple[str, ...], remove: tuple[s
 
 def name_from_source(source: str) -> str:
     """A name for an image after where it comes from: without directories and extensions. Pure."""
+    if source.startswith("simplestreams:"):
+        source = source.partition("#")[2].replace("/", "-")
     last = source.rstrip("/").rpartition("/")[2].partition("@")[0].partition("?")[0].lower()
     last = re.sub(r"\.(tar(\.\w+)?|tgz|txz|qcow2|img|raw|iso|xz|gz|zst)$", "", last)
     name = re.sub(r"[^a-z0-9.:_-]+", "-", last).strip(".:_-")

@@ -21,7 +21,9 @@ from virtmgr.images.limits import ImportLimits
 from virtmgr.images.oci import OciLayout, Wanted
 from virtmgr.images.probe import Format, Probe, probe, read_head
 from virtmgr.images.rootfs import import_root_fs
+from virtmgr.images.simplestreams import SCHEME, choose, fetch_offers, file_url, split_source
 from virtmgr.images.skopeo import archive_source, copy_to_layout, registry_source
+from virtmgr.images.squashfs import convert_to_tar
 from virtmgr.images.task import Task
 from virtmgr.ports.images import Cancelled, ImageProgress, ImportRequest
 
@@ -66,12 +68,26 @@ class _Import:
     def run(self) -> ImageManifest:
         source, path = self._request.source, self._request.path
         if path is not None:
-            return self._directory(path) if path.is_dir() else self._file(path)
+            if path.is_dir():
+                return self._directory(path)
+            return self._file(path, self._request.checksum)
         if source.startswith("docker://"):
             return self._skopeo(registry_source(source))
+        if source.startswith(SCHEME):
+            return self._image_server(source)
+        return self._file(self._download(source), self._request.checksum)
+
+    def _image_server(self, source: str) -> ImageManifest:
+        address, alias = split_source(source)
+        offers = fetch_offers(address, self._scratch, self._task)
+        offer = choose(offers, alias, self._architecture, self._request.type)
+        path = self._download(file_url(address, offer.file))
+        return self._file(path, f"sha256:{offer.file.sha256}")
+
+    def _download(self, url: str) -> Path:
         target = self._scratch / "download"
-        download(source, target, limit=self._limits.file, task=self._task)
-        return self._file(target)
+        download(url, target, limit=self._limits.file, task=self._task)
+        return target
 
     def _directory(self, path: Path) -> ImageManifest:
         if (path / "oci-layout").exists():
@@ -81,9 +97,12 @@ class _Import:
         collect_kernel(path, self._scratch / "kernel-parts", limit=self._limits.kernel)
         return self._kernel()
 
-    def _file(self, path: Path) -> ImageManifest:
-        self._verify_checksum(path)
+    def _file(self, path: Path, checksum: str | None) -> ImageManifest:
+        if checksum is not None:
+            self._verify_checksum(path, checksum)
         found = probe(path)
+        if found.format is Format.SQUASHFS:
+            return self._squashfs(path, found.compression)
         if found.format is Format.TAR:
             return self._archive(path, found.compression)
         if found.format is Format.UNKNOWN and self._request.type is ImageType.DISK:
@@ -100,6 +119,13 @@ class _Import:
             code="image_unknown",
             hint="A disk without a boot sector is taken if the type is said to be disk.",
         )
+
+    def _squashfs(self, path: Path, compression: Compression) -> ImageManifest:
+        self._require(ImageType.CONTAINER)
+        plain = self._copy(path, compression, "squashfs", self._limits.file)
+        target = self._scratch / "root.tar"
+        convert_to_tar(plain, target, limits=self._limits, task=self._task)
+        return self._root_fs(target, Compression.NONE)
 
     def _archive(self, path: Path, compression: Compression) -> ImageManifest:
         kind = identify(self._plain(path, compression))
@@ -120,6 +146,9 @@ class _Import:
                 self._plain(path, compression), Compression.NONE, plain, limit=self._limits.file
             )
             return self._skopeo(archive_source(plain, self._tag()))
+        return self._root_fs(path, compression)
+
+    def _root_fs(self, path: Path, compression: Compression) -> ImageManifest:
         return import_root_fs(
             path,
             compression,
@@ -190,17 +219,14 @@ class _Import:
         copy_plain(self._task.counted(read_regular(path)), compression, target, limit=limit)
         return target
 
-    def _verify_checksum(self, path: Path) -> None:
-        if self._request.checksum is None:
-            return
+    def _verify_checksum(self, path: Path, checksum: str) -> None:
         self._task.phase("verifying the checksum", path.stat().st_size)
         digest = hashlib.sha256()
         for chunk in self._task.counted(read_regular(path)):
             digest.update(chunk)
-        if f"sha256:{digest.hexdigest()}" != self._request.checksum:
+        if f"sha256:{digest.hexdigest()}" != checksum:
             raise ImageError(
-                f"the file has checksum sha256:{digest.hexdigest()}, "
-                f"and {self._request.checksum} was given",
+                f"the file has checksum sha256:{digest.hexdigest()}, and {checksum} was expected",
                 code="digest_mismatch",
                 hint="It is damaged, or not the file that the checksum is of.",
             )
@@ -222,15 +248,19 @@ def _check(request: ImportRequest) -> None:
         raise InvalidRequest(f"init is app or system, not {request.init!r}", field="init")
     if request.checksum is not None and _CHECKSUM.fullmatch(request.checksum) is None:
         raise InvalidRequest("a checksum is sha256: and 64 digits of 0-9a-f", field="checksum")
-    if request.checksum is not None and request.source.startswith("docker://"):
+    if request.source.startswith(SCHEME):
+        split_source(request.source)
+    if request.checksum is not None and request.source.startswith(("docker://", SCHEME)):
         raise InvalidRequest(
-            "a registry image has no checksum",
+            "an image of a registry or an image server has no checksum of its own",
             field="checksum",
             hint="Pin it by digest: docker://HOST/NAME@sha256:DIGEST.",
         )
-    if request.path is None and not request.source.startswith(("docker://", "http://", "https://")):
+    schemes = ("docker://", "http://", "https://", SCHEME)
+    if request.path is None and not request.source.startswith(schemes):
         raise InvalidRequest(
-            f"{request.source!r} is neither a registry reference nor an http(s) address",
+            f"{request.source!r} is no registry reference, http(s) address or image server's image",
             field="source",
-            hint="Write docker://HOST/NAME:TAG or https://…; files are uploaded.",
+            hint="Write docker://HOST/NAME:TAG, https://… or simplestreams:https://HOST#ALIAS; "
+            "files are uploaded.",
         )

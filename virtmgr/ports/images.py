@@ -22,10 +22,10 @@ class ImportRequest:
     """What to make an image from.
 
     ``source`` says where it comes from: ``docker://HOST/NAME:TAG`` (a registry), an ``http(s)``
-    URL, or, where ``path`` is given, a name for people only: ``path`` is then an uploaded file
-    (or, for callers on the same machine, a directory) whose content decides what it is. With a
-    path, ``source`` may still be ``oci:…:TAG`` or ``docker-archive:…:TAG`` to choose among
-    several images in it.
+    URL, ``simplestreams:URL#ALIAS`` (an image server of LXD or Incus), or, where ``path`` is given,
+    a name for people only: ``path`` is then an uploaded file (or, for callers on the same machine,
+    a directory) whose content decides what it is. With a path, ``source`` may still be
+    ``oci:…:TAG`` or ``docker-archive:…:TAG`` to choose among several images in it.
     """
 
     source: str

@@ -24,7 +24,13 @@ from virtmgr.services.in_use import refuse_in_use
 
 __all__ = ["ImageWorker"]
 
-_SCHEMES: Final = ("docker://", "http://", "https://")
+_SCHEMES: Final = (
+    "docker://",
+    "http://",
+    "https://",
+    "simplestreams:https://",
+    "simplestreams:http://",
+)
 _TYPE_OF_FORMAT: Final = {
     "qcow2": ImageType.DISK,
     "raw": ImageType.DISK,
@@ -57,7 +63,8 @@ class ImageImport(ImageFields):
     source: str = Field(
         min_length=1,
         max_length=2048,
-        description="docker://HOST/NAME:TAG, or an http(s) URL of a disk, ISO or archive.",
+        description="docker://HOST/NAME:TAG, an http(s) URL of a disk, ISO or archive, or "
+        "simplestreams:https://HOST#ALIAS for an image server of LXD or Incus.",
     )
     format: Format | None = None
     checksum: Digest | None = Field(None, description="sha256:… of a URL's content.")
@@ -115,7 +122,8 @@ def begin_import(context: Context, fields: ImageImport) -> Operation:
     """
     if not fields.source.startswith(_SCHEMES):
         raise InvalidRequest(
-            f"{fields.source!r} cannot be imported: it is neither docker:// nor http(s)://",
+            f"{fields.source!r} cannot be imported: it is neither docker:// nor http(s):// nor "
+            "simplestreams:https://",
             field="source",
             hint="upload files with POST /images/upload",
         )
