@@ -196,15 +196,16 @@ def _pax_records(body: bytes) -> dict[str, str]:
         space = body.find(b" ", position, position + 20)
         digits = body[position:space] if space > 0 else b""
         length = int(digits) if digits.isdigit() else 0
-        record = body[space + 1 : position + length]
+        end = position + length
+        record = body[space + 1 : end]
         key, equals, value = record.partition(b"=")
-        if not equals or position + length > len(body) or not record.endswith(b"\n"):
+        if not position < end <= len(body) or not equals or not record.endswith(b"\n"):
             raise _corrupt("is corrupt: an extended header cannot be read")
         if key.startswith(b"GNU.sparse."):
             raise _sparse()
         if key in _NEEDED:
             records[_decode(key)] = _decode(value[:-1])
-        position += length
+        position = end
     return records
 
 
