@@ -16,6 +16,7 @@ from virtmgr.domain.image import Disk, ImageManifest, ImageType
 from virtmgr.domain.operation import Operation
 from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.images import BuildRequest, Cancelled, ImageProgress, ImportRequest
+from virtmgr.ports.unit_of_work import ListQuery
 from virtmgr.services.container import Services
 from virtmgr.services.images import ImageWorker
 
@@ -169,6 +170,35 @@ def test_the_worker_runs_until_it_is_stopped(api: Api, worker: ImageWorker) -> N
     finally:
         stop.set()
         thread.join()
+
+
+def test_registry_credentials_reach_only_the_worker(
+    api: Api, services: Services, worker: ImageWorker, maker: Maker
+) -> None:
+    auth = {"username": "ci", "password": "correct horse"}
+    body = {"name": "x", "source": "docker://registry.example/x", "registry_auth": auth}
+    for query in ({"dry_run": "true"}, {}):
+        begun = api.post("/images/import", body, query=query)
+        assert "correct horse" not in str(begun.body)
+    (path,) = _uploads(services)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with services.units(read_only=True) as uow:
+        (operation,) = uow.operations.list(ListQuery()).items
+        assert "correct horse" not in str(operation.parameters)
+
+    def look(_: Cancelled) -> None:
+        (request,) = maker.requests
+        assert isinstance(request, ImportRequest)
+        assert request.credentials is not None
+        assert "registry.example" in request.credentials.read_text()
+
+    maker.before = look
+    worker.run_once()
+    assert api.get("/images/x").body["state"] == "ready"
+    assert _uploads(services) == []
+    refused = api.post("/images/import", {**body, "name": "y", "source": "https://h.example/y"})
+    assert (refused.status, refused.body["field"]) == (422, "registry_auth")
+    assert "correct horse" not in str(refused.body)
 
 
 def test_waiting_ends_after_a_while(api: Api) -> None:

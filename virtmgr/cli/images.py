@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import click
 
+from virtmgr.cli import secrets
 from virtmgr.cli.command import group, label_option, output_option, wait_options
 from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, finish
 from virtmgr.cli.output import age, column, show_items, size
@@ -73,6 +74,12 @@ add_delete(image, NOUN)
     is_flag=True,
     help="Allow plain HTTP, or a certificate that nobody vouches for.",
 )
+@click.option("--username", help="For the registry.")
+@click.option(
+    "--password-file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="For --username; - for standard input. Default: asked for.",
+)
 @click.option("--alias", "aliases", multiple=True, help="Another name; may be repeated.")
 @label_option
 @wait_options
@@ -86,6 +93,8 @@ def import_image(
     checksum: str | None,
     init: str | None,
     insecure_registry: bool,
+    username: str | None,
+    password_file: Path | None,
     aliases: tuple[str, ...],
     labels: dict[str, str],
     wait: bool,
@@ -97,6 +106,7 @@ def import_image(
     virtmgr image import ./debian.qcow2 --name debian
     virtmgr image import docker://docker.io/library/nginx:1.27 --alias nginx
     virtmgr image import https://example.org/disk.qcow2 --checksum sha256:…
+    virtmgr image import docker://registry.example/a@sha256:… --username ci --password-file token
     virtmgr image import simplestreams:https://images.linuxcontainers.org#debian/12
     """
     name = name or name_from_source(source)
@@ -104,6 +114,9 @@ def import_image(
     if "://" in source:
         body |= {"source": source, "checksum": checksum}
         body |= {"insecure_registry": insecure_registry}
+        if username:
+            password = registry_password(username, password_file)
+            body["registry_auth"] = {"username": username, "password": password}
         answer = session.client.post("/images/import", {k: v for k, v in body.items() if v})
     else:
         with local_file(source) as file:
@@ -207,6 +220,14 @@ def alias(session: Session, name: str, aliases: tuple[str, ...], remove: tuple[s
     if after != before:
         session.client.patch(path, {"aliases": after}, etag=found.etag)
     finish(session, {"name": name, "aliases": after}, "\n".join(after) or "no aliases")
+
+
+def registry_password(username: str, file: Path | None) -> str:
+    """From a file or a person; never VIRTMGR_PASSWORD, which is for virtmgr's own server."""
+    if file is not None:
+        return secrets.read(file)
+    prompt = f"Password of {username} for the registry"
+    return str(click.prompt(prompt, hide_input=True, err=True))
 
 
 def name_from_source(source: str) -> str:

@@ -78,6 +78,7 @@ class ImageManifest(Value):
     config: ContainerConfig | None = None  # CONTAINER
     disk: Disk | None = None  # DISK and ISO
     kernel: Kernel | None = None  # KERNEL
+    registry_digest: Digest | None = None  # of the registry's manifest or index that it is of
 
     def blobs(self) -> tuple[Blob, ...]:
         """Every blob that the image refers to."""

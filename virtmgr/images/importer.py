@@ -6,8 +6,11 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from virtmgr.domain import registry
 from virtmgr.domain.compression import Compression, decompressed
 from virtmgr.domain.errors import ImageError, InvalidRequest
 from virtmgr.domain.image import Disk, ImageManifest, ImageType
@@ -22,7 +25,7 @@ from virtmgr.images.oci import OciLayout, Wanted
 from virtmgr.images.probe import Format, Probe, probe, read_head
 from virtmgr.images.rootfs import import_root_fs
 from virtmgr.images.simplestreams import SCHEME, choose, fetch_offers, file_url, split_source
-from virtmgr.images.skopeo import archive_source, copy_to_layout, registry_source
+from virtmgr.images.skopeo import Access, archive_source, copy_to_layout, resolve
 from virtmgr.images.squashfs import convert_to_tar
 from virtmgr.images.task import Task
 from virtmgr.ports.images import Cancelled, ImageProgress, ImportRequest
@@ -31,11 +34,26 @@ _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 _TAGGED = re.compile(r"(?:oci|oci-archive|docker-archive):[^:]*:(.+)")
 
 
+@dataclass(frozen=True)
+class Registries:
+    """What the installation says of registries."""
+
+    mirrors: tuple[registry.Mirror, ...] = ()
+    credentials: Path | None = None  # containers-auth.json(5), where there is one
+
+
 class Importer:
     """Implements ``ImageImporter``."""
 
-    def __init__(self, *, store: BlobStore, limits: ImportLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        store: BlobStore,
+        limits: ImportLimits | None = None,
+        registries: Registries | None = None,
+    ) -> None:
         self._store = store
+        self._registries = registries or Registries()
         self._limits = limits or ImportLimits()
 
     def import_image(
@@ -43,7 +61,8 @@ class Importer:
     ) -> ImageManifest:
         _check(request)
         with self._store.scratch() as scratch:
-            work = _Import(request, scratch, self._store, self._limits, Task(progress, cancelled))
+            task = Task(progress, cancelled)
+            work = _Import(request, scratch, self._store, self._limits, self._registries, task)
             return work.run()
 
 
@@ -56,9 +75,11 @@ class _Import:
         scratch: Path,
         store: BlobStore,
         limits: ImportLimits,
+        places: Registries,
         task: Task,
     ) -> None:
         self._request = request
+        self._places = places
         self._scratch = scratch
         self._store = store
         self._limits = limits
@@ -71,8 +92,8 @@ class _Import:
             if path.is_dir():
                 return self._directory(path)
             return self._file(path, self._request.checksum)
-        if source.startswith("docker://"):
-            return self._skopeo(registry_source(source))
+        if source.startswith(registry.SCHEME):
+            return self._registry(registry.parse_reference(source))
         if source.startswith(SCHEME):
             return self._image_server(source)
         return self._file(self._download(source), self._request.checksum)
@@ -145,7 +166,7 @@ class _Import:
             copy_plain(
                 self._plain(path, compression), Compression.NONE, plain, limit=self._limits.file
             )
-            return self._skopeo(archive_source(plain, self._tag()))
+            return self._skopeo(archive_source(plain, self._tag()), Access())
         return self._root_fs(path, compression)
 
     def _root_fs(self, path: Path, compression: Compression) -> ImageManifest:
@@ -159,14 +180,31 @@ class _Import:
             task=self._task,
         )
 
-    def _skopeo(self, source: str) -> ImageManifest:
+    def _registry(self, reference: registry.Reference) -> ImageManifest:
+        self._require(ImageType.CONTAINER)
+        *mirrors, origin = registry.places(reference, self._places.mirrors)
+        for place, insecure in mirrors:
+            with suppress(ImageError):
+                return self._from_registry(place, insecure)
+            self._task.check()
+        return self._from_registry(origin[0], self._request.insecure_registry)
+
+    def _from_registry(self, reference: registry.Reference, insecure: bool) -> ImageManifest:
+        own = self._places.credentials
+        stored = own if own is not None and own.exists() else None
+        access = Access(insecure, self._request.credentials or stored)
+        found = resolve(reference, access, self._limits, self._task)
+        manifest = self._skopeo(str(found), access)
+        return manifest.model_copy(update={"registry_digest": found.digest})
+
+    def _skopeo(self, source: str, access: Access) -> ImageManifest:
         self._require(ImageType.CONTAINER)
         layout = self._scratch / "copied"
         copy_to_layout(
             source,
             layout,
             architecture=self._architecture,
-            insecure=self._request.insecure_registry,
+            access=access,
             limits=self._limits,
             task=self._task,
         )

@@ -9,17 +9,23 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from virtmgr.domain.errors import InvalidRequest, NotFound
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import Digest, Image, ImageState, ImageType
 from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.registry import SCHEME, credentials_document, parse_reference
 from virtmgr.domain.values import ImageName, Labels, Value
 from virtmgr.domain.workload import Init, Kind
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services.context import Context
-from virtmgr.services.image_worker import ImageWorker, blobs_change, remove_unused
+from virtmgr.services.image_worker import (
+    ImageWorker,
+    blobs_change,
+    private_files,
+    remove_unused,
+)
 from virtmgr.services.in_use import refuse_in_use
 
 __all__ = ["ImageWorker"]
@@ -57,6 +63,13 @@ class ImageFields(Value):
     labels: Labels = Field(default_factory=dict, description="Key and value pairs to select by.")
 
 
+class RegistryAuth(Value):
+    """Who asks the registry; kept in no row, no log and no argument, and only until the end."""
+
+    username: str = Field(min_length=1, max_length=256, pattern="^[^:\x00-\x1f]+$")
+    password: SecretStr = Field(description="A password or a token.", max_length=8192)
+
+
 class ImageImport(ImageFields):
     """An image to import from a registry or a URL."""
 
@@ -74,6 +87,9 @@ class ImageImport(ImageFields):
     )
     insecure_registry: bool = Field(
         False, description="Allow plain HTTP, or a certificate that nobody vouches for."
+    )
+    registry_auth: RegistryAuth | None = Field(
+        None, description="Default: what the control plane's registry-auth.json has."
     )
 
 
@@ -127,8 +143,24 @@ def begin_import(context: Context, fields: ImageImport) -> Operation:
             field="source",
             hint="upload files with POST /images/upload",
         )
-    asked = fields.model_dump(mode="json", exclude=set(ImageFields.model_fields))
+    hidden = {*ImageFields.model_fields, "registry_auth"}
+    asked = fields.model_dump(mode="json", exclude=hidden)
+    if fields.registry_auth is not None:
+        asked["credentials"] = _keep_credentials(context, fields.source, fields.registry_auth)
     return _begin(context, fields, fields.source, "import", {**asked, "type": _type(fields.format)})
+
+
+def _keep_credentials(context: Context, source: str, auth: RegistryAuth) -> str:
+    """Hand them to the worker in a private file; its id."""
+    if not source.startswith(SCHEME):
+        raise InvalidRequest(
+            "only registries (docker://) take registry_auth", field="registry_auth"
+        )
+    host = parse_reference(source).host
+    content = credentials_document(host, auth.username, auth.password.get_secret_value())
+    id = new_id()
+    context.uow.after_commit(lambda: context.services.blobs.keep_private(id, content))
+    return id
 
 
 def begin_build(context: Context, fields: ImageBuild) -> Operation:
@@ -199,9 +231,7 @@ def delete(context: Context, reference: str) -> Image:
     names = [workload.name for page in pages for workload in page.items]
     refuse_in_use(f"image {image.name!r}", workload=names)
     for operation in context.uow.operations.open_for(image.id):
-        upload = operation.parameters.get("upload")
-        if upload is not None:
-            path = context.services.blobs.upload_path(upload)
+        for path in private_files(context.services, operation):
             context.uow.after_commit(partial(path.unlink, missing_ok=True))
         operation.state = OperationState.CANCELLED
         operation.message = "the image was deleted"
