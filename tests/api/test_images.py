@@ -18,7 +18,7 @@ from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.images import BuildRequest, Cancelled, ImageProgress, ImportRequest
 from virtmgr.ports.unit_of_work import ListQuery
 from virtmgr.services.container import Services
-from virtmgr.services.images import ImageWorker
+from virtmgr.services.image_worker import ImageWorker, remove_failed
 
 FILE = b"a disk, more or less" * 1000
 
@@ -115,6 +115,47 @@ def test_a_failure_is_told(api: Api, worker: ImageWorker, maker: Maker) -> None:
     }
     assert api.get("/images", state="failed").body["items"][0]["failure"] == "fetch disk.raw: 404"
     assert api.delete("/images/disk").status == 204
+
+
+def test_a_failed_image_gives_way(api: Api, worker: ImageWorker, maker: Maker) -> None:
+    def fail(_: Cancelled) -> None:
+        raise ImageError("fetch disk.raw: 404")
+
+    maker.before = fail
+    _import(api, aliases=["d"])
+    assert api.post("/images/import", {"name": "disk", "source": "docker://x/y"}).status == 409
+    worker.run_once()
+    failed = api.get("/images/disk").body
+    maker.before = lambda _: None
+    _import(api, "other", aliases=["d"])
+    assert api.get("/images/disk").status == 404
+    _import(api)
+    worker.run_once()
+    worker.run_once()
+    assert api.get("/images/disk").body["state"] == "ready"
+    assert api.get("/images/disk").body["id"] != failed["id"]
+    events = api.get("/events", after=0, target=failed["id"]).body["items"]
+    assert [event["type"] for event in events] == ["image.created", "image.failed", "image.deleted"]
+
+
+def test_failed_images_go_after_some_days(
+    api: Api, services: Services, worker: ImageWorker, maker: Maker, clock: StillClock
+) -> None:
+    def fail(_: Cancelled) -> None:
+        raise ImageError("404")
+
+    _import(api, "sound")
+    worker.run_once()
+    maker.before = fail
+    _import(api, "old")
+    worker.run_once()
+    clock.advance(days=2)
+    _import(api, "young")
+    worker.run_once()
+    clock.advance(days=2)
+    remove_failed(services)
+    names = [image["name"] for image in api.get("/images", sort="name").body["items"]]
+    assert names == ["sound", "young"]
 
 
 def test_a_defect_of_the_maker_is_a_failure(api: Api, worker: ImageWorker, maker: Maker) -> None:

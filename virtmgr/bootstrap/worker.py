@@ -23,7 +23,7 @@ from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
 from virtmgr.services.container import Services
-from virtmgr.services.image_worker import ImageWorker
+from virtmgr.services.image_worker import ImageWorker, remove_failed
 from virtmgr.services.sync import LEASE, mark_unreachable
 
 _LEASES = 5.0  # seconds between looks at the hosts' leases
@@ -71,7 +71,8 @@ def _watch_leases(services: Services, stop: threading.Event) -> None:
 
 
 def remove_stale(services: Services) -> None:
-    """Drop tickets and idempotency keys that no longer mean anything."""
+    """Drop tickets, idempotency keys and failed images that no longer mean anything."""
+    remove_failed(services)
     now = services.clock.now()
     with services.units() as uow:
         uow.tickets.purge(now)

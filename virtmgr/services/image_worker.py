@@ -34,6 +34,7 @@ from virtmgr.services.records import Target, add_event
 log = structlog.get_logger(__name__)
 
 VERBS: Final = ("import", "build")
+FAILED_LIFE: Final = timedelta(days=3)
 _LEASE: Final = timedelta(seconds=60)
 _HEARTBEAT: Final = 1.0  # seconds
 _IDLE: Final = 1.0
@@ -77,6 +78,24 @@ def collect(services: Services) -> None:
         for digest in services.blobs:
             if not uow.images.find_by_blob(digest):
                 services.blobs.remove(digest)
+        uow.commit()
+
+
+def remove_failed(services: Services) -> None:
+    """Remove images that failed days ago and that nobody has asked for again."""
+    now = services.clock.now()
+    with services.units() as uow:
+        page = uow.images.list(ListQuery(filters={"state": ImageState.FAILED}, sort="created_at"))
+        for found in page.items:
+            image = uow.images.lock(found.id)
+            if image is None or image.state is not ImageState.FAILED:
+                continue
+            if image.created_at > now - FAILED_LIFE:
+                break
+            target = Target("image", image.id, image.name)
+            message = f"image {image.name}, which had failed, was removed"
+            add_event(uow, "image.deleted", target, now=now, message=message)
+            uow.images.remove(image)
         uow.commit()
 
 

@@ -5,7 +5,7 @@ The work itself is done by ``image_worker`` in a process of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -185,6 +185,7 @@ def _type(format: str | None) -> str | None:
 def _begin(
     context: Context, fields: ImageFields, source: str, verb: str, parameters: Mapping[str, Any]
 ) -> Operation:
+    _replace_failed(context, (fields.name, *fields.aliases))
     image = Image(
         id=new_id(),
         name=fields.name,
@@ -203,6 +204,20 @@ def _begin(
     message = f"{verb} of image {image.name} was requested"
     context.record("image.created", image, message, operation_id=operation.id)
     return operation
+
+
+def _replace_failed(context: Context, names: Iterable[str]) -> None:
+    """An image that was never made keeps no name from one that is: it goes, id and all."""
+    for name in names:
+        found = context.uow.images.find(name)
+        if found is None or found.state is not ImageState.FAILED or name == found.id:
+            continue
+        failed = context.uow.images.lock(found.id)
+        if failed is not None and failed.state is ImageState.FAILED:
+            message = f"image {failed.name}, which had failed, is replaced by a new one"
+            context.record("image.deleted", failed, message)
+            context.uow.images.remove(failed)
+            context.uow.flush()
 
 
 def update(context: Context, image: Image, fields: ImageFields) -> Image:
