@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
+from werkzeug.serving import make_server
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
@@ -17,6 +22,7 @@ from virtmgr.domain.operation import Operation
 from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.images import BuildRequest, Cancelled, ImageProgress, ImportRequest
 from virtmgr.ports.unit_of_work import ListQuery
+from virtmgr.services import partial_uploads
 from virtmgr.services.container import Services
 from virtmgr.services.image_worker import ImageWorker, remove_failed
 
@@ -334,6 +340,89 @@ def test_a_repeated_upload_is_kept_once(api: Api, services: Services) -> None:
     other = api.post("/images/upload", data=b"else", query=query, headers=key)
     assert other.code == "idempotency_mismatch"
     assert len(_uploads(services)) == 1
+
+
+PARTS = {"Content-Type": "application/partial-upload"}
+
+
+def _append(api: Api, begun: Any, offset: int, data: bytes) -> Any:
+    headers = {**PARTS, "Upload-Offset": str(offset)}
+    return api.call("PATCH", f"/images/uploads/{begun['id']}", data=data, headers=headers)
+
+
+def test_an_upload_in_parts(
+    api: Api, services: Services, worker: ImageWorker, maker: Maker
+) -> None:
+    asked = {"key": "a file", "size": len(FILE)}
+    begun = api.post("/images/uploads", asked).body
+    assert _append(api, begun, 0, FILE[:7000]).body["offset"] == 7000
+    assert _append(api, begun, 0, FILE).code == "upload_offset"
+    again = api.post("/images/uploads", asked).body
+    assert (again["id"], again["offset"]) == (begun["id"], 7000)
+    source = {"name": "disk", "source": f"upload:{begun['id']}"}
+    assert api.post("/images/import", source).code == "upload_incomplete"
+    assert _append(api, begun, 7000, FILE[7000:] + b"more").status == 422
+    assert _append(api, begun, 7000, FILE[7000:]).body["offset"] == len(FILE)
+    assert api.post("/images/import", source, query={"dry_run": "true"}).status == 200
+    assert api.post("/images/import", source).status == 202
+    assert api.get(f"/images/uploads/{begun['id']}").status == 404
+    worker.run_once()
+    assert maker.content == FILE
+    assert _uploads(services) == []
+
+
+def test_a_broken_connection_loses_little(api: Api, app: Flask) -> None:
+    size = 1_000_000
+    begun = api.post("/images/uploads", {"key": "a", "size": size}).body
+    path = f"/images/uploads/{begun['id']}"
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with socket.create_connection(server.server_address[:2]) as connection:
+            lines = {
+                "Host": "localhost",
+                "Authorization": f"Bearer {api.token}",
+                "Content-Length": str(size),
+                "Upload-Offset": "0",
+                **PARTS,
+            }
+            head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+            connection.sendall(f"PATCH /api/v1{path} HTTP/1.1\r\n{head}\r\n".encode())
+            connection.sendall(bytes(700_000))
+        deadline = time.monotonic() + 60
+        while (offset := api.get(path).body["offset"]) < 600_000 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert 600_000 <= offset <= 700_000
+    assert _append(api, begun, offset, bytes(size - offset)).body["offset"] == size
+
+
+def test_two_do_not_add_at_once(api: Api, services: Services) -> None:
+    begun = api.post("/images/uploads", {"key": "a", "size": 10}).body
+    with open(services.blobs.upload_path(begun["id"]), "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert _append(api, begun, 0, b"12345").code == "upload_busy"
+    assert _append(api, begun, 0, b"12345").status == 200
+
+
+def test_half_uploads_expire(api: Api, services: Services, clock: StillClock) -> None:
+    begun = api.post("/images/uploads", {"key": "a", "size": 10}).body
+    _append(api, begun, 0, b"12345")
+    partial_uploads.expire(services)
+    assert len(_uploads(services)) == 1
+    clock.advance(hours=25)
+    partial_uploads.expire(services)
+    assert _uploads(services) == []
+    assert _append(api, begun, 5, b"12345").status == 404
+
+
+@pytest.mark.parametrize("upload", ["x", "part-9-", "..%2Fx", "part-1-" + "0" * 32])
+def test_uploads_that_are_none(upload: str, api: Api) -> None:
+    assert api.get(f"/images/uploads/{upload}").status == 404
 
 
 def test_names_and_aliases_are_unique_together(api: Api) -> None:

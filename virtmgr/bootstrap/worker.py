@@ -22,6 +22,7 @@ from virtmgr.domain.registry import Mirror
 from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
+from virtmgr.services import partial_uploads
 from virtmgr.services.container import Services
 from virtmgr.services.image_worker import ImageWorker, remove_failed
 from virtmgr.services.sync import LEASE, mark_unreachable
@@ -71,7 +72,8 @@ def _watch_leases(services: Services, stop: threading.Event) -> None:
 
 
 def remove_stale(services: Services) -> None:
-    """Drop tickets, idempotency keys and failed images that no longer mean anything."""
+    """Drop tickets, idempotency keys, uploads and failed images that mean nothing any more."""
+    partial_uploads.expire(services)
     remove_failed(services)
     now = services.clock.now()
     with services.units() as uow:

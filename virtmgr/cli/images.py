@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
@@ -17,11 +15,9 @@ from virtmgr.cli.command import group, label_option, output_option, wait_options
 from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, finish
 from virtmgr.cli.output import age, column, show_items, size
 from virtmgr.cli.session import Session, pass_session
-from virtmgr.cli.waiting import progress_bar, settle
+from virtmgr.cli.uploads import upload
+from virtmgr.cli.waiting import settle
 from virtmgr.domain.errors import InvalidRequest
-
-_CHUNK = 1024 * 1024
-_PATIENCE = 600.0  # seconds that a step of an upload may take
 
 NOUN = Noun(
     "image",
@@ -122,7 +118,8 @@ def import_image(
         with local_file(source) as file:
             if checksum:
                 check_file(file, checksum)
-            answer = upload(session, file, body)
+            body["source"] = upload(session, file)
+        answer = session.client.post("/images/import", {k: v for k, v in body.items() if v})
     settle(session, answer, wait=wait, timeout=timeout)
     if aliases or labels:
         patch = {"aliases": list(aliases) or None, "labels": labels or None}
@@ -279,45 +276,3 @@ def check_file(path: Path, checksum: str) -> None:
         found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     if found != checksum.lower():
         raise ImageError(f"{path} is {found}, not {checksum}", field="checksum")
-
-
-def upload(session: Session, path: Path, query: dict[str, Any]) -> Any:
-    """Send a file and give the operation that imports it."""
-    import json
-    import uuid
-
-    with path.open("rb") as file, ExitStack() as stack:
-        total = os.fstat(file.fileno()).st_size
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Content-Length": str(total),
-            "Idempotency-Key": str(uuid.uuid4()),
-        }
-        body = _with_bar(stack, file, path.name, total)
-        opened = session.client.stream(
-            "POST", "/images/upload", query, body=body, headers=headers, timeout=_PATIENCE
-        )
-        response = stack.enter_context(opened)
-        return json.loads(response.read())
-
-
-def _with_bar(stack: ExitStack, file: BinaryIO, name: str, total: int) -> Iterator[bytes]:
-    """The file bit by bit; a bar on the terminal shows how far it is."""
-    if not sys.stderr.isatty():
-        return _parts(file)
-    from rich.progress import DownloadColumn, TransferSpeedColumn
-
-    bar = stack.enter_context(progress_bar(DownloadColumn(), TransferSpeedColumn()))
-    task = bar.add_task(f"upload {name}", total=total, note="")
-
-    def parts() -> Iterator[bytes]:
-        for data in _parts(file):
-            yield data
-            bar.advance(task, len(data))
-
-    return parts()
-
-
-def _parts(file: BinaryIO) -> Iterator[bytes]:
-    while data := file.read(_CHUNK):
-        yield data

@@ -192,7 +192,7 @@ class ImageWorker:
         credentials = asked.get("credentials")
         return ImportRequest(
             source=asked.get("source") or operation.target_name,
-            path=None if upload is None else self._services.blobs.upload_path(upload),
+            path=None if upload is None else self._wait_for(upload),
             type=None if type is None else ImageType(type),
             init=asked.get("init"),
             checksum=asked.get("checksum"),
@@ -209,7 +209,7 @@ class ImageWorker:
                 return path
             time.sleep(_LOOK)
         raise ImageError(
-            "the registry's credentials were lost with the process that took them",
+            "what the import needs was lost with the process that took it",
             hint="import the image again",
         )
 

@@ -6,6 +6,7 @@ The work itself is done by ``image_worker`` in a process of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -19,6 +20,7 @@ from virtmgr.domain.registry import SCHEME, credentials_document, parse_referenc
 from virtmgr.domain.values import ImageName, Labels, Value
 from virtmgr.domain.workload import Init, Kind
 from virtmgr.ports.unit_of_work import ListQuery, Page
+from virtmgr.services import partial_uploads
 from virtmgr.services.context import Context
 from virtmgr.services.image_worker import (
     ImageWorker,
@@ -37,6 +39,7 @@ _SCHEMES: Final = (
     "simplestreams:https://",
     "simplestreams:http://",
 )
+_UPLOAD: Final = "upload:"
 _TYPE_OF_FORMAT: Final = {
     "qcow2": ImageType.DISK,
     "raw": ImageType.DISK,
@@ -77,7 +80,8 @@ class ImageImport(ImageFields):
         min_length=1,
         max_length=2048,
         description="docker://HOST/NAME:TAG, an http(s) URL of a disk, ISO or archive, or "
-        "simplestreams:https://HOST#ALIAS for an image server of LXD or Incus.",
+        "simplestreams:https://HOST#ALIAS for an image server of LXD or Incus, or upload:ID for "
+        "what came by /images/uploads.",
     )
     format: Format | None = None
     checksum: Digest | None = Field(None, description="sha256:… of a URL's content.")
@@ -136,18 +140,35 @@ def begin_import(context: Context, fields: ImageImport) -> Operation:
 
     :raises NameTaken: another image has the name or alias.
     """
+    if fields.source.startswith(_UPLOAD):
+        return _begin_uploaded(context, fields)
     if not fields.source.startswith(_SCHEMES):
         raise InvalidRequest(
             f"{fields.source!r} cannot be imported: it is neither docker:// nor http(s):// nor "
             "simplestreams:https://",
             field="source",
-            hint="upload files with POST /images/upload",
+            hint="upload files with POST /images/upload or /images/uploads",
         )
     hidden = {*ImageFields.model_fields, "registry_auth"}
     asked = fields.model_dump(mode="json", exclude=hidden)
     if fields.registry_auth is not None:
         asked["credentials"] = _keep_credentials(context, fields.source, fields.registry_auth)
     return _begin(context, fields, fields.source, "import", {**asked, "type": _type(fields.format)})
+
+
+def _begin_uploaded(context: Context, fields: ImageImport) -> Operation:
+    """An upload in parts is the worker's once the request is committed."""
+    part = partial_uploads.require_whole(context.services, fields.source.removeprefix(_UPLOAD))
+    blobs, id = context.services.blobs, new_id()
+
+    def take() -> None:
+        with suppress(FileNotFoundError):  # imported by another request already
+            blobs.upload_path(part.id).rename(blobs.upload_path(id))
+
+    context.uow.after_commit(take)
+    names = {"format", "checksum", "init", "architecture"}
+    asked = fields.model_dump(mode="json", include=names)
+    return begin_upload(context, fields, id, asked)
 
 
 def _keep_credentials(context: Context, source: str, auth: RegistryAuth) -> str:
