@@ -14,6 +14,7 @@ from tests.cli.conftest import Run
 from tests.cli.fake_server import State
 from virtmgr.cli.archive import pack, unpack
 from virtmgr.cli.files import Place, destination
+from virtmgr.cli.images import inspected
 from virtmgr.domain.errors import InvalidRequest
 
 
@@ -158,3 +159,15 @@ def test_image_upload_goes_on(virtmgr: Run, state: State, tmp_path: Path) -> Non
     result = virtmgr("image", "import", str(disk))
     assert result.exit_code == 0, result.output
     assert state.uploaded == disk.read_bytes()
+
+
+def test_what_inspect_shows() -> None:
+    disk = {"format": "qcow2", "virtual_size": 2**30}
+    found = {"name": "d", "type": "disk", "failure": None, "manifest": {"disk": disk, "layers": []}}
+    assert inspected(found, ["b/y", "a/x", "b/y"]) == {
+        "name": "d",
+        "type": "disk",
+        "disk": disk,
+        "used_by": ["a/x", "b/y"],
+    }
+    assert inspected({"name": "d", "manifest": None}, [])["used_by"] == []

@@ -37,6 +37,16 @@ def test_layout_directory(tmp_path: Path, do_import: Import, store: BlobStore) -
     assert store.path(manifest.layers[0].digest).stat().st_mode & 0o77 == 0
 
 
+def test_history_is_kept_for_people(tmp_path: Path, do_import: Import) -> None:
+    writer = LayoutWriter(tmp_path / "oci")
+    history = [{"created_by": "ADD \x1b[2J\0" + "x" * 9999}, {"comment": "c", "empty_layer": True}]
+    manifest = do_import(writer.index(writer.image([LAYER], history=history)))
+    assert [entry.empty_layer for entry in manifest.history] == [False, True]
+    assert manifest.history[0].created_by.startswith("ADD  [2J x")
+    assert len(manifest.history[0].created_by) == 1024
+    assert manifest.for_host().history == ()
+
+
 def test_init_system_is_by_request(tmp_path: Path, do_import: Import) -> None:
     config = do_import(layout(tmp_path / "oci"), init="system").config
     assert config is not None

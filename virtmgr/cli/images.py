@@ -13,7 +13,7 @@ import click
 from virtmgr.cli import secrets
 from virtmgr.cli.command import group, label_option, output_option, wait_options
 from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, finish
-from virtmgr.cli.output import age, column, show_items, size
+from virtmgr.cli.output import age, column, show_item, show_items, size
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.uploads import upload
 from virtmgr.cli.waiting import settle
@@ -127,6 +127,21 @@ def import_image(
         session.client.patch(path, {k: v for k, v in patch.items() if v})
 
 
+@image.command("inspect")
+@click.argument("name")
+@output_option
+@pass_session
+def inspect(session: Session, name: str) -> None:
+    """Show what an image is made of, how it was made, and which workloads use it."""
+    found = session.client.fetch(NOUN.path(session, name)).value
+    users = [
+        f"{workload['project']['name']}/{workload['name']}"
+        for filter_ in ("image", "cdrom")
+        for workload in session.client.pages("/workloads", {filter_: found["id"]})
+    ]
+    show_item(session, inspected(found, users))
+
+
 @image.command("search")
 @click.argument("server")
 @click.argument("words", nargs=-1)
@@ -217,6 +232,18 @@ def alias(session: Session, name: str, aliases: tuple[str, ...], remove: tuple[s
     if after != before:
         session.client.patch(path, {"aliases": after}, etag=found.etag)
     finish(session, {"name": name, "aliases": after}, "\n".join(after) or "no aliases")
+
+
+def inspected(image: dict[str, Any], users: list[str]) -> dict[str, Any]:
+    """What ``inspect`` shows; parts that an image of its type does not have are left out. Pure."""
+    manifest = image.get("manifest") or {}
+    parts = ("layers", "config", "disk", "kernel", "history", "registry_digest")
+    shown = ("name", "type", "state", "failure", "source", "architecture", "digest", "size")
+    return {
+        **{key: image[key] for key in shown if image.get(key) is not None},
+        **{key: manifest[key] for key in parts if manifest.get(key)},
+        "used_by": sorted(set(users)),
+    }
 
 
 def registry_password(username: str, file: Path | None) -> str:

@@ -21,6 +21,7 @@ from virtmgr.domain.image import (
     Blob,
     ContainerConfig,
     Digest,
+    HistoryEntry,
     ImageManifest,
     ImageType,
     Layer,
@@ -32,6 +33,8 @@ from virtmgr.images.survey import survey_layer, system_config
 from virtmgr.images.task import Task
 
 _DEEPEST_INDEX = 4
+_MOST_HISTORY = 1024
+_LONGEST_HISTORY = 1024  # characters
 _REFERENCE = "org.opencontainers.image.ref.name"
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -92,11 +95,19 @@ class _RootFs(_Document):
     diff_ids: tuple[Digest, ...]
 
 
+class _History(_Document):
+    created: str | None = None
+    created_by: str | None = None
+    comment: str | None = None
+    empty_layer: bool | None = None
+
+
 class _Config(_Document):
     architecture: str = ""
     os: str = "linux"
     config: _Process | None = None
     rootfs: _RootFs
+    history: tuple[_History, ...] | None = None
 
 
 _T = TypeVar("_T", bound=_Document)
@@ -140,6 +151,7 @@ class OciLayout:
             architecture=architecture or wanted.architecture,
             layers=tuple(layers),
             config=chosen,
+            history=_history(config.history or ()),
         )
 
     def _check_platform(self, config: _Config, architecture: str, wanted: Wanted) -> None:
@@ -262,6 +274,23 @@ def _for_platform(candidates: Sequence[_Descriptor], wanted: Wanted) -> _Descrip
             hint="Say which one: append its tag to the source (oci:NAME:TAG).",
         )
     return found[0]
+
+
+def _history(entries: Sequence[_History]) -> tuple[HistoryEntry, ...]:
+    return tuple(
+        HistoryEntry(
+            created=_readable(entry.created),
+            created_by=_readable(entry.created_by),
+            comment=_readable(entry.comment),
+            empty_layer=bool(entry.empty_layer),
+        )
+        for entry in entries[:_MOST_HISTORY]
+    )
+
+
+def _readable(text: str | None) -> str:
+    kept = (text or "")[:_LONGEST_HISTORY]
+    return "".join(char if char.isprintable() else " " for char in kept)
 
 
 def _is_text(text: str) -> bool:

@@ -330,7 +330,7 @@ def _build_request(parameters: dict[str, Any]) -> BuildRequest:
 
 def _digest(manifest: ImageManifest) -> str:
     """SHA-256 of the manifest as canonical JSON; where it came from is no part of it."""
-    document = manifest.model_dump(mode="json", exclude={"registry_digest"})
+    document = manifest.for_host().model_dump(mode="json")
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
