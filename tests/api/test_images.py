@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
+from werkzeug.serving import make_server
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
@@ -16,8 +21,10 @@ from virtmgr.domain.image import Disk, ImageManifest, ImageType
 from virtmgr.domain.operation import Operation
 from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.images import BuildRequest, Cancelled, ImageProgress, ImportRequest
+from virtmgr.ports.unit_of_work import ListQuery
+from virtmgr.services import partial_uploads
 from virtmgr.services.container import Services
-from virtmgr.services.images import ImageWorker
+from virtmgr.services.image_worker import ImageWorker, remove_failed
 
 FILE = b"a disk, more or less" * 1000
 
@@ -116,6 +123,47 @@ def test_a_failure_is_told(api: Api, worker: ImageWorker, maker: Maker) -> None:
     assert api.delete("/images/disk").status == 204
 
 
+def test_a_failed_image_gives_way(api: Api, worker: ImageWorker, maker: Maker) -> None:
+    def fail(_: Cancelled) -> None:
+        raise ImageError("fetch disk.raw: 404")
+
+    maker.before = fail
+    _import(api, aliases=["d"])
+    assert api.post("/images/import", {"name": "disk", "source": "docker://x/y"}).status == 409
+    worker.run_once()
+    failed = api.get("/images/disk").body
+    maker.before = lambda _: None
+    _import(api, "other", aliases=["d"])
+    assert api.get("/images/disk").status == 404
+    _import(api)
+    worker.run_once()
+    worker.run_once()
+    assert api.get("/images/disk").body["state"] == "ready"
+    assert api.get("/images/disk").body["id"] != failed["id"]
+    events = api.get("/events", after=0, target=failed["id"]).body["items"]
+    assert [event["type"] for event in events] == ["image.created", "image.failed", "image.deleted"]
+
+
+def test_failed_images_go_after_some_days(
+    api: Api, services: Services, worker: ImageWorker, maker: Maker, clock: StillClock
+) -> None:
+    def fail(_: Cancelled) -> None:
+        raise ImageError("404")
+
+    _import(api, "sound")
+    worker.run_once()
+    maker.before = fail
+    _import(api, "old")
+    worker.run_once()
+    clock.advance(days=2)
+    _import(api, "young")
+    worker.run_once()
+    clock.advance(days=2)
+    remove_failed(services)
+    names = [image["name"] for image in api.get("/images", sort="name").body["items"]]
+    assert names == ["sound", "young"]
+
+
 def test_a_defect_of_the_maker_is_a_failure(api: Api, worker: ImageWorker, maker: Maker) -> None:
     def fail(_: Cancelled) -> None:
         raise RuntimeError("secret")
@@ -169,6 +217,35 @@ def test_the_worker_runs_until_it_is_stopped(api: Api, worker: ImageWorker) -> N
     finally:
         stop.set()
         thread.join()
+
+
+def test_registry_credentials_reach_only_the_worker(
+    api: Api, services: Services, worker: ImageWorker, maker: Maker
+) -> None:
+    auth = {"username": "ci", "password": "correct horse"}
+    body = {"name": "x", "source": "docker://registry.example/x", "registry_auth": auth}
+    for query in ({"dry_run": "true"}, {}):
+        begun = api.post("/images/import", body, query=query)
+        assert "correct horse" not in str(begun.body)
+    (path,) = _uploads(services)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with services.units(read_only=True) as uow:
+        (operation,) = uow.operations.list(ListQuery()).items
+        assert "correct horse" not in str(operation.parameters)
+
+    def look(_: Cancelled) -> None:
+        (request,) = maker.requests
+        assert isinstance(request, ImportRequest)
+        assert request.credentials is not None
+        assert "registry.example" in request.credentials.read_text()
+
+    maker.before = look
+    worker.run_once()
+    assert api.get("/images/x").body["state"] == "ready"
+    assert _uploads(services) == []
+    refused = api.post("/images/import", {**body, "name": "y", "source": "https://h.example/y"})
+    assert (refused.status, refused.body["field"]) == (422, "registry_auth")
+    assert "correct horse" not in str(refused.body)
 
 
 def test_waiting_ends_after_a_while(api: Api) -> None:
@@ -263,6 +340,89 @@ def test_a_repeated_upload_is_kept_once(api: Api, services: Services) -> None:
     other = api.post("/images/upload", data=b"else", query=query, headers=key)
     assert other.code == "idempotency_mismatch"
     assert len(_uploads(services)) == 1
+
+
+PARTS = {"Content-Type": "application/partial-upload"}
+
+
+def _append(api: Api, begun: Any, offset: int, data: bytes) -> Any:
+    headers = {**PARTS, "Upload-Offset": str(offset)}
+    return api.call("PATCH", f"/images/uploads/{begun['id']}", data=data, headers=headers)
+
+
+def test_an_upload_in_parts(
+    api: Api, services: Services, worker: ImageWorker, maker: Maker
+) -> None:
+    asked = {"key": "a file", "size": len(FILE)}
+    begun = api.post("/images/uploads", asked).body
+    assert _append(api, begun, 0, FILE[:7000]).body["offset"] == 7000
+    assert _append(api, begun, 0, FILE).code == "upload_offset"
+    again = api.post("/images/uploads", asked).body
+    assert (again["id"], again["offset"]) == (begun["id"], 7000)
+    source = {"name": "disk", "source": f"upload:{begun['id']}"}
+    assert api.post("/images/import", source).code == "upload_incomplete"
+    assert _append(api, begun, 7000, FILE[7000:] + b"more").status == 422
+    assert _append(api, begun, 7000, FILE[7000:]).body["offset"] == len(FILE)
+    assert api.post("/images/import", source, query={"dry_run": "true"}).status == 200
+    assert api.post("/images/import", source).status == 202
+    assert api.get(f"/images/uploads/{begun['id']}").status == 404
+    worker.run_once()
+    assert maker.content == FILE
+    assert _uploads(services) == []
+
+
+def test_a_broken_connection_loses_little(api: Api, app: Flask) -> None:
+    size = 1_000_000
+    begun = api.post("/images/uploads", {"key": "a", "size": size}).body
+    path = f"/images/uploads/{begun['id']}"
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with socket.create_connection(server.server_address[:2]) as connection:
+            lines = {
+                "Host": "localhost",
+                "Authorization": f"Bearer {api.token}",
+                "Content-Length": str(size),
+                "Upload-Offset": "0",
+                **PARTS,
+            }
+            head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+            connection.sendall(f"PATCH /api/v1{path} HTTP/1.1\r\n{head}\r\n".encode())
+            connection.sendall(bytes(700_000))
+        deadline = time.monotonic() + 60
+        while (offset := api.get(path).body["offset"]) < 600_000 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert 600_000 <= offset <= 700_000
+    assert _append(api, begun, offset, bytes(size - offset)).body["offset"] == size
+
+
+def test_two_do_not_add_at_once(api: Api, services: Services) -> None:
+    begun = api.post("/images/uploads", {"key": "a", "size": 10}).body
+    with open(services.blobs.upload_path(begun["id"]), "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert _append(api, begun, 0, b"12345").code == "upload_busy"
+    assert _append(api, begun, 0, b"12345").status == 200
+
+
+def test_half_uploads_expire(api: Api, services: Services, clock: StillClock) -> None:
+    begun = api.post("/images/uploads", {"key": "a", "size": 10}).body
+    _append(api, begun, 0, b"12345")
+    partial_uploads.expire(services)
+    assert len(_uploads(services)) == 1
+    clock.advance(hours=25)
+    partial_uploads.expire(services)
+    assert _uploads(services) == []
+    assert _append(api, begun, 5, b"12345").status == 404
+
+
+@pytest.mark.parametrize("upload", ["x", "part-9-", "..%2Fx", "part-1-" + "0" * 32])
+def test_uploads_that_are_none(upload: str, api: Api) -> None:
+    assert api.get(f"/images/uploads/{upload}").status == 404
 
 
 def test_names_and_aliases_are_unique_together(api: Api) -> None:

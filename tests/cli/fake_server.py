@@ -37,6 +37,7 @@ class State:
     answers: list[Response | Callable[[], Response]] = field(default_factory=list)  # given first
     pushed: bytes = b""
     uploaded: bytes = b""
+    cut_uploads: int = 0  # bytes after which each request of an upload breaks
     stream_url: str = ""
     events: list[dict[str, Any]] = field(default_factory=list)
     last_event_ids: list[str | None] = field(default_factory=list)
@@ -103,6 +104,7 @@ def app_for(state: State) -> Flask:
 
     _serve_workloads(app, state)
     _serve_contents(app, state)
+    _serve_uploads(app, state)
     _serve_others(app, state)
     return app
 
@@ -172,10 +174,28 @@ def _serve_contents(app: Flask, state: State) -> None:
             return Response(status=204)
         return Response(_some_tar(), content_type="application/x-tar")
 
-    @app.post(f"{API}/images/upload")
-    def upload() -> Any:
-        state.uploaded = request.stream.read()
-        return state.operation("upload", request.args["name"], type="image")
+
+def _serve_uploads(app: Flask, state: State) -> None:
+    def view(size: int) -> Any:
+        return jsonify({"id": f"part-{size}", "size": size, "offset": len(state.uploaded)})
+
+    @app.post(f"{API}/images/uploads")
+    def begin_upload() -> Any:
+        return view(request.json["size"])
+
+    @app.route(f"{API}/images/uploads/part-<int:size>", methods=["GET", "PATCH"])
+    def upload(size: int) -> Any:
+        if request.method == "PATCH":
+            assert int(request.headers["Upload-Offset"]) == len(state.uploaded)
+            part = request.stream.read(state.cut_uploads or size)
+            state.uploaded += part
+            if state.cut_uploads and len(state.uploaded) < size:
+                return problem(503, "unavailable", "the server was stopped")
+        return view(size)
+
+    @app.post(f"{API}/images/import")
+    def import_image() -> Any:
+        return state.operation("import", request.json["name"], type="image")
 
 
 def _serve_others(app: Flask, state: State) -> None:

@@ -14,6 +14,7 @@ from tests.cli.conftest import Run
 from tests.cli.fake_server import State
 from virtmgr.cli.archive import pack, unpack
 from virtmgr.cli.files import Place, destination
+from virtmgr.cli.images import inspected
 from virtmgr.domain.errors import InvalidRequest
 
 
@@ -145,7 +146,28 @@ def test_image_upload(virtmgr: Run, state: State, tmp_path: Path) -> None:
     result = virtmgr("image", "import", str(disk))
     assert (result.exit_code, result.stdout) == (0, "image debian imported\n")
     assert state.uploaded == disk.read_bytes()
-    assert state.requests[0][1] == "/api/v1/images/upload?name=debian"
+    assert state.requests[-2][2]["source"] == f"upload:part-{disk.stat().st_size}"
     wrong = virtmgr("image", "import", str(disk), "--checksum", "sha256:" + "0" * 64)
     assert wrong.exit_code == 1
-    assert len(state.requests) == 2
+
+
+def test_image_upload_goes_on(virtmgr: Run, state: State, tmp_path: Path) -> None:
+    disk = tmp_path / "debian.qcow2"
+    disk.write_bytes(os.urandom(3_000_000))
+    state.uploaded = disk.read_bytes()[:500_000]  # of a command that was killed
+    state.cut_uploads = 1_000_000
+    result = virtmgr("image", "import", str(disk))
+    assert result.exit_code == 0, result.output
+    assert state.uploaded == disk.read_bytes()
+
+
+def test_what_inspect_shows() -> None:
+    disk = {"format": "qcow2", "virtual_size": 2**30}
+    found = {"name": "d", "type": "disk", "failure": None, "manifest": {"disk": disk, "layers": []}}
+    assert inspected(found, ["b/y", "a/x", "b/y"]) == {
+        "name": "d",
+        "type": "disk",
+        "disk": disk,
+        "used_by": ["a/x", "b/y"],
+    }
+    assert inspected({"name": "d", "manifest": None}, [])["used_by"] == []

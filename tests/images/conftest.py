@@ -88,6 +88,7 @@ class LayoutWriter:
         *,
         diff_ids: list[str] | None = None,
         architecture: str = "amd64",
+        history: list[dict[str, object]] | None = None,
         **config: object,
     ) -> dict[str, object]:
         described = [
@@ -97,6 +98,7 @@ class LayoutWriter:
             "architecture": architecture,
             "os": "linux",
             "config": config,
+            "history": history,
             "rootfs": {"type": "layers", "diff_ids": diff_ids or [digest_of(x) for x in layers]},
         }
         manifest = {

@@ -6,11 +6,9 @@ import bz2
 import gzip
 import lzma
 import os
-import socket
 import subprocess
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,6 +35,16 @@ def test_layout_directory(tmp_path: Path, do_import: Import, store: BlobStore) -
     assert manifest.layers[0].diff_id == digest_of(LAYER)
     assert all(store.exists(blob.digest) for blob in manifest.blobs())
     assert store.path(manifest.layers[0].digest).stat().st_mode & 0o77 == 0
+
+
+def test_history_is_kept_for_people(tmp_path: Path, do_import: Import) -> None:
+    writer = LayoutWriter(tmp_path / "oci")
+    history = [{"created_by": "ADD \x1b[2J\0" + "x" * 9999}, {"comment": "c", "empty_layer": True}]
+    manifest = do_import(writer.index(writer.image([LAYER], history=history)))
+    assert [entry.empty_layer for entry in manifest.history] == [False, True]
+    assert manifest.history[0].created_by.startswith("ADD  [2J x")
+    assert len(manifest.history[0].created_by) == 1024
+    assert manifest.for_host().history == ()
 
 
 def test_init_system_is_by_request(tmp_path: Path, do_import: Import) -> None:
@@ -73,48 +81,6 @@ def copy(source: str, target: str, *options: str) -> None:
     subprocess.run(
         ["skopeo", "--insecure-policy", "copy", "--quiet", *options, source, target], check=True
     )
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """A docker-registry on loopback, without TLS."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: "
-        f"{tmp_path / 'registry'}}}}}\nhttp: {{addr: '{address}'}}\n"
-    )
-    process = subprocess.Popen(
-        ["docker-registry", "serve", str(config)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        host, port = address.split(":")
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection((host, int(port)), 1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def test_registry(tmp_path: Path, registry: str, do_import: Import) -> None:
-    reference = f"docker://{registry}/team/hello:1"
-    copy(f"oci:{layout(tmp_path / 'oci')}", reference, "--dest-tls-verify=false")
-    manifest = do_import(source=reference, insecure_registry=True)
-    assert manifest.layers[0].diff_id == digest_of(LAYER)
-    with pytest.raises(ImageError, match="skopeo failed"):
-        do_import(source=f"docker://{registry}/team/none:1", insecure_registry=True)
-    with pytest.raises(ImageError):
-        do_import(source=reference)
 
 
 @pytest.mark.parametrize(

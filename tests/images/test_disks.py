@@ -15,6 +15,7 @@ from tests.images.test_containers import nothing_left
 from virtmgr.domain.errors import ImageError
 from virtmgr.domain.image import ImageType
 from virtmgr.images.blobs import BlobStore
+from virtmgr.images.tree import Tree
 
 MIB = 1024**2
 
@@ -90,7 +91,7 @@ def test_kernel_from_directory_and_archive(tmp_path: Path, do_import: Import) ->
     directory = tmp_path / "boot"
     directory.mkdir()
     (directory / "vmlinuz-6.1").write_bytes(kernel())
-    (directory / "initrd.img-6.1").write_bytes(b"070701" + bytes(600))
+    (directory / "initrd.img-6.1").write_bytes(Tree().initrd())
     (directory / "cmdline").write_text("console=ttyS0 quiet\n")
     archive = tmp_path / "boot.tar"
     archive.write_bytes(

@@ -9,11 +9,12 @@ from virtmgr.ports.unit_of_work import UnitOfWork
 
 
 def by_id(uow: UnitOfWork, query: ListParameters) -> dict[str, Any]:
-    """The given filters ``cluster``, ``host``, ``image``, ``project`` and ``user`` by id.
+    """The given filters by id: ``cdrom``, ``cluster``, ``host``, ``image``, ``project``, ``user``.
 
     What does not exist matches nothing.
     """
     finders = {
+        "cdrom": uow.images.find,
         "cluster": uow.clusters.find,
         "host": uow.hosts.find,
         "image": uow.images.find,

@@ -47,6 +47,7 @@ class WorkloadParameters(ListParameters):
     state: State | None = Field(None, description="Observed state.")
     host: str | None = Field(None, max_length=128, description="Host, by name or id.")
     image: str | None = Field(None, max_length=128, description="Image, by name or id.")
+    cdrom: str | None = Field(None, max_length=128, description="CD image, by name or id.")
     cluster: str | None = Field(None, max_length=128, description="Cluster, by name or id.")
 
 

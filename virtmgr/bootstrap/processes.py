@@ -37,6 +37,7 @@ def environment(settings: ServerSettings) -> dict[str, str]:
         "VIRTMGR_LISTEN": str(settings.listen),
         "VIRTMGR_AGENT_LISTEN": str(settings.agent_listen),
         "VIRTMGR_STREAM_LISTEN": str(settings.stream_listen),
+        "VIRTMGR_REGISTRY_MIRRORS": settings.registry_mirrors,
     }
 
 

@@ -18,11 +18,13 @@ from virtmgr.bootstrap.control_plane import build_services
 from virtmgr.bootstrap.processes import die_with_parent
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import VirtmgrError
+from virtmgr.domain.registry import Mirror
 from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
-from virtmgr.images.importer import Importer
+from virtmgr.images.importer import Importer, Registries
+from virtmgr.services import partial_uploads
 from virtmgr.services.container import Services
-from virtmgr.services.image_worker import ImageWorker
+from virtmgr.services.image_worker import ImageWorker, remove_failed
 from virtmgr.services.sync import LEASE, mark_unreachable
 
 _LEASES = 5.0  # seconds between looks at the hosts' leases
@@ -41,9 +43,13 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     store = BlobStore(settings.data_directory / "images")
+    registries = Registries(
+        mirrors=Mirror.parse_all(settings.registry_mirrors),
+        credentials=settings.data_directory / "registry-auth.json",
+    )
     images = ImageWorker(
         services,
-        Importer(store=store),
+        Importer(store=store, registries=registries),
         Builder(store=store, cache=settings.build_cache or settings.data_directory / "cache"),
     )
     loops = [
@@ -66,7 +72,9 @@ def _watch_leases(services: Services, stop: threading.Event) -> None:
 
 
 def remove_stale(services: Services) -> None:
-    """Drop tickets and idempotency keys that no longer mean anything."""
+    """Drop tickets, idempotency keys, uploads and failed images that mean nothing any more."""
+    partial_uploads.expire(services)
+    remove_failed(services)
     now = services.clock.now()
     with services.units() as uow:
         uow.tickets.purge(now)

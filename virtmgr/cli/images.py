@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
+from virtmgr.cli import secrets
 from virtmgr.cli.command import group, label_option, output_option, wait_options
 from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, finish
-from virtmgr.cli.output import age, column, size
+from virtmgr.cli.output import age, column, show_item, show_items, size
 from virtmgr.cli.session import Session, pass_session
-from virtmgr.cli.waiting import progress_bar, settle
+from virtmgr.cli.uploads import upload
+from virtmgr.cli.waiting import settle
 from virtmgr.domain.errors import InvalidRequest
-
-_CHUNK = 1024 * 1024
-_PATIENCE = 600.0  # seconds that a step of an upload may take
 
 NOUN = Noun(
     "image",
@@ -38,6 +35,15 @@ NOUN = Noun(
         ID,
     ),
     warning="Hosts drop their copies once no workload needs them.",
+)
+_OFFERS = (
+    column("ALIAS", "alias"),
+    column("TYPE", "type"),
+    column("ARCHITECTURE", "architecture"),
+    column("VERSION", "version"),
+    column("SIZE", "size", shown=size),
+    column("DESCRIPTION", "description"),
+    column("ALIASES", "aliases", wide=True),
 )
 
 
@@ -64,6 +70,12 @@ add_delete(image, NOUN)
     is_flag=True,
     help="Allow plain HTTP, or a certificate that nobody vouches for.",
 )
+@click.option("--username", help="For the registry.")
+@click.option(
+    "--password-file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="For --username; - for standard input. Default: asked for.",
+)
 @click.option("--alias", "aliases", multiple=True, help="Another name; may be repeated.")
 @label_option
 @wait_options
@@ -77,6 +89,8 @@ def import_image(
     checksum: str | None,
     init: str | None,
     insecure_registry: bool,
+    username: str | None,
+    password_file: Path | None,
     aliases: tuple[str, ...],
     labels: dict[str, str],
     wait: bool,
@@ -88,23 +102,79 @@ def import_image(
     virtmgr image import ./debian.qcow2 --name debian
     virtmgr image import docker://docker.io/library/nginx:1.27 --alias nginx
     virtmgr image import https://example.org/disk.qcow2 --checksum sha256:…
+    virtmgr image import docker://registry.example/a@sha256:… --username ci --password-file token
+    virtmgr image import simplestreams:https://images.linuxcontainers.org#debian/12
     """
     name = name or name_from_source(source)
     body: dict[str, Any] = {"name": name, "format": format_, "init": init}
     if "://" in source:
         body |= {"source": source, "checksum": checksum}
         body |= {"insecure_registry": insecure_registry}
+        if username:
+            password = registry_password(username, password_file)
+            body["registry_auth"] = {"username": username, "password": password}
         answer = session.client.post("/images/import", {k: v for k, v in body.items() if v})
     else:
         with local_file(source) as file:
             if checksum:
                 check_file(file, checksum)
-            answer = upload(session, file, body)
+            body["source"] = upload(session, file)
+        answer = session.client.post("/images/import", {k: v for k, v in body.items() if v})
     settle(session, answer, wait=wait, timeout=timeout)
     if aliases or labels:
         patch = {"aliases": list(aliases) or None, "labels": labels or None}
         path = NOUN.path(session, name)
         session.client.patch(path, {k: v for k, v in patch.items() if v})
+
+
+@image.command("inspect")
+@click.argument("name")
+@output_option
+@pass_session
+def inspect(session: Session, name: str) -> None:
+    """Show what an image is made of, how it was made, and which workloads use it."""
+    found = session.client.fetch(NOUN.path(session, name)).value
+    users = [
+        f"{workload['project']['name']}/{workload['name']}"
+        for filter_ in ("image", "cdrom")
+        for workload in session.client.pages("/workloads", {filter_: found["id"]})
+    ]
+    show_item(session, inspected(found, users))
+
+
+@image.command("search")
+@click.argument("server")
+@click.argument("words", nargs=-1)
+@output_option
+@pass_session
+def search_images(session: Session, server: str, words: tuple[str, ...]) -> None:
+    """List what an image server of LXD or Incus has; it is asked from here.
+
+    \b
+    virtmgr image search https://images.linuxcontainers.org debian 12
+    """
+    import tempfile
+
+    from virtmgr.images.simplestreams import fetch_offers, search
+    from virtmgr.images.task import Task
+
+    address = server.removeprefix("simplestreams:").partition("#")[0].rstrip("/")
+    with tempfile.TemporaryDirectory(prefix="virtmgr-") as scratch:
+        task = Task(lambda *_: None, lambda: False)
+        found = search(fetch_offers(address, Path(scratch), task), words)
+    items = [
+        {
+            "alias": next(iter(offer.aliases), ""),
+            "aliases": list(offer.aliases),
+            "architecture": offer.architecture,
+            "type": offer.type.value,
+            "version": offer.version,
+            "size": offer.file.size,
+            "description": offer.description,
+        }
+        for offer in found
+    ]
+    show_items(session, items, _OFFERS)
 
 
 @image.command("build")
@@ -164,8 +234,30 @@ def alias(session: Session, name: str, aliases: tuple[str, ...], remove: tuple[s
     finish(session, {"name": name, "aliases": after}, "\n".join(after) or "no aliases")
 
 
+def inspected(image: dict[str, Any], users: list[str]) -> dict[str, Any]:
+    """What ``inspect`` shows; parts that an image of its type does not have are left out. Pure."""
+    manifest = image.get("manifest") or {}
+    parts = ("layers", "config", "disk", "kernel", "history", "registry_digest")
+    shown = ("name", "type", "state", "failure", "source", "architecture", "digest", "size")
+    return {
+        **{key: image[key] for key in shown if image.get(key) is not None},
+        **{key: manifest[key] for key in parts if manifest.get(key)},
+        "used_by": sorted(set(users)),
+    }
+
+
+def registry_password(username: str, file: Path | None) -> str:
+    """From a file or a person; never VIRTMGR_PASSWORD, which is for virtmgr's own server."""
+    if file is not None:
+        return secrets.read(file)
+    prompt = f"Password of {username} for the registry"
+    return str(click.prompt(prompt, hide_input=True, err=True))
+
+
 def name_from_source(source: str) -> str:
     """A name for an image after where it comes from: without directories and extensions. Pure."""
+    if source.startswith("simplestreams:"):
+        source = source.partition("#")[2].replace("/", "-")
     last = source.rstrip("/").rpartition("/")[2].partition("@")[0].partition("?")[0].lower()
     last = re.sub(r"\.(tar(\.\w+)?|tgz|txz|qcow2|img|raw|iso|xz|gz|zst)$", "", last)
     name = re.sub(r"[^a-z0-9.:_-]+", "-", last).strip(".:_-")
@@ -211,45 +303,3 @@ def check_file(path: Path, checksum: str) -> None:
         found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     if found != checksum.lower():
         raise ImageError(f"{path} is {found}, not {checksum}", field="checksum")
-
-
-def upload(session: Session, path: Path, query: dict[str, Any]) -> Any:
-    """Send a file and give the operation that imports it."""
-    import json
-    import uuid
-
-    with path.open("rb") as file, ExitStack() as stack:
-        total = os.fstat(file.fileno()).st_size
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Content-Length": str(total),
-            "Idempotency-Key": str(uuid.uuid4()),
-        }
-        body = _with_bar(stack, file, path.name, total)
-        opened = session.client.stream(
-            "POST", "/images/upload", query, body=body, headers=headers, timeout=_PATIENCE
-        )
-        response = stack.enter_context(opened)
-        return json.loads(response.read())
-
-
-def _with_bar(stack: ExitStack, file: BinaryIO, name: str, total: int) -> Iterator[bytes]:
-    """The file bit by bit; a bar on the terminal shows how far it is."""
-    if not sys.stderr.isatty():
-        return _parts(file)
-    from rich.progress import DownloadColumn, TransferSpeedColumn
-
-    bar = stack.enter_context(progress_bar(DownloadColumn(), TransferSpeedColumn()))
-    task = bar.add_task(f"upload {name}", total=total, note="")
-
-    def parts() -> Iterator[bytes]:
-        for data in _parts(file):
-            yield data
-            bar.advance(task, len(data))
-
-    return parts()
-
-
-def _parts(file: BinaryIO) -> Iterator[bytes]:
-    while data := file.read(_CHUNK):
-        yield data

@@ -55,6 +55,7 @@ class ServerSettings:
     build_cache: Path | None = None  # packages of image builds; by default below data_directory
     agent_listen: Endpoint = Endpoint("127.0.0.1", 7444)  # agents, with client certificates
     stream_listen: Endpoint = Endpoint("127.0.0.1", 7445)  # exec, console, VNC
+    registry_mirrors: str = ""  # ORIGIN=https://MIRROR,…; asked before the registry ORIGIN
 
     @classmethod
     def load(cls, options: Mapping[str, str | None], environment: Mapping[str, str]) -> Self:
@@ -69,7 +70,8 @@ class ServerSettings:
             for name in ("listen", "agent_listen", "stream_listen")
             if (text := _given(name, options, environment, SERVER_PREFIX))
         }
-        known: dict[str, Any] = {**paths, **listeners}
+        mirrors = _given("registry_mirrors", options, environment, SERVER_PREFIX)
+        known: dict[str, Any] = {**paths, **listeners, "registry_mirrors": mirrors}
         settings = cls(**known)
         return replace(settings, database=_database(settings.data_directory, options, environment))
 

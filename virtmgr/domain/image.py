@@ -46,6 +46,15 @@ class ContainerConfig(Value):
     exposed_ports: tuple[str, ...] = ()
 
 
+class HistoryEntry(Value):
+    """One step of how an image was made (OCI image-spec config.md); for people only."""
+
+    created: str = ""
+    created_by: str = ""
+    comment: str = ""
+    empty_layer: bool = False  # it made no layer
+
+
 class Blob(Value):
     """A stored file: its address and its size in bytes."""
 
@@ -78,6 +87,8 @@ class ImageManifest(Value):
     config: ContainerConfig | None = None  # CONTAINER
     disk: Disk | None = None  # DISK and ISO
     kernel: Kernel | None = None  # KERNEL
+    registry_digest: Digest | None = None  # of the registry's manifest or index that it is of
+    history: tuple[HistoryEntry, ...] = ()  # CONTAINER, oldest first
 
     def blobs(self) -> tuple[Blob, ...]:
         """Every blob that the image refers to."""
@@ -89,6 +100,10 @@ class ImageManifest(Value):
             if self.kernel.initrd is not None:
                 found.append(self.kernel.initrd)
         return tuple(found)
+
+    def for_host(self) -> ImageManifest:
+        """Without what only people want to know."""
+        return self.model_copy(update={"history": (), "registry_digest": None})
 
     @property
     def size(self) -> int:

@@ -6,7 +6,9 @@ itself (a container's root has mode 0755 whatever an archive says), ``..``, memb
 beneath links, links that climb out, hard links to what the layer does not hold, device nodes,
 owners outside a container's 65,536 ids, and absurd counts and sizes. Set-user-id bits are kept:
 a container's root is an unprivileged id of its host. Extended attributes (file capabilities
-among them) and ACLs are dropped.
+among them) and ACLs are dropped. Names may hold any character but ``/`` and NUL, as files' names
+do. A layer is judged by itself: a name that lies beneath a link of an earlier layer becomes a
+directory that hides the link, and is never followed.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class LayerLimits:
     """The most that one layer may have."""
 
     size: int = 64 * 1024**3  # bytes of the uncompressed archive
-    members: int = 2_000_000
+    members: int = 2_000_000  # with the directories that only their names imply
+    names: int = 512 * 1024**2  # bytes of all these members' names
     depth: int = 128
     highest_id: int = 65535
     free_size: int = 1024**3  # up to here the ratio does not matter
@@ -74,15 +77,19 @@ class LayerRules:
         self._held: dict[str, MemberType | Action] = {"": MemberType.DIRECTORY}
         self._count = 0
         self._bytes = 0
+        self._names = 0
 
     def admit(self, member: Member) -> Step:
         """What to do for ``member``.
 
         :raises ImageError: the layer must be refused.
         """
-        self._charge(member)
         path = self._path(member.name)
+        self._count_name(path)
+        self._charge(member)
         directory, _, last = path.rpartition("/")
+        if f"/{_AUFS_PREFIX}" in f"/{path}" and last != _OPAQUE:
+            return Step(Action.SKIP, "")  # bookkeeping of AUFS, which old images still have
         self._check_parents(path)
         if last.startswith(_WHITEOUT):
             return self._whiteout(directory, last)
@@ -97,10 +104,7 @@ class LayerRules:
         return isinstance(self._held.get(path), MemberType)
 
     def _charge(self, member: Member) -> None:
-        self._count += 1
         self._bytes += member.size
-        if self._count > self._limits.members:
-            raise _refuse(f"it has more than {self._limits.members} members")
         if self._bytes > self._limits.size:
             raise _refuse(f"its files have more than {self._limits.size} bytes")
         highest = self._limits.highest_id
@@ -110,15 +114,23 @@ class LayerRules:
                 f"and a container has ids 0 to {highest} only"
             )
 
+    def _count_name(self, path: str) -> None:
+        self._count += 1
+        self._names += len(path)
+        if self._count > self._limits.members:
+            raise _refuse(f"it has more than {self._limits.members} members")
+        if self._names > self._limits.names:
+            raise _refuse(f"its members' names have more than {self._limits.names} bytes")
+
     def _path(self, name: str) -> str:
         parts = [part for part in name.split("/") if part not in ("", ".")]
+        longest = max((_length(part) for part in parts), default=0)
+        if longest > 255 or _length(name) > 4095 or len(parts) > self._limits.depth:
+            raise _refuse(f"the name {name[:80]!r}… is too long or too deep")
         if name.startswith("/") and parts:  # "/" alone is the root, as "./" is
             raise _refuse(f"the name {name!r} is absolute")
         if ".." in parts:
             raise _refuse(f"the name {name!r} has '..' in it")
-        too_long = any(len(part.encode(errors="surrogateescape")) > 255 for part in parts)
-        if too_long or len(name) > 4095 or len(parts) > self._limits.depth:
-            raise _refuse(f"the name {name[:80]!r}… is too long or too deep")
         return "/".join(parts)
 
     def _check_parents(self, path: str) -> None:
@@ -128,6 +140,9 @@ class LayerRules:
             held = self._held.get(parent)
             if held is not None and held is not Action.WHITEOUT:
                 raise _refuse(f"{path!r} lies beneath {parent!r}, which is a {held}")
+            if parent.rpartition("/")[2].startswith(_WHITEOUT):
+                raise _refuse(f"{path!r} lies beneath {parent!r}, which is a whiteout")
+            self._count_name(parent)
             missing.append(parent)
             parent = parent.rpartition("/")[0]
         for made in missing:
@@ -138,8 +153,6 @@ class LayerRules:
     def _whiteout(self, directory: str, last: str) -> Step:
         if last == _OPAQUE:
             return Step(Action.OPAQUE, directory)
-        if last.startswith(_AUFS_PREFIX):
-            return Step(Action.SKIP, directory)
         name = last.removeprefix(_WHITEOUT)
         if name in ("", ".", ".."):
             raise _refuse(f"the whiteout {last!r} in {directory!r} names no file")
@@ -186,7 +199,7 @@ class LayerRules:
 
 
 def _symlink_target(path: str, link: str) -> str:
-    if not link or len(link.encode(errors="surrogateescape")) > 4095:
+    if not link or _length(link) > 4095:
         raise _refuse(f"the symbolic link {path!r} has an empty or too long target")
     if link.startswith("/"):
         return link  # resolves within the container's own root
@@ -196,6 +209,10 @@ def _symlink_target(path: str, link: str) -> str:
         if level < 0:
             raise _refuse(f"the symbolic link {path!r} to {link!r} leads out of the root")
     return link
+
+
+def _length(name: str) -> int:
+    return len(name.encode(errors="surrogateescape"))
 
 
 def _is_standard_device(path: str, member: Member) -> bool:

@@ -1,7 +1,8 @@
 """A strict reader of tar streams: ustar, pax and GNU long names (POSIX.1-2017 pax, tar(5)).
 
 Written for untrusted archives: it reads forward only, holds at most one header in memory, and
-refuses what it does not know. Sparse members are refused, since their size can be anything.
+refuses what it does not know. Sparse members are refused, since their size can be anything. Of a
+member's extended headers it holds at most 1 MiB, and only what it needs of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from virtmgr.domain.errors import ImageError
 BLOCK = 512
 _LARGEST_HEADER = 1024**2
 _LATEST_TIME = 2**33
+_NEEDED = (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime")
 
 
 class MemberType(StrEnum):
@@ -71,6 +73,7 @@ class TarReader:
         :raises ImageError: the archive is corrupt, truncated or uses what is not supported.
         """
         extended: dict[str, str] = {}
+        extended_size = 0
         while True:
             header = self._read(BLOCK)
             if not any(header):
@@ -78,10 +81,13 @@ class TarReader:
             kind = header[156:157]
             size = _checked_size(header)
             if kind in b"xgLK":
+                extended_size += BLOCK + size
+                if extended_size > _LARGEST_HEADER:
+                    raise _corrupt(f"has extended headers of {extended_size} bytes for one member")
                 extended |= _extension(kind, self._extension_body(size))
                 continue
             member = _member(header, size, extended)
-            extended = {}
+            extended, extended_size = {}, 0
             self._content_left, self._padding = member.size, -member.size % BLOCK
             yield member, self._content()
             for _ in self._content():
@@ -94,8 +100,6 @@ class TarReader:
             pass
 
     def _extension_body(self, size: int) -> bytes:
-        if size > _LARGEST_HEADER:
-            raise ImageError(f"the archive has an extended header of {size} bytes")
         body = self._read(size)
         self._read(-size % BLOCK)
         return body
@@ -127,16 +131,14 @@ class TarReader:
 
 
 def _member(header: bytes, size: int, extended: dict[str, str]) -> Member:
-    if any(key.startswith("GNU.sparse.") for key in extended):
-        raise _sparse()
     type_ = _TYPES.get(header[156:157])
     if type_ is None:
         if header[156:157] == b"S":
             raise _sparse()
-        raise ImageError(f"the archive has a member of unknown type {header[156:157]!r}")
+        raise _corrupt(f"has a member of unknown type {header[156:157]!r}")
     name = extended.get("path") or _name(header)
     if "\0" in name or "\0" in extended.get("linkpath", ""):
-        raise ImageError("the archive has a name with a NUL character")
+        raise _corrupt("has a name with a NUL character")
     if type_ is MemberType.FILE and name.endswith("/"):
         type_ = MemberType.DIRECTORY
     if "size" in extended:
@@ -154,9 +156,16 @@ def _member(header: bytes, size: int, extended: dict[str, str]) -> Member:
     )
 
 
+def _corrupt(what: str) -> ImageError:
+    return ImageError(
+        f"the archive {what}", code="image_refused", hint="It is damaged or hostile; get it again."
+    )
+
+
 def _sparse() -> ImageError:
     return ImageError(
         "the archive has a sparse member, which is refused",
+        code="image_refused",
         hint="Make the archive again without tar's --sparse.",
     )
 
@@ -165,7 +174,7 @@ def _checked_size(header: bytes) -> int:
     stored = _number(header[148:156], "checksum")
     rest = sum(header) - sum(header[148:156]) + 8 * 0x20
     if stored != rest:
-        raise ImageError("the archive is corrupt: a header's checksum does not match")
+        raise _corrupt("is corrupt: a header's checksum does not match")
     return _number(header[124:136], "size")
 
 
@@ -187,12 +196,16 @@ def _pax_records(body: bytes) -> dict[str, str]:
         space = body.find(b" ", position, position + 20)
         digits = body[position:space] if space > 0 else b""
         length = int(digits) if digits.isdigit() else 0
-        record = body[space + 1 : position + length]
+        end = position + length
+        record = body[space + 1 : end]
         key, equals, value = record.partition(b"=")
-        if not equals or position + length > len(body) or not record.endswith(b"\n"):
-            raise ImageError("the archive is corrupt: an extended header cannot be read")
-        records[_decode(key)] = _decode(value[:-1])
-        position += length
+        if not position < end <= len(body) or not equals or not record.endswith(b"\n"):
+            raise _corrupt("is corrupt: an extended header cannot be read")
+        if key.startswith(b"GNU.sparse."):
+            raise _sparse()
+        if key in _NEEDED:
+            records[_decode(key)] = _decode(value[:-1])
+        position = end
     return records
 
 
@@ -220,16 +233,16 @@ def _number(field: bytes, what: str, *, negative: bool = False) -> int:
     else:
         digits = field.strip(b" \0")
         if digits.strip(b"01234567"):
-            raise ImageError(f"the archive is corrupt: {what} is no number")
+            raise _corrupt(f"is corrupt: {what} is no number")
         value = int(digits or b"0", 8)
     if value < 0 and not negative:
-        raise ImageError(f"the archive is corrupt: {what} is negative")
+        raise _corrupt(f"is corrupt: {what} is negative")
     return value
 
 
 def _decimal(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise ImageError(f"the archive is corrupt: {what} is no number")
+        raise _corrupt(f"is corrupt: {what} is no number")
     return int(text)
 
 

@@ -33,7 +33,8 @@ def identify(chunks: Iterable[bytes]) -> ArchiveKind:
     :raises ImageError: it cannot be read.
     """
     seen: set[str] = set()
-    for member, _ in TarReader(chunks):
+    for count, (member, _) in enumerate(TarReader(chunks)):
+        _check_count(count)
         name = _clean(member.name)
         top = name.partition("/")[0]
         if name == "oci-layout":
@@ -45,8 +46,6 @@ def identify(chunks: Iterable[bytes]) -> ArchiveKind:
             seen.add(role)
         else:
             return ArchiveKind.ROOT_FS
-        if len(seen) > _MOST_MEMBERS:
-            break
     if "manifest.json" in seen:
         return ArchiveKind.DOCKER
     return ArchiveKind.KERNEL if "kernel" in seen else ArchiveKind.ROOT_FS
@@ -71,8 +70,7 @@ def extract_oci(chunks: Iterable[bytes], target: Path, *, limit: int) -> None:
     """
     (target / "blobs" / "sha256").mkdir(parents=True)
     for count, (member, content) in enumerate(TarReader(chunks)):
-        if count > _MOST_MEMBERS:
-            raise ImageError(f"the archive has more than {_MOST_MEMBERS} members")
+        _check_count(count)
         name = _clean(member.name)
         if member.type is MemberType.FILE and _OCI_FILE.fullmatch(name):
             _take(member, content, target / name, limit)
@@ -81,10 +79,19 @@ def extract_oci(chunks: Iterable[bytes], target: Path, *, limit: int) -> None:
 def extract_kernel(chunks: Iterable[bytes], target: Path, *, limit: int) -> None:
     """Take ``kernel``, ``initrd`` and ``cmdline`` into the new directory ``target``."""
     target.mkdir()
-    for member, content in TarReader(chunks):
+    for count, (member, content) in enumerate(TarReader(chunks)):
+        _check_count(count)
         role = kernel_role(_clean(member.name))
         if member.type is MemberType.FILE and role is not None:
             _take(member, content, target / role, limit)
+
+
+def _check_count(count: int) -> None:
+    if count >= _MOST_MEMBERS:
+        raise ImageError(
+            f"the archive has more than {_MOST_MEMBERS} members that are no root file system's",
+            code="image_refused",
+        )
 
 
 def _take(member: Member, content: Iterable[bytes], target: Path, limit: int) -> None:

@@ -66,6 +66,13 @@ class BlobStore:
             raise NotFound(f"{upload_id!r} cannot be the id of an upload")
         return self._uploads / upload_id
 
+    def keep_private(self, upload_id: str, content: bytes) -> None:
+        with self.scratch() as scratch:
+            path = scratch / "private"
+            path.touch(0o600)
+            path.write_bytes(content)
+            path.rename(self.upload_path(upload_id))
+
     def add(self, chunks: Iterable[bytes], expected: Blob | None = None) -> Blob:
         """Store a stream.
 

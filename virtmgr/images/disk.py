@@ -20,6 +20,7 @@ _END_OF_EXTENSIONS = 0
 _DATA_FILE = 0x44415441
 _ENCRYPTION = 0x0537BE77
 _BACKING_FORMAT = 0xE2792ACA
+_ISO_DESCRIPTOR = 0x8000
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def parse_qcow2(head: bytes) -> Qcow2Header:
     :raises ImageError: it is no sound qcow2 header.
     """
     if len(head) < 104 or not head.startswith(b"QFI\xfb"):
-        raise ImageError("the qcow2 header is truncated", code="image_truncated")
+        raise _truncated("the qcow2 header is truncated")
     (_, version, backing_offset, backing_size, cluster_bits, size, crypt, *_) = _HEADER.unpack_from(
         head
     )
@@ -83,8 +84,7 @@ def check_disk(path: Path, format_: Format, head: bytes, limits: ImportLimits, t
         size = _check_qcow2(path, parse_qcow2(head), task)
     else:
         size = path.stat().st_size
-        if format_ is Format.ISO:
-            _check_iso(head, size)
+        (_check_iso if format_ is Format.ISO else _check_raw)(head, size)
     if not 0 < size <= limits.virtual_size:
         raise ImageError(
             f"the disk has {size} bytes, and {limits.virtual_size} are allowed",
@@ -109,14 +109,32 @@ def _check_qcow2(path: Path, header: Qcow2Header, task: Task) -> int:
         raise _refuse("it has a backing file or is encrypted")
     if "data-file" in data or info.get("virtual-size") != header.virtual_size:
         raise _refuse("it has an external data file, or its header contradicts itself")
+    _check_clusters(path, header, task)
+    return header.virtual_size
+
+
+def _check_clusters(path: Path, header: Qcow2Header, task: Task) -> None:
     report = _qemu_img(task, "check", path)
     problems = report.get("corruptions", 0) + report.get("check-errors", 0)
-    if problems or report.get("image-end-offset", 0) > path.stat().st_size:
-        raise ImageError(
-            f"the qcow2 image is damaged or truncated: qemu-img check finds {problems} errors",
-            code="image_truncated",
+    missing = report.get("image-end-offset", 0) - path.stat().st_size
+    if problems or missing >= 1 << header.cluster_bits:
+        raise _truncated(
+            f"the qcow2 image is damaged or truncated: qemu-img check finds {problems} errors"
         )
-    return header.virtual_size
+    if missing > 0:
+        if not report.get("compressed-clusters"):
+            raise _truncated("the qcow2 image is truncated: its last cluster is not whole")
+        _read_all(path, task)  # the last cluster of compressed ones need not be whole
+
+
+def _read_all(path: Path, task: Task) -> None:
+    """Let qemu-img decompress every cluster, by comparing the image with itself."""
+    same = ["qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", str(path), str(path)]
+    try:
+        task.run(same, limits=ToolLimits(cpu_seconds=3600))
+    except ImageError as error:
+        task.check()
+        raise _truncated("the qcow2 image is truncated: not all of it can be read") from error
 
 
 def _qemu_img(task: Task, verb: str, path: Path) -> dict[str, Any]:
@@ -125,25 +143,43 @@ def _qemu_img(task: Task, verb: str, path: Path) -> dict[str, Any]:
         ["qemu-img", verb, "--output=json", "-f", "qcow2", str(path)],
         limits=ToolLimits(cpu_seconds=600 if verb == "check" else 30),
         accept=accept,
+        code="image_refused",
     )
     try:
         report = json.loads(output)
     except ValueError as error:
-        raise ImageError(f"qemu-img {verb} says nothing that can be read") from error
+        raise _refuse(f"qemu-img {verb} says nothing that can be read") from error
     if not isinstance(report, dict):
-        raise ImageError(f"qemu-img {verb} says nothing that can be read")
+        raise _refuse(f"qemu-img {verb} says nothing that can be read")
     return report
 
 
 def _check_iso(head: bytes, size: int) -> None:
     """ECMA-119 §8.4: the primary volume descriptor says how large the volume is."""
-    (blocks,) = struct.unpack_from("<I", head, 0x8000 + 80)
-    (block_size,) = struct.unpack_from("<H", head, 0x8000 + 128)
+    if len(head) < _ISO_DESCRIPTOR + 2048:
+        raise _truncated("the CD image is truncated within its volume descriptor")
+    (blocks,) = struct.unpack_from("<I", head, _ISO_DESCRIPTOR + 80)
+    (block_size,) = struct.unpack_from("<H", head, _ISO_DESCRIPTOR + 128)
     if blocks * block_size > size:
-        raise ImageError(
-            f"the CD image is truncated: it has {size} of {blocks * block_size} bytes",
-            code="image_truncated",
+        raise _truncated(f"the CD image is truncated: it has {size} of {blocks * block_size} bytes")
+
+
+def _check_raw(head: bytes, size: int) -> None:
+    """UEFI §5.3.2: the header of a GUID partition table says where its copy at the end is."""
+    if size % 512:
+        raise _truncated(f"the disk is truncated: it has {size} bytes, which are no whole sectors")
+    if head[512:520] != b"EFI PART" or len(head) < 1024:
+        return
+    (last_block,) = struct.unpack_from("<Q", head, 512 + 32)
+    if (last_block + 1) * 512 > size:
+        raise _truncated(
+            f"the disk is truncated: it has {size} bytes, and its partition table "
+            f"ends at {(last_block + 1) * 512}"
         )
+
+
+def _truncated(what: str) -> ImageError:
+    return ImageError(what, code="image_truncated", hint="Get it again.")
 
 
 def _refuse(why: str) -> ImageError:

@@ -22,7 +22,9 @@ def read_regular(path: Path) -> Iterator[bytes]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise ImageError(f"cannot read {path.name}: {error.strerror}") from error
+        raise ImageError(
+            f"cannot read {path.name}: {error.strerror}", code="image_refused"
+        ) from error
     with open(descriptor, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ImageError(f"{path.name} is no regular file", code="image_refused")

@@ -6,8 +6,11 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from virtmgr.domain import registry
 from virtmgr.domain.compression import Compression, decompressed
 from virtmgr.domain.errors import ImageError, InvalidRequest
 from virtmgr.domain.image import Disk, ImageManifest, ImageType
@@ -21,7 +24,9 @@ from virtmgr.images.limits import ImportLimits
 from virtmgr.images.oci import OciLayout, Wanted
 from virtmgr.images.probe import Format, Probe, probe, read_head
 from virtmgr.images.rootfs import import_root_fs
-from virtmgr.images.skopeo import archive_source, copy_to_layout, registry_source
+from virtmgr.images.simplestreams import SCHEME, choose, fetch_offers, file_url, split_source
+from virtmgr.images.skopeo import Access, archive_source, copy_to_layout, resolve
+from virtmgr.images.squashfs import convert_to_tar
 from virtmgr.images.task import Task
 from virtmgr.ports.images import Cancelled, ImageProgress, ImportRequest
 
@@ -29,11 +34,26 @@ _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 _TAGGED = re.compile(r"(?:oci|oci-archive|docker-archive):[^:]*:(.+)")
 
 
+@dataclass(frozen=True)
+class Registries:
+    """What the installation says of registries."""
+
+    mirrors: tuple[registry.Mirror, ...] = ()
+    credentials: Path | None = None  # containers-auth.json(5), where there is one
+
+
 class Importer:
     """Implements ``ImageImporter``."""
 
-    def __init__(self, *, store: BlobStore, limits: ImportLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        store: BlobStore,
+        limits: ImportLimits | None = None,
+        registries: Registries | None = None,
+    ) -> None:
         self._store = store
+        self._registries = registries or Registries()
         self._limits = limits or ImportLimits()
 
     def import_image(
@@ -41,7 +61,8 @@ class Importer:
     ) -> ImageManifest:
         _check(request)
         with self._store.scratch() as scratch:
-            work = _Import(request, scratch, self._store, self._limits, Task(progress, cancelled))
+            task = Task(progress, cancelled)
+            work = _Import(request, scratch, self._store, self._limits, self._registries, task)
             return work.run()
 
 
@@ -54,9 +75,11 @@ class _Import:
         scratch: Path,
         store: BlobStore,
         limits: ImportLimits,
+        places: Registries,
         task: Task,
     ) -> None:
         self._request = request
+        self._places = places
         self._scratch = scratch
         self._store = store
         self._limits = limits
@@ -66,12 +89,26 @@ class _Import:
     def run(self) -> ImageManifest:
         source, path = self._request.source, self._request.path
         if path is not None:
-            return self._directory(path) if path.is_dir() else self._file(path)
-        if source.startswith("docker://"):
-            return self._skopeo(registry_source(source))
+            if path.is_dir():
+                return self._directory(path)
+            return self._file(path, self._request.checksum)
+        if source.startswith(registry.SCHEME):
+            return self._registry(registry.parse_reference(source))
+        if source.startswith(SCHEME):
+            return self._image_server(source)
+        return self._file(self._download(source), self._request.checksum)
+
+    def _image_server(self, source: str) -> ImageManifest:
+        address, alias = split_source(source)
+        offers = fetch_offers(address, self._scratch, self._task)
+        offer = choose(offers, alias, self._architecture, self._request.type)
+        path = self._download(file_url(address, offer.file))
+        return self._file(path, f"sha256:{offer.file.sha256}")
+
+    def _download(self, url: str) -> Path:
         target = self._scratch / "download"
-        download(source, target, limit=self._limits.file, task=self._task)
-        return self._file(target)
+        download(url, target, limit=self._limits.file, task=self._task)
+        return target
 
     def _directory(self, path: Path) -> ImageManifest:
         if (path / "oci-layout").exists():
@@ -81,9 +118,12 @@ class _Import:
         collect_kernel(path, self._scratch / "kernel-parts", limit=self._limits.kernel)
         return self._kernel()
 
-    def _file(self, path: Path) -> ImageManifest:
-        self._verify_checksum(path)
+    def _file(self, path: Path, checksum: str | None) -> ImageManifest:
+        if checksum is not None:
+            self._verify_checksum(path, checksum)
         found = probe(path)
+        if found.format is Format.SQUASHFS:
+            return self._squashfs(path, found.compression)
         if found.format is Format.TAR:
             return self._archive(path, found.compression)
         if found.format is Format.UNKNOWN and self._request.type is ImageType.DISK:
@@ -101,6 +141,13 @@ class _Import:
             hint="A disk without a boot sector is taken if the type is said to be disk.",
         )
 
+    def _squashfs(self, path: Path, compression: Compression) -> ImageManifest:
+        self._require(ImageType.CONTAINER)
+        plain = self._copy(path, compression, "squashfs", self._limits.file)
+        target = self._scratch / "root.tar"
+        convert_to_tar(plain, target, limits=self._limits, task=self._task)
+        return self._root_fs(target, Compression.NONE)
+
     def _archive(self, path: Path, compression: Compression) -> ImageManifest:
         kind = identify(self._plain(path, compression))
         self._task.phase(f"reading the {kind}", path.stat().st_size)
@@ -115,8 +162,14 @@ class _Import:
             extract_oci(self._plain(path, compression), layout, limit=self._limits.file)
             return self._layout(layout)
         if kind is ArchiveKind.DOCKER:
-            plain = self._copy(path, compression, "archive.tar", self._limits.file)
-            return self._skopeo(archive_source(plain, self._tag()))
+            plain = self._scratch / "archive.tar"
+            copy_plain(
+                self._plain(path, compression), Compression.NONE, plain, limit=self._limits.file
+            )
+            return self._skopeo(archive_source(plain, self._tag()), Access())
+        return self._root_fs(path, compression)
+
+    def _root_fs(self, path: Path, compression: Compression) -> ImageManifest:
         return import_root_fs(
             path,
             compression,
@@ -127,14 +180,31 @@ class _Import:
             task=self._task,
         )
 
-    def _skopeo(self, source: str) -> ImageManifest:
+    def _registry(self, reference: registry.Reference) -> ImageManifest:
+        self._require(ImageType.CONTAINER)
+        *mirrors, origin = registry.places(reference, self._places.mirrors)
+        for place, insecure in mirrors:
+            with suppress(ImageError):
+                return self._from_registry(place, insecure)
+            self._task.check()
+        return self._from_registry(origin[0], self._request.insecure_registry)
+
+    def _from_registry(self, reference: registry.Reference, insecure: bool) -> ImageManifest:
+        own = self._places.credentials
+        stored = own if own is not None and own.exists() else None
+        access = Access(insecure, self._request.credentials or stored)
+        found = resolve(reference, access, self._limits, self._task)
+        manifest = self._skopeo(str(found), access)
+        return manifest.model_copy(update={"registry_digest": found.digest})
+
+    def _skopeo(self, source: str, access: Access) -> ImageManifest:
         self._require(ImageType.CONTAINER)
         layout = self._scratch / "copied"
         copy_to_layout(
             source,
             layout,
             architecture=self._architecture,
-            insecure=self._request.insecure_registry,
+            access=access,
             limits=self._limits,
             task=self._task,
         )
@@ -176,9 +246,8 @@ class _Import:
         )
 
     def _plain(self, path: Path, compression: Compression) -> Iterator[bytes]:
-        return decompressed(
-            self._task.counted(read_regular(path)), compression, limit=self._limits.file
-        )
+        limit = self._limits.archive(path.stat().st_size)
+        return decompressed(self._task.counted(read_regular(path)), compression, limit=limit)
 
     def _copy(self, path: Path, compression: Compression, name: str, limit: int) -> Path:
         """An uncompressed private copy, which is what is checked and then stored."""
@@ -188,24 +257,24 @@ class _Import:
         copy_plain(self._task.counted(read_regular(path)), compression, target, limit=limit)
         return target
 
-    def _verify_checksum(self, path: Path) -> None:
-        if self._request.checksum is None:
-            return
+    def _verify_checksum(self, path: Path, checksum: str) -> None:
         self._task.phase("verifying the checksum", path.stat().st_size)
         digest = hashlib.sha256()
         for chunk in self._task.counted(read_regular(path)):
             digest.update(chunk)
-        if f"sha256:{digest.hexdigest()}" != self._request.checksum:
+        if f"sha256:{digest.hexdigest()}" != checksum:
             raise ImageError(
-                f"the file has checksum sha256:{digest.hexdigest()}, "
-                f"and {self._request.checksum} was given",
+                f"the file has checksum sha256:{digest.hexdigest()}, and {checksum} was expected",
                 code="digest_mismatch",
                 hint="It is damaged, or not the file that the checksum is of.",
             )
 
     def _require(self, type_: ImageType) -> None:
         if self._request.type not in (None, type_):
-            raise ImageError(f"this is a {type_} image, and {self._request.type} was asked for")
+            raise ImageError(
+                f"this is a {type_} image, and {self._request.type} was asked for",
+                code="image_refused",
+            )
 
     def _tag(self) -> str | None:
         found = _TAGGED.fullmatch(self._request.source)
@@ -217,15 +286,19 @@ def _check(request: ImportRequest) -> None:
         raise InvalidRequest(f"init is app or system, not {request.init!r}", field="init")
     if request.checksum is not None and _CHECKSUM.fullmatch(request.checksum) is None:
         raise InvalidRequest("a checksum is sha256: and 64 digits of 0-9a-f", field="checksum")
-    if request.checksum is not None and request.source.startswith("docker://"):
+    if request.source.startswith(SCHEME):
+        split_source(request.source)
+    if request.checksum is not None and request.source.startswith(("docker://", SCHEME)):
         raise InvalidRequest(
-            "a registry image has no checksum",
+            "an image of a registry or an image server has no checksum of its own",
             field="checksum",
             hint="Pin it by digest: docker://HOST/NAME@sha256:DIGEST.",
         )
-    if request.path is None and not request.source.startswith(("docker://", "http://", "https://")):
+    schemes = ("docker://", "http://", "https://", SCHEME)
+    if request.path is None and not request.source.startswith(schemes):
         raise InvalidRequest(
-            f"{request.source!r} is neither a registry reference nor an http(s) address",
+            f"{request.source!r} is no registry reference, http(s) address or image server's image",
             field="source",
-            hint="Write docker://HOST/NAME:TAG or https://…; files are uploaded.",
+            hint="Write docker://HOST/NAME:TAG, https://… or simplestreams:https://HOST#ALIAS; "
+            "files are uploaded.",
         )

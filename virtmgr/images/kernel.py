@@ -10,6 +10,7 @@ from virtmgr.domain.image import ImageManifest, ImageType, Kernel
 from virtmgr.images.archive import kernel_role
 from virtmgr.images.blobs import BlobStore
 from virtmgr.images.files import copy_plain, read_document, read_regular
+from virtmgr.images.initrd import check_initrd
 from virtmgr.images.limits import ImportLimits
 from virtmgr.images.probe import Format, check_kernel, probe, read_head
 from virtmgr.images.task import Task
@@ -28,7 +29,7 @@ def collect_kernel(source: Path, target: Path, *, limit: int) -> None:
         if role is None or path.is_symlink():
             continue
         if (target / role).exists():
-            raise ImageError(f"the directory has more than one {role}: {path.name}")
+            raise _refuse(f"the directory has more than one {role}: {path.name}")
         copy_plain(read_regular(path), Compression.NONE, target / role, limit=limit)
 
 
@@ -44,11 +45,15 @@ def import_kernel(
     if not kernel.exists() or probe(kernel).format is not Format.KERNEL:
         raise ImageError(
             "there is no Linux kernel in it",
+            code="image_unknown",
             hint="Give a directory with vmlinuz, and where needed initrd and cmdline.",
         )
     check_kernel(read_head(kernel), kernel.stat().st_size)
-    if initrd.exists() and probe(initrd).format is not Format.INITRD:
-        raise ImageError("the initial RAM disk is no cpio archive, plain or compressed")
+    if initrd.exists():
+        found = probe(initrd)
+        if found.format is not Format.INITRD:
+            raise _refuse("the initial RAM disk is no cpio archive, plain or compressed")
+        check_initrd(initrd, found.compression, limit=limits.archive(initrd.stat().st_size))
     command_line = _command_line(directory / "cmdline", limits.document)
     return ImageManifest(
         type=ImageType.KERNEL,
@@ -66,5 +71,9 @@ def _command_line(path: Path, limit: int) -> str:
         return _DEFAULT_COMMAND_LINE
     text = read_document(path, limit).decode("utf-8", "replace").strip()
     if len(text) > 2048 or not text.isprintable():
-        raise ImageError("the kernel's command line is too long or not text", code="image_refused")
+        raise _refuse("the kernel's command line is too long or not text")
     return text
+
+
+def _refuse(why: str) -> ImageError:
+    return ImageError(why, code="image_refused")

@@ -19,3 +19,7 @@ class ImportLimits:
     document: int = 4 * 1024**2  # OCI index, manifest, configuration
     layers: int = 512
     layer: LayerLimits = field(default_factory=LayerLimits)
+
+    def archive(self, stored: int) -> int:
+        """The most bytes that an archive of ``stored`` compressed bytes may expand to."""
+        return min(self.file, max(self.layer.free_size, stored * self.layer.ratio))

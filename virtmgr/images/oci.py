@@ -21,6 +21,7 @@ from virtmgr.domain.image import (
     Blob,
     ContainerConfig,
     Digest,
+    HistoryEntry,
     ImageManifest,
     ImageType,
     Layer,
@@ -32,6 +33,8 @@ from virtmgr.images.survey import survey_layer, system_config
 from virtmgr.images.task import Task
 
 _DEEPEST_INDEX = 4
+_MOST_HISTORY = 1024
+_LONGEST_HISTORY = 1024  # characters
 _REFERENCE = "org.opencontainers.image.ref.name"
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -92,11 +95,19 @@ class _RootFs(_Document):
     diff_ids: tuple[Digest, ...]
 
 
+class _History(_Document):
+    created: str | None = None
+    created_by: str | None = None
+    comment: str | None = None
+    empty_layer: bool | None = None
+
+
 class _Config(_Document):
     architecture: str = ""
     os: str = "linux"
     config: _Process | None = None
     rootfs: _RootFs
+    history: tuple[_History, ...] | None = None
 
 
 _T = TypeVar("_T", bound=_Document)
@@ -130,6 +141,7 @@ class OciLayout:
         architecture = _ARCHITECTURES.get(config.architecture, config.architecture)
         self._check_platform(config, architecture, wanted)
         layers, inits = self._survey(manifest.layers, config.rootfs.diff_ids)
+        chosen = system_config(inits) if wanted.init == "system" else _app_config(config.config)
         self._task.phase("storing layers", sum(layer.size for layer in layers))
         for layer in layers:
             blob = Blob(digest=layer.digest, size=layer.size)
@@ -138,15 +150,16 @@ class OciLayout:
             type=ImageType.CONTAINER,
             architecture=architecture or wanted.architecture,
             layers=tuple(layers),
-            config=system_config(inits) if wanted.init == "system" else _app_config(config.config),
+            config=chosen,
+            history=_history(config.history or ()),
         )
 
     def _check_platform(self, config: _Config, architecture: str, wanted: Wanted) -> None:
         if config.os != "linux":
-            raise ImageError(f"the image is for {config.os}, not for Linux", code="image_refused")
+            raise _refuse(f"the image is for {config.os[:40]!r}, not for Linux")
         if wanted.strict_architecture and architecture != wanted.architecture:
-            raise ImageError(
-                f"the image is for {architecture}, and {wanted.architecture} was asked for"
+            raise _refuse(
+                f"the image is for {architecture[:40]!r}, and {wanted.architecture} was asked for"
             )
 
     def _choose(self, wanted: Wanted) -> _Descriptor:
@@ -160,17 +173,17 @@ class OciLayout:
             if chosen.media_type not in _INDEXES:
                 return chosen
             candidates = self._read(_Index, chosen).manifests
-        raise ImageError("the image's indexes are nested too deep", code="image_refused")
+        raise _refuse("the image's indexes are nested too deep")
 
     def _survey(
         self, descriptors: Sequence[_Descriptor], diff_ids: Sequence[str]
     ) -> tuple[list[Layer], dict[str, str]]:
         if len(descriptors) != len(diff_ids):
-            raise ImageError(
+            raise _refuse(
                 f"the image is damaged: {len(descriptors)} layers and {len(diff_ids)} diff_ids"
             )
         if not 0 < len(descriptors) <= self._limits.layers:
-            raise ImageError(f"the image has {len(descriptors)} layers", code="image_refused")
+            raise _refuse(f"the image has {len(descriptors)} layers")
         inits: dict[str, str] = {}
         layers = []
         self._task.phase("checking layers", sum(each.size for each in descriptors))
@@ -181,12 +194,15 @@ class OciLayout:
     def _survey_layer(self, descriptor: _Descriptor, diff_id: str, inits: dict[str, str]) -> Layer:
         path = self._path(descriptor.digest)
         if descriptor.urls or "encrypted" in descriptor.media_type:
-            raise ImageError("the image has a layer that is foreign or encrypted")
+            raise _refuse("the image has a layer that is foreign or encrypted")
         compression = detect_compression(next(read_regular(path), b""))
         if compression not in (Compression.NONE, Compression.GZIP, Compression.ZSTD):
-            raise ImageError(f"a layer is compressed with {compression}, which OCI does not have")
+            raise _refuse(f"a layer is compressed with {compression}, which OCI does not have")
+        size = path.stat().st_size
+        if size != descriptor.size:
+            raise _mismatch(descriptor, f"{size} bytes")
         chunks = self._task.counted(read_regular(path))
-        survey = survey_layer(chunks, compression, descriptor.size, self._limits.layer)
+        survey = survey_layer(chunks, compression, size, self._limits.layer)
         if survey.diff_id != diff_id:
             raise ImageError(
                 f"layer {descriptor.digest} is refused: its content has diff_id {survey.diff_id}, "
@@ -208,12 +224,19 @@ class OciLayout:
         content = read_document(self._path(descriptor.digest), self._limits.document)
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if (digest, len(content)) != (descriptor.digest, descriptor.size):
-            raise ImageError(
-                f"blob {descriptor.digest} of {descriptor.size} bytes is refused: it has digest "
-                f"{digest} and {len(content)} bytes",
-                code="digest_mismatch",
-            )
+            raise _mismatch(descriptor, f"digest {digest} and {len(content)} bytes")
         return _parse(model, content, descriptor.digest)
+
+
+def _mismatch(descriptor: _Descriptor, what: str) -> ImageError:
+    return ImageError(
+        f"blob {descriptor.digest} of {descriptor.size} bytes is refused: it has {what}",
+        code="digest_mismatch",
+    )
+
+
+def _refuse(why: str) -> ImageError:
+    return ImageError(why, code="image_refused")
 
 
 def _parse(model: type[_T], content: bytes, what: str) -> _T:
@@ -221,7 +244,7 @@ def _parse(model: type[_T], content: bytes, what: str) -> _T:
         return model.model_validate(json.loads(content))
     except (ValueError, RecursionError) as error:  # ValidationError is a ValueError
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise ImageError(f"the image is damaged: {what} cannot be read: {why}") from error
+        raise _refuse(f"the image is damaged: {what} cannot be read: {why[:200]}") from error
 
 
 def _named(descriptor: _Descriptor, reference: str) -> bool:
@@ -239,26 +262,48 @@ def _for_platform(candidates: Sequence[_Descriptor], wanted: Wanted) -> _Descrip
     ]
     found = fitting or plain or (list(candidates) if not wanted.strict_architecture else [])
     if not found:
-        raise ImageError(
+        raise _refuse(
             f"there is no image{f' {wanted.reference}' if wanted.reference else ''} "
             f"for linux/{oci} in it"
         )
     if not fitting and len(found) > 1:
         names = sorted((each.annotations or {}).get(_REFERENCE, each.digest) for each in found)
         raise ImageError(
-            f"there are several images in it: {', '.join(names[:10])}",
+            f"there are several images in it: {', '.join(repr(name[:80]) for name in names[:10])}",
+            code="image_refused",
             hint="Say which one: append its tag to the source (oci:NAME:TAG).",
         )
     return found[0]
+
+
+def _history(entries: Sequence[_History]) -> tuple[HistoryEntry, ...]:
+    return tuple(
+        HistoryEntry(
+            created=_readable(entry.created),
+            created_by=_readable(entry.created_by),
+            comment=_readable(entry.comment),
+            empty_layer=bool(entry.empty_layer),
+        )
+        for entry in entries[:_MOST_HISTORY]
+    )
+
+
+def _readable(text: str | None) -> str:
+    kept = (text or "")[:_LONGEST_HISTORY]
+    return "".join(char if char.isprintable() else " " for char in kept)
+
+
+def _is_text(text: str) -> bool:
+    return "\0" not in text and not re.search("[\ud800-\udfff]", text)
 
 
 def _app_config(process: _Process | None) -> ContainerConfig:
     process = process or _Process.model_validate({})
     signal = process.stop_signal or "SIGTERM"
     if re.fullmatch(r"[A-Z0-9+-]{1,16}", signal) is None:
-        raise ImageError(f"the image's stop signal {signal[:40]!r} is none", code="image_refused")
+        raise _refuse(f"the image's stop signal {signal[:40]!r} is none")
     workdir = process.workdir or "/"
-    return ContainerConfig(
+    config = ContainerConfig(
         init="app",
         entrypoint=process.entrypoint or (),
         command=process.command or (),
@@ -268,3 +313,7 @@ def _app_config(process: _Process | None) -> ContainerConfig:
         stop_signal=signal,
         exposed_ports=tuple(process.exposed_ports or ()),
     )
+    texts = (*config.entrypoint, *config.command, *config.env, *config.exposed_ports)
+    if not all(_is_text(text) for text in (*texts, config.workdir, config.user)):
+        raise _refuse("the image's configuration has NUL characters or is no text")
+    return config

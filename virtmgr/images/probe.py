@@ -38,6 +38,7 @@ class Format(StrEnum):
     ISO = "iso"
     KERNEL = "kernel"
     INITRD = "initrd"
+    SQUASHFS = "squashfs"  # a root file system
     UNKNOWN = "unknown"
 
 
@@ -93,9 +94,11 @@ def _format(head: bytes) -> Format:
         if head.startswith(magic):
             raise ImageError(
                 f"the file is a disk in {name} format, which is not taken",
+                code="image_unknown",
                 hint="Convert it first: qemu-img convert -O qcow2 FILE FILE.qcow2",
             )
     checks = (
+        (Format.SQUASHFS, head.startswith(b"hsqs")),
         (Format.QCOW2, head.startswith(b"QFI\xfb")),
         (Format.ISO, head[_ISO_MAGIC] == b"CD001"),
         (Format.TAR, _is_tar(head)),

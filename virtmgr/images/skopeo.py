@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from virtmgr.domain.errors import ImageError, InvalidRequest
+from virtmgr.domain.registry import Reference
 from virtmgr.images.limits import ImportLimits
 from virtmgr.images.oci import OCI_ARCHITECTURES
-from virtmgr.images.task import Task
+from virtmgr.images.task import Task, ToolLimits
 
-_REGISTRY_REFERENCE = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._-]*(:\d{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
-    r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?"
-)
+_ANSWER = 120  # seconds
 _ARCHIVE_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,254}")
 
 
-def registry_source(source: str) -> str:
-    """``source`` if it is a well-formed ``docker://`` reference.
+@dataclass(frozen=True)
+class Access:
+    """How a registry is reached; ``credentials`` is a containers-auth.json(5)."""
 
-    :raises InvalidRequest: otherwise.
+    insecure: bool = False
+    credentials: Path | None = None
+
+    def options(self, verify: str) -> list[str]:
+        authfile = [f"--authfile={self.credentials}"] if self.credentials else []
+        return [*authfile, *([f"--{verify}=false"] if self.insecure else [])]
+
+
+def resolve(reference: Reference, access: Access, limits: ImportLimits, task: Task) -> Reference:
+    """The same by the digest of what the registry has now: a manifest, or an index of several.
+
+    :raises ImageError: the registry does not have it, or has something else.
     """
-    reference = source.removeprefix("docker://")
-    if _REGISTRY_REFERENCE.fullmatch(reference) is None:
-        raise InvalidRequest(
-            f"{source!r} is no image reference",
-            field="source",
-            hint="Write docker://HOST/NAME:TAG or docker://HOST/NAME@sha256:DIGEST.",
-        )
-    return f"docker://{reference}"
+    task.phase(f"asking for {reference}")
+    manifest = task.run(
+        ["skopeo", "inspect", "--raw", *access.options("tls-verify"), str(reference)],
+        limits=ToolLimits(file_size=limits.document),
+        timeout=_ANSWER,
+    )
+    digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+    if reference.digest not in (None, digest):
+        raise ImageError(f"{reference} is refused: it has digest {digest}", code="digest_mismatch")
+    return replace(reference, digest=digest)
 
 
 def archive_source(path: Path, reference: str | None) -> str:
@@ -47,7 +62,7 @@ def copy_to_layout(
     layout: Path,
     *,
     architecture: str,
-    insecure: bool,
+    access: Access,
     limits: ImportLimits,
     task: Task,
 ) -> None:
@@ -56,6 +71,9 @@ def copy_to_layout(
     :raises ImageError: skopeo cannot, or more came than is allowed.
     """
     temporary = layout.with_name("skopeo")
+    for left in (layout, temporary):  # of a mirror that failed
+        if left.exists():
+            shutil.rmtree(left)
     temporary.mkdir()
     oci = OCI_ARCHITECTURES.get(architecture, architecture)
     task.phase(f"copying {source}" if source.startswith("docker://") else "converting the archive")
@@ -75,7 +93,7 @@ def copy_to_layout(
             f"--tmpdir={temporary}",
             "copy",
             "--quiet",
-            *(["--src-tls-verify=false"] if insecure else []),
+            *access.options("src-tls-verify"),
             source,
             f"oci:{layout}:image",
         ],

@@ -27,9 +27,11 @@ class ToolLimits:
 
     address_space: int = 2 * 1024**3
     cpu_seconds: int = 60
+    file_size: int | None = None  # of each file that it writes
 
     def command(self) -> list[str]:
-        return ["prlimit", f"--as={self.address_space}", f"--cpu={self.cpu_seconds}", "--core=0"]
+        command = ["prlimit", f"--as={self.address_space}", f"--cpu={self.cpu_seconds}", "--core=0"]
+        return [*command, *([] if self.file_size is None else [f"--fsize={self.file_size}"])]
 
 
 @dataclass
@@ -79,18 +81,21 @@ class Task:
         timeout: float = 3600,
         directory: Path | None = None,
         watch: Callable[[], None] | None = None,
+        code: str | None = None,
+        output: Path | None = None,
     ) -> bytes:
-        """Run a tool to its end and return its standard output.
+        """Run a tool to its end and return its standard output, or write it to file ``output``.
 
         It has a session of its own, which is killed as a whole on cancellation, after
         ``timeout`` seconds, or when ``watch``, called several times a second, raises.
 
-        :raises ImageError: it is missing, or ends with a code that is not in ``accept``; the
-            message has its last lines.
+        :raises ImageError: (``code``) it is missing, or ends with a code that is not in
+            ``accept``; the message has its last lines.
         """
         require_tool(arguments[0])
         command = [*(limits.command() if limits else ()), *arguments]
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        written = open(output, "xb+") if output else tempfile.TemporaryFile()  # noqa: SIM115
+        with written as out, tempfile.TemporaryFile() as err:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -106,13 +111,14 @@ class Task:
                 _kill_session(process)
             out.seek(0)
             err.seek(0)
-            output, errors = out.read(), err.read()
+            said, errors = b"" if output else out.read(), err.read()
         if process.returncode not in accept:
             raise ImageError(
                 f"{Path(arguments[0]).name} failed ({process.returncode}) while {self.message}:\n"
-                + _last_lines(errors.strip() or output)
+                + _last_lines(errors.strip() or said),
+                code=code,
             )
-        return output
+        return said
 
     def _wait(
         self,
@@ -143,7 +149,12 @@ def require_tool(name: str) -> None:
         )
 
 
-_PACKAGES = {"qemu-img": "qemu-utils", "mke2fs": "e2fsprogs", "prlimit": "util-linux"}
+_PACKAGES = {
+    "qemu-img": "qemu-utils",
+    "mke2fs": "e2fsprogs",
+    "prlimit": "util-linux",
+    "sqfs2tar": "squashfs-tools-ng",
+}
 
 
 def _kill_session(process: subprocess.Popen[bytes]) -> None:

@@ -22,10 +22,10 @@ class ImportRequest:
     """What to make an image from.
 
     ``source`` says where it comes from: ``docker://HOST/NAME:TAG`` (a registry), an ``http(s)``
-    URL, or, where ``path`` is given, a name for people only: ``path`` is then an uploaded file
-    (or, for callers on the same machine, a directory) whose content decides what it is. With a
-    path, ``source`` may still be ``oci:…:TAG`` or ``docker-archive:…:TAG`` to choose among
-    several images in it.
+    URL, ``simplestreams:URL#ALIAS`` (an image server of LXD or Incus), or, where ``path`` is given,
+    a name for people only: ``path`` is then an uploaded file (or, for callers on the same machine,
+    a directory) whose content decides what it is. With a path, ``source`` may still be
+    ``oci:…:TAG`` or ``docker-archive:…:TAG`` to choose among several images in it.
     """
 
     source: str
@@ -35,6 +35,7 @@ class ImportRequest:
     checksum: str | None = None  # sha256:… of the file or download
     architecture: str | None = None  # the control plane's own unless given
     insecure_registry: bool = False  # plain HTTP, or a certificate that nobody vouches for
+    credentials: Path | None = None  # for the registry: a private containers-auth.json(5)
 
 
 @dataclass(frozen=True)
@@ -108,4 +109,8 @@ class BlobStore(Protocol):
 
     def upload_path(self, upload_id: str) -> Path:
         """Where the API keeps an uploaded file until it is imported; private."""
+        ...
+
+    def keep_private(self, upload_id: str, content: bytes) -> None:
+        """Write ``content`` to ``upload_path``, whole or not at all."""
         ...

@@ -137,7 +137,7 @@ def _image(images: _Cache[Image], image_id: str | None) -> DesiredImage | None:
     image = images[image_id] if image_id is not None else None
     if image is None or image.manifest is None:
         return None
-    return DesiredImage(id=image.id, name=image.name, manifest=image.manifest)
+    return DesiredImage(id=image.id, name=image.name, manifest=image.manifest.for_host())
 
 
 def _nic(nic: Nic, addresses: Iterable[Address], network: Network | None) -> DesiredNic:

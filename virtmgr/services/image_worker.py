@@ -11,10 +11,12 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -32,10 +34,14 @@ from virtmgr.services.records import Target, add_event
 log = structlog.get_logger(__name__)
 
 VERBS: Final = ("import", "build")
+FAILED_LIFE: Final = timedelta(days=3)
 _LEASE: Final = timedelta(seconds=60)
 _HEARTBEAT: Final = 1.0  # seconds
 _IDLE: Final = 1.0
 _TRIES: Final = 3
+_LONGEST_MESSAGE: Final = 4096
+_LOOK: Final = 0.1  # seconds
+_LOOKS: Final = 50
 
 
 def blobs_change(uow: UnitOfWork, now: datetime) -> None:
@@ -73,6 +79,30 @@ def collect(services: Services) -> None:
             if not uow.images.find_by_blob(digest):
                 services.blobs.remove(digest)
         uow.commit()
+
+
+def remove_failed(services: Services) -> None:
+    """Remove images that failed days ago and that nobody has asked for again."""
+    now = services.clock.now()
+    with services.units() as uow:
+        page = uow.images.list(ListQuery(filters={"state": ImageState.FAILED}, sort="created_at"))
+        for found in page.items:
+            image = uow.images.lock(found.id)
+            if image is None or image.state is not ImageState.FAILED:
+                continue
+            if image.created_at > now - FAILED_LIFE:
+                break
+            target = Target("image", image.id, image.name)
+            message = f"image {image.name}, which had failed, was removed"
+            add_event(uow, "image.deleted", target, now=now, message=message)
+            uow.images.remove(image)
+        uow.commit()
+
+
+def private_files(services: Services, operation: Operation) -> list[Path]:
+    """What an import needs only until its end: the upload, credentials for a registry."""
+    ids = [operation.parameters.get(key) for key in ("upload", "credentials")]
+    return [services.blobs.upload_path(id) for id in ids if id is not None]
 
 
 @dataclass
@@ -159,14 +189,28 @@ class ImageWorker:
     def _import_request(self, operation: Operation) -> ImportRequest:
         asked = operation.parameters
         upload, type = asked.get("upload"), asked.get("type")
+        credentials = asked.get("credentials")
         return ImportRequest(
             source=asked.get("source") or operation.target_name,
-            path=None if upload is None else self._services.blobs.upload_path(upload),
+            path=None if upload is None else self._wait_for(upload),
             type=None if type is None else ImageType(type),
             init=asked.get("init"),
             checksum=asked.get("checksum"),
             architecture=asked.get("architecture"),
             insecure_registry=bool(asked.get("insecure_registry")),
+            credentials=None if credentials is None else self._wait_for(credentials),
+        )
+
+    def _wait_for(self, private_file: str) -> Path:
+        """It is written just after the operation is committed."""
+        path = self._services.blobs.upload_path(private_file)
+        for _ in range(_LOOKS):
+            if path.exists():
+                return path
+            time.sleep(_LOOK)
+        raise ImageError(
+            "what the import needs was lost with the process that took it",
+            hint="import the image again",
         )
 
     def _finish(self, taken: Operation, manifest: ImageManifest) -> bool:
@@ -186,7 +230,7 @@ class ImageWorker:
             operation.state, operation.progress = OperationState.SUCCEEDED, 1.0
             operation.message = ""
             self._close(uow, operation, image, "image.ready", f"image {image.name} is ready", now)
-        self._remove_upload(taken)
+        self._remove_private(taken)
         return True
 
     def _fail(self, taken: Operation, error: VirtmgrError) -> None:
@@ -195,15 +239,12 @@ class ImageWorker:
             found = self._held(uow, taken)
             if found is not None:
                 operation, image = found
-                image.state, image.failure = ImageState.FAILED, error.message
-                operation.state, operation.message = OperationState.FAILED, error.message
-                operation.error = {
-                    "code": error.code,
-                    "detail": error.message,
-                    "hint": error.hint,
-                }
-                self._close(uow, operation, image, "image.failed", error.message, now)
-                self._remove_upload(taken)
+                message = _readable(error.message)
+                image.state, image.failure = ImageState.FAILED, message
+                operation.state, operation.message = OperationState.FAILED, message
+                operation.error = {"code": error.code, "detail": message, "hint": error.hint}
+                self._close(uow, operation, image, "image.failed", message, now)
+                self._remove_private(taken)
         collect(self._services)
 
     def _held(self, uow: UnitOfWork, taken: Operation) -> tuple[Operation, Image] | None:
@@ -238,10 +279,9 @@ class ImageWorker:
         uow.after_commit(self._services.committed.notify)
         uow.commit()
 
-    def _remove_upload(self, taken: Operation) -> None:
-        upload = taken.parameters.get("upload")
-        if upload is not None:
-            self._services.blobs.upload_path(upload).unlink(missing_ok=True)
+    def _remove_private(self, taken: Operation) -> None:
+        for path in private_files(self._services, taken):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def _heartbeat(self, operation_id: str, progress: _Progress) -> Iterator[None]:
@@ -289,10 +329,19 @@ def _build_request(parameters: dict[str, Any]) -> BuildRequest:
 
 
 def _digest(manifest: ImageManifest) -> str:
-    """SHA-256 of the manifest as canonical JSON."""
-    document = manifest.model_dump(mode="json")
+    """SHA-256 of the manifest as canonical JSON; where it came from is no part of it."""
+    document = manifest.for_host().model_dump(mode="json")
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _readable(message: str) -> str:
+    """A message that may quote what is not trusted, as every database and terminal takes it."""
+    kept = (
+        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for char in message[:_LONGEST_MESSAGE]
+    )
+    return "".join(kept)
 
 
 def _defect(operation: Operation, error: Exception) -> ImageError:

@@ -5,26 +5,41 @@ The work itself is done by ``image_worker`` in a process of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from virtmgr.domain.errors import InvalidRequest, NotFound
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import Digest, Image, ImageState, ImageType
 from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.registry import SCHEME, credentials_document, parse_reference
 from virtmgr.domain.values import ImageName, Labels, Value
 from virtmgr.domain.workload import Init, Kind
 from virtmgr.ports.unit_of_work import ListQuery, Page
+from virtmgr.services import partial_uploads
 from virtmgr.services.context import Context
-from virtmgr.services.image_worker import ImageWorker, blobs_change, remove_unused
+from virtmgr.services.image_worker import (
+    ImageWorker,
+    blobs_change,
+    private_files,
+    remove_unused,
+)
 from virtmgr.services.in_use import refuse_in_use
 
 __all__ = ["ImageWorker"]
 
-_SCHEMES: Final = ("docker://", "http://", "https://")
+_SCHEMES: Final = (
+    "docker://",
+    "http://",
+    "https://",
+    "simplestreams:https://",
+    "simplestreams:http://",
+)
+_UPLOAD: Final = "upload:"
 _TYPE_OF_FORMAT: Final = {
     "qcow2": ImageType.DISK,
     "raw": ImageType.DISK,
@@ -51,13 +66,22 @@ class ImageFields(Value):
     labels: Labels = Field(default_factory=dict, description="Key and value pairs to select by.")
 
 
+class RegistryAuth(Value):
+    """Who asks the registry; kept in no row, no log and no argument, and only until the end."""
+
+    username: str = Field(min_length=1, max_length=256, pattern="^[^:\x00-\x1f]+$")
+    password: SecretStr = Field(description="A password or a token.", max_length=8192)
+
+
 class ImageImport(ImageFields):
     """An image to import from a registry or a URL."""
 
     source: str = Field(
         min_length=1,
         max_length=2048,
-        description="docker://HOST/NAME:TAG, or an http(s) URL of a disk, ISO or archive.",
+        description="docker://HOST/NAME:TAG, an http(s) URL of a disk, ISO or archive, or "
+        "simplestreams:https://HOST#ALIAS for an image server of LXD or Incus, or upload:ID for "
+        "what came by /images/uploads.",
     )
     format: Format | None = None
     checksum: Digest | None = Field(None, description="sha256:… of a URL's content.")
@@ -67,6 +91,9 @@ class ImageImport(ImageFields):
     )
     insecure_registry: bool = Field(
         False, description="Allow plain HTTP, or a certificate that nobody vouches for."
+    )
+    registry_auth: RegistryAuth | None = Field(
+        None, description="Default: what the control plane's registry-auth.json has."
     )
 
 
@@ -113,14 +140,48 @@ def begin_import(context: Context, fields: ImageImport) -> Operation:
 
     :raises NameTaken: another image has the name or alias.
     """
+    if fields.source.startswith(_UPLOAD):
+        return _begin_uploaded(context, fields)
     if not fields.source.startswith(_SCHEMES):
         raise InvalidRequest(
-            f"{fields.source!r} cannot be imported: it is neither docker:// nor http(s)://",
+            f"{fields.source!r} cannot be imported: it is neither docker:// nor http(s):// nor "
+            "simplestreams:https://",
             field="source",
-            hint="upload files with POST /images/upload",
+            hint="upload files with POST /images/upload or /images/uploads",
         )
-    asked = fields.model_dump(mode="json", exclude=set(ImageFields.model_fields))
+    hidden = {*ImageFields.model_fields, "registry_auth"}
+    asked = fields.model_dump(mode="json", exclude=hidden)
+    if fields.registry_auth is not None:
+        asked["credentials"] = _keep_credentials(context, fields.source, fields.registry_auth)
     return _begin(context, fields, fields.source, "import", {**asked, "type": _type(fields.format)})
+
+
+def _begin_uploaded(context: Context, fields: ImageImport) -> Operation:
+    """An upload in parts is the worker's once the request is committed."""
+    part = partial_uploads.require_whole(context.services, fields.source.removeprefix(_UPLOAD))
+    blobs, id = context.services.blobs, new_id()
+
+    def take() -> None:
+        with suppress(FileNotFoundError):  # imported by another request already
+            blobs.upload_path(part.id).rename(blobs.upload_path(id))
+
+    context.uow.after_commit(take)
+    names = {"format", "checksum", "init", "architecture"}
+    asked = fields.model_dump(mode="json", include=names)
+    return begin_upload(context, fields, id, asked)
+
+
+def _keep_credentials(context: Context, source: str, auth: RegistryAuth) -> str:
+    """Hand them to the worker in a private file; its id."""
+    if not source.startswith(SCHEME):
+        raise InvalidRequest(
+            "only registries (docker://) take registry_auth", field="registry_auth"
+        )
+    host = parse_reference(source).host
+    content = credentials_document(host, auth.username, auth.password.get_secret_value())
+    id = new_id()
+    context.uow.after_commit(lambda: context.services.blobs.keep_private(id, content))
+    return id
 
 
 def begin_build(context: Context, fields: ImageBuild) -> Operation:
@@ -145,6 +206,7 @@ def _type(format: str | None) -> str | None:
 def _begin(
     context: Context, fields: ImageFields, source: str, verb: str, parameters: Mapping[str, Any]
 ) -> Operation:
+    _replace_failed(context, (fields.name, *fields.aliases))
     image = Image(
         id=new_id(),
         name=fields.name,
@@ -163,6 +225,20 @@ def _begin(
     message = f"{verb} of image {image.name} was requested"
     context.record("image.created", image, message, operation_id=operation.id)
     return operation
+
+
+def _replace_failed(context: Context, names: Iterable[str]) -> None:
+    """An image that was never made keeps no name from one that is: it goes, id and all."""
+    for name in names:
+        found = context.uow.images.find(name)
+        if found is None or found.state is not ImageState.FAILED or name == found.id:
+            continue
+        failed = context.uow.images.lock(found.id)
+        if failed is not None and failed.state is ImageState.FAILED:
+            message = f"image {failed.name}, which had failed, is replaced by a new one"
+            context.record("image.deleted", failed, message)
+            context.uow.images.remove(failed)
+            context.uow.flush()
 
 
 def update(context: Context, image: Image, fields: ImageFields) -> Image:
@@ -191,9 +267,7 @@ def delete(context: Context, reference: str) -> Image:
     names = [workload.name for page in pages for workload in page.items]
     refuse_in_use(f"image {image.name!r}", workload=names)
     for operation in context.uow.operations.open_for(image.id):
-        upload = operation.parameters.get("upload")
-        if upload is not None:
-            path = context.services.blobs.upload_path(upload)
+        for path in private_files(context.services, operation):
             context.uow.after_commit(partial(path.unlink, missing_ok=True))
         operation.state = OperationState.CANCELLED
         operation.message = "the image was deleted"

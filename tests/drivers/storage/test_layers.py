@@ -114,6 +114,7 @@ HOSTILE: dict[str, list[tuple[str, Mapping[str, object]]]] = {
         ("a", {"type": tarfile.SYMTYPE, "linkname": "/etc"}),
     ],
     "whiteout": [("a/.wh...", {})],
+    "beneath a whiteout": [("a/.wh.b/c", {})],
     "bomb": [("a", {"content": bytes(2**23)})],
 }
 
@@ -126,6 +127,20 @@ def test_hostile_layers(name: str, storage: LocalStorage, source: Source) -> Non
         ensure(storage, manifest, source)
     storage.collect_images([])
     assert leftovers(storage) == []
+
+
+def test_nothing_is_followed_through_an_earlier_layer(
+    storage: LocalStorage, source: Source, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    first = tar_of(("a", {"type": tarfile.SYMTYPE, "linkname": str(outside)}))
+    second = tar_of(("a/passwd", {"content": b"x"}), ("\n\x1b[2J", {"content": b"odd"}))
+    lower, upper = ensure(storage, container(source, first, second), source)
+    assert (lower / "a").is_symlink()
+    assert (upper / "a/passwd").read_bytes() == b"x"
+    assert (upper / "\n\x1b[2J").read_bytes() == b"odd"
+    assert list(outside.iterdir()) == []
 
 
 def test_wrong_diff_id_and_truncation(storage: LocalStorage, source: Source) -> None:

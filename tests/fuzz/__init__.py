@@ -1,0 +1,1 @@
+"""Fuzzing the parsers of what is not trusted; see ``scripts/fuzz``."""
