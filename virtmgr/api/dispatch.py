@@ -221,12 +221,14 @@ def _try_until_done(
     path: Mapping[str, str],
 ) -> tuple[Remembered, bool]:
     """Run the handler in a unit of work, anew when another transaction was faster."""
+    overtaken = False
     for number in range(_TRIES):
         try:
-            return _once(services, route, principal, parsed, path)
+            return _once(services, route, principal, parsed, path, overtaken=overtaken)
         except idempotency.Expired:
             idempotency.forget(services)
         except Overtaken:
+            overtaken = True
             log.debug("overtaken", tries=number + 1)
         except NameTaken:
             if parsed.key is None or not _is_taken(services, principal, parsed.key):
@@ -254,6 +256,8 @@ def _once(
     principal: Principal,
     parsed: _Parsed,
     path: Mapping[str, str],
+    *,
+    overtaken: bool,
 ) -> tuple[Remembered, bool]:
     """One try; what to answer, and whether it was done now (and not before, or not at all)."""
     dry_run = bool(getattr(parsed.query, "dry_run", False))
@@ -265,6 +269,7 @@ def _once(
             route.action,
             project=path.get("project"),
             expected_versions=parsed.if_match,
+            overtaken=overtaken,
         )
         key = None if dry_run else parsed.key
         if key is not None:

@@ -174,7 +174,9 @@ class QuotaRepository(Repository[Quota], Protocol):
 
 
 class HostRepository(NamedRepository[Host], Protocol):
-    def all(self) -> Sequence[Host]: ...
+    def all(self, *, locked: bool = False) -> Sequence[Host]:
+        """Every host; ``locked``: fresh, and nobody else claims before this unit ends."""
+        ...
 
     def claim(self, host_id: str, version: int, *, vcpus: float, memory: int, disk: int) -> bool:
         """Add to the host's claims if its version is still ``version``; bumps version.

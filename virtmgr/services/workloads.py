@@ -74,7 +74,7 @@ def create(context: Context, spec: WorkloadSpec, count: int = 1) -> list[Changed
         WorkloadSpec.model_validate({**references.spec.model_dump(), "name": name})
     _charge(uow, project_id, references, count)
     requests = [placement_request(project_id, new_id(), name, references) for name in names]
-    decisions = placement.decide(uow, requests)
+    decisions = placement.decide(uow, requests, alone=context.overtaken)
     placement.commit(uow, requests, decisions)
     revisions = {
         host_id: uow.hosts.next_revision(host_id)
