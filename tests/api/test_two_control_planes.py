@@ -130,7 +130,8 @@ def test_claims_never_exceed_the_hosts(servers: tuple[Server, Server], api: Clie
 def test_an_address_and_a_name_have_one_owner(servers: tuple[Server, Server], api: Client) -> None:
     _project(api, "names", limit_volumes=100)
     networks, volumes = "/projects/names/networks", "/projects/names/volumes"
-    replies = _everywhere(servers, 24, lambda n: (networks, {"name": "n", "ipv4": "10.9.0.0/24"}))
+    network = {"name": "n", "ipv4": "10.9.0.0/24"}
+    replies = _everywhere(servers, 24, lambda _: (networks, network))
     assert Counter(reply.status for reply in replies) == {201: 1, 409: 23}
     replies = _everywhere(servers, 24, lambda n: (volumes, {"name": f"v{n % 6}", "size": "1GiB"}))
     assert Counter(reply.status for reply in replies) == {201: 6, 409: 18}

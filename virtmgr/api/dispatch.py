@@ -123,7 +123,8 @@ def _parse(services: Services, route: Route, request: Request, path: Mapping[str
         arguments=arguments,
         query=query,
         if_match=parsing.parse_if_match(request.headers.get("If-Match")),
-        key=key if route.method == "POST" else None,
+        # A dry run has no effect that a key could keep from happening twice.
+        key=key if route.method == "POST" and not getattr(query, "dry_run", False) else None,
         hash=idempotency.request_hash(request.method, request.full_path, body),
         upload=upload,
     )
@@ -271,9 +272,8 @@ def _once(
             expected_versions=parsed.if_match,
             overtaken=overtaken,
         )
-        key = None if dry_run else parsed.key
-        if key is not None:
-            remembered = idempotency.recall(context, key, parsed.hash)
+        if parsed.key is not None:
+            remembered = idempotency.recall(context, parsed.key, parsed.hash)
             if remembered is not None:
                 return remembered, False
         result = route.handler(context, **parsed.arguments)
@@ -283,8 +283,8 @@ def _once(
         if dry_run:
             return _would(context, result), False
         view, given = _given(context, route, result)
-        if key is not None:
-            idempotency.remember(context, key, _without_secrets(given, view))
+        if parsed.key is not None:
+            idempotency.remember(context, parsed.key, _without_secrets(given, view))
         uow.after_commit(services.committed.notify)
         uow.commit()
     return given, True

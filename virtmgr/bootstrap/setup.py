@@ -19,10 +19,10 @@ def initialise(settings: ServerSettings) -> Initialised:
     upgrade(settings.database)
     authority(settings).create()
     server_certificate(settings)
-    with closing(SqlUnitOfWorkFactory(make_engine(settings.database))) as units:
-        with units() as uow:
-            token = auth.initialise(uow, SystemClock())
-            uow.commit()
+    units = SqlUnitOfWorkFactory(make_engine(settings.database))
+    with closing(units), units() as uow:
+        token = auth.initialise(uow, SystemClock())
+        uow.commit()
     return Initialised(
         server=f"https://{reachable(settings.listen)}",
         ca_file=settings.ca_file,
