@@ -117,7 +117,7 @@ def _parse(services: Services, route: Route, request: Request, path: Mapping[str
         arguments["upload"] = upload = receive(services, request)
         body = upload.digest.encode()
     elif route.mode is not Mode.READ:
-        body = request.get_data()
+        body = _body(request)
         arguments |= _parse_body(route, body, request.content_type)
     return _Parsed(
         arguments=arguments,
@@ -128,6 +128,17 @@ def _parse(services: Services, route: Route, request: Request, path: Mapping[str
         hash=idempotency.request_hash(request.method, request.full_path, body),
         upload=upload,
     )
+
+
+def _body(request: Request) -> bytes:
+    """The whole body.
+
+    :raises RequestEntityTooLarge: it is longer than allowed.
+    """
+    body = request.get_data()
+    if request.content_length is None:
+        request.stream.read(1)  # in chunks: only the attempt to read on tells that there is more
+    return body
 
 
 def _parse_body(route: Route, body: bytes, content_type: str | None) -> dict[str, Any]:
@@ -158,7 +169,7 @@ def _handle_raw(
     )
     arguments: dict[str, Any] = {name: value for name, value in path.items() if name in route.takes}
     if route.body_model is not None:
-        arguments |= _parse_body(route, request.get_data(), request.content_type)
+        arguments |= _parse_body(route, _body(request), request.content_type)
     response: Response = route.handler(call, **arguments)
     return response
 

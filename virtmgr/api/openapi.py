@@ -29,6 +29,7 @@ _PROBLEMS: Final = {
     401: "There is no valid token.",
     403: "The role is too small.",
     404: "It does not exist, or may not be seen.",
+    408: "The body did not come in time.",
     409: "The present state does not allow it.",
     412: "It was changed meanwhile: If-Match does not match.",
     413: "The body is too large.",
@@ -40,7 +41,7 @@ _PROBLEMS: Final = {
     503: "A part that is needed does not answer.",
 }
 _ALWAYS: Final = (400, 401, 403, 404, 422, 500, 502, 503)
-_ON_CHANGES: Final = (409, 412, 413, 415, 429)
+_ON_CHANGES: Final = (408, 409, 412, 413, 415, 429)
 
 
 class DryRun(View):
