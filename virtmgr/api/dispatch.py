@@ -81,6 +81,9 @@ def dispatch(services: Services, route: Route, request: Request, path: dict[str,
     :raises VirtmgrError: to be answered as a problem.
     """
     principal = None if route.access is Access.PUBLIC else _authenticate(services, request)
+    if route.mode is Mode.READ:
+        assert principal is not None  # only raw routes are public
+        return _read(services, route, principal, request, path)
     project_id = None if principal is None else _authorise(services, route, principal, path)
     if route.takes_file or route.body_media_type is not None:
         request.max_content_length = sys.maxsize  # streamed, so memory does not limit it
@@ -88,8 +91,6 @@ def dispatch(services: Services, route: Route, request: Request, path: dict[str,
         return _handle_raw(services, route, principal, project_id, request, path)
     parsed = _parse(services, route, request, path)
     assert principal is not None  # only raw routes are public
-    if route.mode is Mode.READ:
-        return _read(services, route, principal, parsed, path)
     return _change(services, route, principal, parsed, path)
 
 
@@ -192,11 +193,12 @@ def _read(
     services: Services,
     route: Route,
     principal: Principal,
-    parsed: _Parsed,
+    request: Request,
     path: Mapping[str, str],
 ) -> Response:
     with services.units(read_only=True) as uow:
         context = open_context(services, uow, principal, route.action, project=path.get("project"))
+        parsed = _parse(services, route, request, path)  # whoever may not, learns nothing of this
         answer: Answer[Any] = route.handler(context, **parsed.arguments)
         body = _render(answer.view, parsed.query)
     return _response(Remembered(route.status, body, None, answer.version))

@@ -8,6 +8,7 @@ has all limits in one table.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from http import HTTPStatus
 from typing import Any, Final
@@ -124,6 +125,14 @@ class BoundedBody:
 
 class Worker(GeventWorker):  # type: ignore[misc]
     """The worker of the web process."""
+
+    def init_process(self) -> None:
+        # A list makes some ten thousand objects that reference counts free again: looking for
+        # cycles among them, and among all that was imported, took a fifth of the time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        super().init_process()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         req.body = BoundedBody(req.body)
