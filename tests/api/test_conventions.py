@@ -81,6 +81,22 @@ def test_unknown_fields_are_refused_without_their_values(api: Api) -> None:
     assert "Top5ecret" not in json.dumps(short.body)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/users", {"name": "eve", "disabled": 0}, "disabled"),
+        ("/projects", {"name": "shop", "labels": {"tier": {}}}, "labels.tier"),
+        ("/projects", {"name": "shop", "labels": {"tier": None}}, "labels.tier"),
+        ("/projects", {"name": "shop", "description": 1}, "description"),
+    ],
+)
+def test_nothing_is_taken_for_what_it_is_not(
+    api: Api, path: str, body: dict[str, Any], field: str
+) -> None:
+    refused = api.post(path, body)
+    assert (refused.status, refused.body["field"]) == (422, field)
+
+
 def test_a_dry_run_does_nothing(api: Api) -> None:
     tried = api.post("/projects", {"name": "shop"}, query={"dry_run": "true"})
     assert tried.status == 200
@@ -95,6 +111,17 @@ def test_a_dry_run_does_nothing(api: Api) -> None:
 def test_a_dry_run_refuses_like_the_change(api: Api) -> None:
     refused = api.post("/projects", {"name": "default"}, query={"dry_run": "true"})
     assert (refused.status, refused.code) == (409, "name_taken")
+
+
+def test_a_dry_run_knows_no_key(api: Api) -> None:
+    key = {"Idempotency-Key": "one"}
+    assert api.post("/projects", {"name": "shop"}, headers=key).status == 201
+    query = {"dry_run": "true"}
+    refused = api.post("/projects", {"name": "shop"}, headers=key, query=query)
+    assert (refused.status, refused.code) == (409, "name_taken")
+    tried = api.post("/projects", {"name": "other"}, headers=key, query=query)
+    assert tried.status == 200
+    assert "Idempotency-Replayed" not in tried.headers
 
 
 def test_a_stale_version_is_refused(api: Api) -> None:

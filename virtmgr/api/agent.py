@@ -22,7 +22,7 @@ from virtmgr.services.sync import sync
 from virtmgr.services.wake import HostWake
 
 PREFIX = "/agent/v1"
-_MAX_SYNC = 32 * 1024**2  # bytes
+MAX_SYNC = 32 * 1024**2  # bytes
 _CHUNK = 1 << 20
 _LONGEST_WAIT = 60.0
 
@@ -40,7 +40,7 @@ class RenewBody(Value):
 def create_agent_app(services: Services, authority: Authority, wake: HostWake) -> Flask:
     """The application behind the agents' listener."""
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = _MAX_SYNC
+    app.config["MAX_CONTENT_LENGTH"] = MAX_SYNC
     routes = Blueprint("agent", __name__, url_prefix=PREFIX)
 
     @routes.post("/join")

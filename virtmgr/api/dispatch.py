@@ -81,6 +81,9 @@ def dispatch(services: Services, route: Route, request: Request, path: dict[str,
     :raises VirtmgrError: to be answered as a problem.
     """
     principal = None if route.access is Access.PUBLIC else _authenticate(services, request)
+    if route.mode is Mode.READ:
+        assert principal is not None  # only raw routes are public
+        return _read(services, route, principal, request, path)
     project_id = None if principal is None else _authorise(services, route, principal, path)
     if route.takes_file or route.body_media_type is not None:
         request.max_content_length = sys.maxsize  # streamed, so memory does not limit it
@@ -88,8 +91,6 @@ def dispatch(services: Services, route: Route, request: Request, path: dict[str,
         return _handle_raw(services, route, principal, project_id, request, path)
     parsed = _parse(services, route, request, path)
     assert principal is not None  # only raw routes are public
-    if route.mode is Mode.READ:
-        return _read(services, route, principal, parsed, path)
     return _change(services, route, principal, parsed, path)
 
 
@@ -117,16 +118,28 @@ def _parse(services: Services, route: Route, request: Request, path: Mapping[str
         arguments["upload"] = upload = receive(services, request)
         body = upload.digest.encode()
     elif route.mode is not Mode.READ:
-        body = request.get_data()
+        body = _body(request)
         arguments |= _parse_body(route, body, request.content_type)
     return _Parsed(
         arguments=arguments,
         query=query,
         if_match=parsing.parse_if_match(request.headers.get("If-Match")),
-        key=key if route.method == "POST" else None,
+        # A dry run has no effect that a key could keep from happening twice.
+        key=key if route.method == "POST" and not getattr(query, "dry_run", False) else None,
         hash=idempotency.request_hash(request.method, request.full_path, body),
         upload=upload,
     )
+
+
+def _body(request: Request) -> bytes:
+    """The whole body.
+
+    :raises RequestEntityTooLarge: it is longer than allowed.
+    """
+    body = request.get_data()
+    if request.content_length is None:
+        request.stream.read(1)  # in chunks: only the attempt to read on tells that there is more
+    return body
 
 
 def _parse_body(route: Route, body: bytes, content_type: str | None) -> dict[str, Any]:
@@ -157,7 +170,7 @@ def _handle_raw(
     )
     arguments: dict[str, Any] = {name: value for name, value in path.items() if name in route.takes}
     if route.body_model is not None:
-        arguments |= _parse_body(route, request.get_data(), request.content_type)
+        arguments |= _parse_body(route, _body(request), request.content_type)
     response: Response = route.handler(call, **arguments)
     return response
 
@@ -180,11 +193,12 @@ def _read(
     services: Services,
     route: Route,
     principal: Principal,
-    parsed: _Parsed,
+    request: Request,
     path: Mapping[str, str],
 ) -> Response:
     with services.units(read_only=True) as uow:
         context = open_context(services, uow, principal, route.action, project=path.get("project"))
+        parsed = _parse(services, route, request, path)  # whoever may not, learns nothing of this
         answer: Answer[Any] = route.handler(context, **parsed.arguments)
         body = _render(answer.view, parsed.query)
     return _response(Remembered(route.status, body, None, answer.version))
@@ -221,12 +235,14 @@ def _try_until_done(
     path: Mapping[str, str],
 ) -> tuple[Remembered, bool]:
     """Run the handler in a unit of work, anew when another transaction was faster."""
+    overtaken = False
     for number in range(_TRIES):
         try:
-            return _once(services, route, principal, parsed, path)
+            return _once(services, route, principal, parsed, path, overtaken=overtaken)
         except idempotency.Expired:
             idempotency.forget(services)
         except Overtaken:
+            overtaken = True
             log.debug("overtaken", tries=number + 1)
         except NameTaken:
             if parsed.key is None or not _is_taken(services, principal, parsed.key):
@@ -254,6 +270,8 @@ def _once(
     principal: Principal,
     parsed: _Parsed,
     path: Mapping[str, str],
+    *,
+    overtaken: bool,
 ) -> tuple[Remembered, bool]:
     """One try; what to answer, and whether it was done now (and not before, or not at all)."""
     dry_run = bool(getattr(parsed.query, "dry_run", False))
@@ -265,10 +283,10 @@ def _once(
             route.action,
             project=path.get("project"),
             expected_versions=parsed.if_match,
+            overtaken=overtaken,
         )
-        key = None if dry_run else parsed.key
-        if key is not None:
-            remembered = idempotency.recall(context, key, parsed.hash)
+        if parsed.key is not None:
+            remembered = idempotency.recall(context, parsed.key, parsed.hash)
             if remembered is not None:
                 return remembered, False
         result = route.handler(context, **parsed.arguments)
@@ -278,8 +296,8 @@ def _once(
         if dry_run:
             return _would(context, result), False
         view, given = _given(context, route, result)
-        if key is not None:
-            idempotency.remember(context, key, _without_secrets(given, view))
+        if parsed.key is not None:
+            idempotency.remember(context, parsed.key, _without_secrets(given, view))
         uow.after_commit(services.committed.notify)
         uow.commit()
     return given, True

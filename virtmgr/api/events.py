@@ -17,7 +17,7 @@ from virtmgr.api.parsing import bad_request
 from virtmgr.api.routing import Route, raw
 from virtmgr.api.schemas.events import EventView, event_presenter
 from virtmgr.domain.access import Action, visible_projects
-from virtmgr.domain.errors import VirtmgrError
+from virtmgr.domain.errors import InvalidRequest, VirtmgrError
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services import auth, events
 from virtmgr.services.context import Context
@@ -74,7 +74,7 @@ def _page(context: Context, query: EventParameters) -> Answer[Listing[EventView]
 
 def _position(cursor: str) -> int:
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
-        raise bad_request("this cursor was not given by a page of this list")
+        raise InvalidRequest("this cursor was not given by a page of this list", field="cursor")
     return int(cursor)
 
 

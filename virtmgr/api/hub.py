@@ -26,6 +26,7 @@ from virtmgr.services.container import Services
 from virtmgr.services.streams import Route, redeem
 
 PREFIX: Final = "/streams/v1/"
+OPEN_SECONDS: Final = 10  # for the TLS handshake, and for the request after it
 
 _log = structlog.get_logger()
 
@@ -50,7 +51,8 @@ class Hub:
             compression=None,
             origins=[None, *self.origins],
             process_request=_check_path,
-            open_timeout=10,
+            open_timeout=OPEN_SECONDS,
+            ssl_handshake_timeout=OPEN_SECONDS,
             server_header=None,
         ):
             _log.info("hub.listening", address=f"{host}:{port}")

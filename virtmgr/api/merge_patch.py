@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -37,6 +38,7 @@ class Patch(Generic[M]):
         """
         before = current.model_dump(mode="json", exclude_unset=True)
         try:
-            return type(current).model_validate(merge(before, self.document))
+            merged = json.dumps(merge(before, self.document))
+            return type(current).model_validate_json(merged, strict=True)
         except ValidationError as error:
             raise from_validation(error) from error

@@ -6,7 +6,7 @@ schemas, ``-Input`` and ``-Output``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from flask_openapi import Info, OpenAPI, SecurityScheme
@@ -15,6 +15,8 @@ from pydantic.json_schema import models_json_schema
 
 from virtmgr import __version__
 from virtmgr.api.answers import View
+from virtmgr.api.links import links
+from virtmgr.api.parsing import IDEMPOTENCY_KEY
 from virtmgr.api.problems import MEDIA_TYPE, Problem
 from virtmgr.api.routing import Access, Mode, Route
 from virtmgr.api.schemas.operations import OperationBatch, OperationView
@@ -27,6 +29,7 @@ _PROBLEMS: Final = {
     401: "There is no valid token.",
     403: "The role is too small.",
     404: "It does not exist, or may not be seen.",
+    408: "The body did not come in time.",
     409: "The present state does not allow it.",
     412: "It was changed meanwhile: If-Match does not match.",
     413: "The body is too large.",
@@ -38,7 +41,7 @@ _PROBLEMS: Final = {
     503: "A part that is needed does not answer.",
 }
 _ALWAYS: Final = (400, 401, 403, 404, 422, 500, 502, 503)
-_ON_CHANGES: Final = (409, 412, 413, 415, 429)
+_ON_CHANGES: Final = (408, 409, 412, 413, 415, 429)
 
 
 class DryRun(View):
@@ -53,6 +56,7 @@ class _IdempotencyHeader(BaseModel):
     idempotency_key: str | None = Field(
         None,
         alias="Idempotency-Key",
+        pattern=IDEMPOTENCY_KEY,
         description="Sent again within 24 hours, the first answer is given again.",
     )
 
@@ -96,7 +100,8 @@ def make_app(import_name: str) -> DocumentedApp:
 class Documenter:
     """Describes routes with references into one set of schemas."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = routes
         wanted: list[tuple[type[BaseModel], _ModelMode]] = [
             (model, "serialization") for model in (Problem, DryRun, OperationView, OperationBatch)
         ]
@@ -140,8 +145,8 @@ class Documenter:
             return {"required": True, "content": content | {"application/json": {"schema": patch}}}
         media_type = "application/octet-stream" if route.takes_file else route.body_media_type
         if media_type is not None:
-            binary = {"schema": {"type": "string", "format": "binary"}}
-            return {"required": True, "content": {media_type: binary}}
+            binary = {"type": "string", "format": "binary", "minLength": 1}
+            return {"required": True, "content": {media_type: {"schema": binary}}}
         return None
 
     def _definition(self, reference: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +202,7 @@ class Documenter:
             many = self._reference(OperationBatch, "serialization")
             return {
                 200: _success({"anyOf": [one, many, dry_run]}),
-                202: _success({"anyOf": [one, many]}),
+                202: _success({"anyOf": [one, many]}) | self._links(route),
             }
         assert route.view_model is not None  # Route.check
         view = self._reference(route.view_model, "serialization")
@@ -205,8 +210,13 @@ class Documenter:
             return {200: _success(view)}
         if route.status == 200:
             return {200: _success({"anyOf": [view, dry_run]})}
-        done = {"description": "Done."} if route.status == 204 else _success(view)
-        return {200: _success(dry_run), route.status: done}
+        if route.status == 204:
+            return {200: _success(dry_run), 204: {"description": "Done."}}
+        return {200: _success(dry_run), route.status: _success(view) | self._links(route)}
+
+    def _links(self, route: Route) -> dict[str, Any]:
+        found = links(route, self._routes)
+        return {"links": found} if found else {}
 
 
 def stub(route: Route, view: Callable[..., Any]) -> Callable[..., Any]:

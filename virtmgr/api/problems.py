@@ -41,10 +41,12 @@ _HTTP_CODES: Final = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
+    408: "request_timeout",
     411: "length_required",
     413: "content_too_large",
     414: "uri_too_long",
     415: "unsupported_media_type",
+    417: "expectation_failed",
     431: "headers_too_large",
 }
 
@@ -155,18 +157,24 @@ def respond(error: errors.VirtmgrError) -> Response:
     return response
 
 
+def http_problem(status: HTTPStatus, detail: str) -> str:
+    """The document of a refusal that comes from HTTP itself."""
+    code = _HTTP_CODES.get(status, "http_error")
+    return Problem(
+        type=_TYPE_BASE + code,
+        title=status.phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=structlog.contextvars.get_contextvars().get("request_id"),
+    ).model_dump_json(exclude_none=True)
+
+
 def _respond_to_http_error(error: HTTPException) -> Response:
     if error.response is not None:
         return error.response  # type: ignore[return-value]
-    status = error.code or 500
-    document = Problem(
-        type=_TYPE_BASE + _HTTP_CODES.get(status, "http_error"),
-        title=HTTPStatus(status).phrase,
-        status=status,
-        detail=error.description or HTTPStatus(status).phrase,
-        code=_HTTP_CODES.get(status, "http_error"),
-        request_id=structlog.contextvars.get_contextvars().get("request_id"),
-    ).model_dump_json(exclude_none=True)
+    status = HTTPStatus(error.code or 500)
+    document = http_problem(status, error.description or status.phrase)
     response = Response(document, status=status, mimetype=MEDIA_TYPE)
     for name, value in error.get_headers():
         if name.lower() not in ("content-type", "content-length"):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from virtmgr.bootstrap.control_plane import (
-    authority,
-    build_services,
-    reachable,
-    server_certificate,
-)
+from contextlib import closing
+
+from virtmgr.bootstrap.control_plane import authority, reachable, server_certificate
 from virtmgr.config.settings import Initialised, ServerSettings
+from virtmgr.ports.clock import SystemClock
 from virtmgr.services import auth
+from virtmgr.store.engine import make_engine
 from virtmgr.store.migrate import upgrade
+from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
 
 def initialise(settings: ServerSettings) -> Initialised:
@@ -19,9 +19,9 @@ def initialise(settings: ServerSettings) -> Initialised:
     upgrade(settings.database)
     authority(settings).create()
     server_certificate(settings)
-    services = build_services(settings)
-    with services.units() as uow:
-        token = auth.initialise(uow, services.clock)
+    units = SqlUnitOfWorkFactory(make_engine(settings.database))
+    with closing(units), units() as uow:
+        token = auth.initialise(uow, SystemClock())
         uow.commit()
     return Initialised(
         server=f"https://{reachable(settings.listen)}",

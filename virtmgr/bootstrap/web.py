@@ -15,13 +15,15 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from virtmgr.bootstrap import logs
+from virtmgr.bootstrap import logs, serving
 from virtmgr.bootstrap.control_plane import authority, build_services, server_certificate
 from virtmgr.bootstrap.processes import die_with_parent
 from virtmgr.config.settings import ServerSettings
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-_CONNECTIONS = 2000
+MAX_LINE = 8190  # bytes
+MAX_FIELDS = 64
+MAX_FIELD = 8190  # bytes
 
 
 class WebServer(BaseApplication):  # type: ignore[misc]
@@ -35,19 +37,21 @@ class WebServer(BaseApplication):  # type: ignore[misc]
         certificate, key = server_certificate(self._settings)
         options = {
             "bind": [str(self._settings.listen), str(self._settings.agent_listen)],
-            "worker_class": "gevent",
+            "worker_class": "virtmgr.bootstrap.serving.Worker",
             "workers": 1,
-            "worker_connections": _CONNECTIONS,
+            "worker_connections": serving.CONNECTIONS,
             "certfile": str(certificate),
             "keyfile": str(key),
             "ca_certs": str(self._settings.ca_file),
             "cert_reqs": ssl.CERT_OPTIONAL,
             "ssl_context": _context,
-            "keepalive": 75,
+            "do_handshake_on_connect": True,  # once, before a connection counts as accepted
+            "keepalive": serving.HEAD_SECONDS,
             "timeout": 60,
             "graceful_timeout": 5,
-            "limit_request_line": 8190,
-            "limit_request_fields": 64,
+            "limit_request_line": MAX_LINE,
+            "limit_request_fields": MAX_FIELDS,
+            "limit_request_field_size": MAX_FIELD,
             "proc_name": "virtmgr-web",
             "worker_tmp_dir": str(self._settings.run_directory),
             "loglevel": "warning",
@@ -66,6 +70,7 @@ def _context(configuration: Any, default: Callable[[], ssl.SSLContext]) -> ssl.S
     del configuration
     context = default()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = serving.BoundedSocket
     return context
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -86,8 +86,7 @@ def _check_label_key(key: str) -> str:
     return key
 
 
-def _check_label_value(value: Any) -> str:
-    text = str(value)
+def _check_label_value(text: str) -> str:
     if len(text) > 63 or not text.isprintable():
         raise ValueError("a label value has at most 63 printable characters")
     return text
@@ -118,7 +117,7 @@ Reference = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-z0-
 Labels = Annotated[
     dict[
         Annotated[str, AfterValidator(_check_label_key)],
-        Annotated[str, BeforeValidator(_check_label_value)],
+        Annotated[str, AfterValidator(_check_label_value)],
     ],
     Field(max_length=64),
 ]

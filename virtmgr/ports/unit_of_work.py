@@ -134,6 +134,15 @@ class NetworkMember(NamedTuple):
     addresses: tuple[str, ...]
 
 
+class Port(NamedTuple):
+    """A NIC as it is shown: no entity, for lists have many. ``position`` is its index."""
+
+    position: int
+    network_id: str
+    mac: str
+    addresses: tuple[str, ...]
+
+
 class AddressRepository(Repository[Address], Protocol):
     def taken(self, network_id: str) -> frozenset[str]: ...
 
@@ -143,6 +152,10 @@ class AddressRepository(Repository[Address], Protocol):
 class NicRepository(Repository[Nic], Protocol):
     def of_workloads(self, workload_ids: Iterable[str]) -> Mapping[str, Sequence[Nic]]:
         """NICs by workload, in the order of their index."""
+        ...
+
+    def ports(self, workload_ids: Iterable[str]) -> Mapping[str, Sequence[Port]]:
+        """The same as plain values, with their addresses, in one statement."""
         ...
 
 
@@ -178,7 +191,9 @@ class QuotaRepository(Repository[Quota], Protocol):
 
 
 class HostRepository(NamedRepository[Host], Protocol):
-    def all(self) -> Sequence[Host]: ...
+    def all(self, *, locked: bool = False) -> Sequence[Host]:
+        """Every host; ``locked``: fresh, and nobody else claims before this unit ends."""
+        ...
 
     def claim(self, host_id: str, version: int, *, vcpus: float, memory: int, disk: int) -> bool:
         """Add to the host's claims if its version is still ``version``; bumps version.

@@ -40,6 +40,7 @@ class Context:
     project: Project | None = None
     expected_versions: frozenset[int] | None = None  # If-Match; None: any
     version_checked: bool = False
+    overtaken: bool = False  # an earlier try was: now wait for one's turn
     now: datetime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -173,6 +174,7 @@ def open_context(
     *,
     project: str | None = None,
     expected_versions: frozenset[int] | None = None,
+    overtaken: bool = False,
 ) -> Context:
     """Check that ``principal`` may do ``action`` and give the context to do it in.
 
@@ -195,4 +197,5 @@ def open_context(
         principal=principal,
         project=found,
         expected_versions=expected_versions,
+        overtaken=overtaken,
     )

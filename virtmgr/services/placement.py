@@ -17,24 +17,27 @@ from virtmgr.domain.scheduling import (
 )
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
 
-ATTEMPTS = 8  # of a placement that others overtake, before it is refused
-
 
 class Overtaken(Exception):
     """Another transaction changed the chosen host first: read again and decide again."""
 
 
-def decide(uow: UnitOfWork, requests: Sequence[PlacementRequest]) -> tuple[Decision, ...]:
-    """A host for each request, or the reasons why there is none; nothing is written."""
-    return place(fleet(uow), requests)
+def decide(
+    uow: UnitOfWork, requests: Sequence[PlacementRequest], *, alone: bool = False
+) -> tuple[Decision, ...]:
+    """A host for each request, or the reasons why there is none; nothing is written.
+
+    :param alone: let nobody else claim until the unit ends, so that ``commit`` is not overtaken.
+    """
+    return place(fleet(uow, alone=alone), requests)
 
 
-def fleet(uow: UnitOfWork) -> Fleet:
+def fleet(uow: UnitOfWork, *, alone: bool = False) -> Fleet:
     """The inventory as the scheduler sees it."""
     clusters = uow.clusters.list(ListQuery(limit=500)).items
     return Fleet(
         clusters=tuple(cluster_view(cluster) for cluster in clusters),
-        hosts=tuple(host_view(host) for host in uow.hosts.all()),
+        hosts=tuple(host_view(host) for host in uow.hosts.all(locked=alone)),
         placed=tuple(
             PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
             for id, project_id, host_id, labels in uow.workloads.placed()

@@ -99,7 +99,7 @@ def insert(
     uow, project_id = context.uow, context.own_project.id
     _charge(uow, project_id, wanted[0], len(wanted))
     requests = [placement_request(project_id, new_id(), one) for one in wanted]
-    decisions = placement.decide(uow, requests)
+    decisions = placement.decide(uow, requests, alone=context.overtaken)
     placement.commit(uow, requests, decisions)
     revisions = {
         host_id: uow.hosts.next_revision(host_id)

@@ -69,8 +69,7 @@ class TicketView(View):
 
 def presenter(uow: UnitOfWork, workloads: Sequence[Workload]) -> Callable[[Workload], WorkloadView]:
     """How to present these workloads; a fixed number of queries however many they are."""
-    nics = uow.nics.of_workloads([workload.id for workload in workloads])
-    addresses = uow.addresses.of_nics([nic.id for some in nics.values() for nic in some])
+    ports = uow.nics.ports([workload.id for workload in workloads])
     project, host = Referrer(uow.projects.get), Referrer(uow.hosts.get)
     cluster, image = Referrer(uow.clusters.get), Referrer(uow.images.get)
     network = Referrer(uow.networks.get)
@@ -91,12 +90,12 @@ def presenter(uow: UnitOfWork, workloads: Sequence[Workload]) -> Callable[[Workl
             image=image(workload.image_id),
             nics=[
                 NicView.model_construct(
-                    index=nic.index,
-                    network=network.known(nic.network_id),
-                    mac=nic.mac,
-                    addresses=[one.address for one in addresses.get(nic.id, ())],
+                    index=port.position,
+                    network=network.known(port.network_id),
+                    mac=port.mac,
+                    addresses=list(port.addresses),
                 )
-                for nic in nics.get(workload.id, ())
+                for port in ports.get(workload.id, ())
             ],
             labels=dict(workload.spec.labels),
             deleting=workload.deleting,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, update
+from sqlalchemy import ColumnElement, case, select, update
 
 from virtmgr.domain.errors import NotFound
 from virtmgr.domain.host import Cluster, Host, Pool
@@ -55,8 +55,12 @@ class SqlHosts(SqlNamedRepository[Host]):
         labels=_hosts.labels,
     )
 
-    def all(self) -> Sequence[Host]:
-        return self._many(order=[_hosts.id])
+    def all(self, *, locked: bool = False) -> Sequence[Host]:
+        if not locked:
+            return self._many(order=[_hosts.id])
+        # In the order of ids, as claims are taken: two units never wait for each other.
+        statement = select(Host).order_by(_hosts.id).with_for_update(key_share=True)
+        return self._session.scalars(statement.execution_options(populate_existing=True)).all()
 
     def claim(self, host_id: str, version: int, *, vcpus: float, memory: int, disk: int) -> bool:
         amounts = {"claimed_vcpus": vcpus, "claimed_memory": memory, "claimed_disk": disk}

@@ -9,7 +9,7 @@ from sqlalchemy import case, or_, select
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.network import Address, Network
 from virtmgr.domain.workload import Nic
-from virtmgr.ports.unit_of_work import NetworkMember
+from virtmgr.ports.unit_of_work import NetworkMember, Port
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlProjectRepository, SqlRepository
@@ -124,4 +124,28 @@ class SqlNics(SqlRepository[Nic]):
         found: dict[str, list[Nic]] = {workload_id: [] for workload_id in workload_ids}
         for nic in self._many(_nics.workload_id.in_(list(found)), order=[_nics.position]):
             found[nic.workload_id].append(nic)
+        return found
+
+    def ports(self, workload_ids: Iterable[str]) -> Mapping[str, Sequence[Port]]:
+        found: dict[str, list[Port]] = {workload_id: [] for workload_id in workload_ids}
+        statement = (
+            select(
+                _nics.workload_id,
+                _nics.position,
+                _nics.network_id,
+                _nics.mac,
+                _addresses.address,
+            )
+            .join(tables.addresses, _addresses.nic_id == _nics.id, isouter=True)
+            .where(_nics.workload_id.in_(list(found)))
+            .order_by(_nics.workload_id, _nics.position, _addresses.id)
+        )
+        self._session.flush()
+        for workload_id, position, network_id, mac, address in self._session.execute(statement):
+            ports = found[workload_id]
+            more = () if address is None else (address,)
+            if ports and ports[-1].position == position:
+                ports[-1] = ports[-1]._replace(addresses=ports[-1].addresses + more)
+            else:
+                ports.append(Port(position, network_id, mac, more))
         return found

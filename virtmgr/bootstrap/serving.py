@@ -1,0 +1,156 @@
+"""gunicorn's gevent worker with bounds on what one client may hold, and for how long.
+
+gunicorn itself bounds a request's first line, its headers, and the time until its head is there
+(keep-alive). What is missing for clients that are slow on purpose stands here: time for the TLS
+handshake, for each piece of a body and of an answer, and connections of one address. docs/api.md
+has all limits in one table.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from http import HTTPStatus
+from typing import Any, Final
+
+import gevent
+import structlog
+from gevent import ssl
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+)
+from gunicorn.workers.ggevent import GeventWorker
+from werkzeug.exceptions import BadRequest, RequestTimeout
+
+from virtmgr.api.problems import MEDIA_TYPE, http_problem
+
+CONNECTIONS: Final = 2000  # of each port
+CONNECTIONS_PER_ADDRESS: Final = 1000  # so that no one client takes them all
+HANDSHAKE_SECONDS: Final = 10
+HEAD_SECONDS: Final = 75  # for a request's head, and between requests
+BODY_SECONDS: Final = 30  # for each piece of BODY_PIECE
+BODY_PIECE: Final = 64 * 1024
+SEND_SECONDS: Final = 60  # for each piece of an answer
+
+_STATUS: Final = (
+    (LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
+    (LimitRequestHeaders, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+    (ExpectationFailed, HTTPStatus.EXPECTATION_FAILED),
+    (ParseException, HTTPStatus.BAD_REQUEST),
+)
+
+log = structlog.get_logger(__name__)
+_connections: Counter[str] = Counter()
+
+
+class BoundedSocket(ssl.SSLSocket):  # type: ignore[misc]
+    """A connection that is given up when its client takes too long, or has too many of them."""
+
+    _counted: str | None = None
+
+    def do_handshake(self) -> None:
+        """Greet the client. What fails here is the client's doing and worth one line, no trace."""
+        address = str(self.getpeername()[0])
+        reason = ""
+        if _connections[address] >= CONNECTIONS_PER_ADDRESS:
+            reason = f"it has {CONNECTIONS_PER_ADDRESS} connections already"
+        self._counted = address
+        _connections[address] += 1
+        if not reason:
+            try:
+                with gevent.Timeout(HANDSHAKE_SECONDS, TimeoutError("no TLS handshake in time")):
+                    super().do_handshake()
+                return
+            except OSError as error:
+                reason = str(error)
+        log.info("connection_refused", client=address, reason=reason)
+        self.close()
+        raise gevent.GreenletExit
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        try:
+            with gevent.Timeout(SEND_SECONDS, TimeoutError):
+                super().sendall(data, flags)
+        except TimeoutError as error:
+            log.info("answer_not_read", client=self._counted)
+            raise BrokenPipeError(f"the client read nothing for {SEND_SECONDS} s") from error
+
+    def close(self) -> None:
+        if self._counted is not None:
+            _connections[self._counted] -= 1
+            if not _connections[self._counted]:
+                del _connections[self._counted]
+            self._counted = None
+        super().close()
+
+
+class BoundedBody:
+    """A request's body, each piece of which has to come in time."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self._failed = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is unknown where it ends: then the connection serves no further request."""
+        return self._failed or bool(getattr(self._body, "failed", False))
+
+    def read(self, size: int | None = None) -> bytes:
+        """At most ``size`` bytes, and at most ``BODY_PIECE``; none at the end.
+
+        :raises RequestTimeout: they did not come in time.
+        :raises BadRequest: the client's framing of it is wrong, or it went away.
+        """
+        wanted = BODY_PIECE if size is None or size < 0 else min(size, BODY_PIECE)
+        try:
+            with gevent.Timeout(BODY_SECONDS, TimeoutError):
+                content: bytes = self._body.read(wanted)
+        except TimeoutError as error:
+            self._failed = True
+            raise RequestTimeout(
+                f"the next {BODY_PIECE} bytes of the body did not come within {BODY_SECONDS} s"
+            ) from error
+        except (ParseException, OSError) as error:
+            self._failed = True
+            raise BadRequest(f"the body is not framed as HTTP wants it: {error}") from error
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
+
+
+class Worker(GeventWorker):  # type: ignore[misc]
+    """The worker of the web process."""
+
+    def init_process(self) -> None:
+        # A list makes some ten thousand objects that reference counts free again: looking for
+        # cycles among them, and among all that was imported, took a fifth of the time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        super().init_process()
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        req.body = BoundedBody(req.body)
+        return super().handle_request(listener_name, req, sock, addr)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what is no HTTP with a problem; all else is gunicorn's."""
+        status = next((status for kind, status in _STATUS if isinstance(exc, kind)), None)
+        if status is None:
+            super().handle_error(req, client, addr, exc)
+            return
+        log.info("request_refused", client=addr[0] if addr else None, reason=str(exc))
+        document = http_problem(status, f"the request cannot be read: {exc}").encode()
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
+            f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(document)}\r\n\r\n"
+        )
+        try:
+            client.sendall(head.encode() + document)
+        except OSError:
+            log.debug("client_gone", client=addr[0] if addr else None)
