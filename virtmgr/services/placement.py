@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from virtmgr.domain.errors import NoPlacement
 from virtmgr.domain.host import Cluster, Host
@@ -26,15 +26,16 @@ class Overtaken(Exception):
 
 def decide(uow: UnitOfWork, requests: Sequence[PlacementRequest]) -> tuple[Decision, ...]:
     """A host for each request, or the reasons why there is none; nothing is written."""
-    return place(fleet(uow), requests)
+    return place(fleet(uow, {r.image_id for r in requests if r.image_id is not None}), requests)
 
 
-def fleet(uow: UnitOfWork) -> Fleet:
-    """The inventory as the scheduler sees it."""
+def fleet(uow: UnitOfWork, image_ids: Collection[str] = ()) -> Fleet:
+    """The inventory as the scheduler sees it; of images at hand, only ``image_ids``."""
     clusters = uow.clusters.list(ListQuery(limit=500)).items
+    at_hand = uow.hosts.images_at_hand(image_ids)
     return Fleet(
         clusters=tuple(cluster_view(cluster) for cluster in clusters),
-        hosts=tuple(host_view(host) for host in uow.hosts.all()),
+        hosts=tuple(host_view(host, at_hand.get(host.id, frozenset())) for host in uow.hosts.all()),
         placed=tuple(
             PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
             for id, project_id, host_id, labels in uow.workloads.placed()
@@ -89,7 +90,7 @@ def cluster_view(cluster: Cluster) -> ClusterView:
     )
 
 
-def host_view(host: Host) -> HostView:
+def host_view(host: Host, image_ids: frozenset[str]) -> HostView:
     """The parts of a host that placement looks at."""
     return HostView(
         id=host.id,
@@ -106,7 +107,7 @@ def host_view(host: Host) -> HostView:
         claimed_disk=host.claimed_disk,
         version=host.version,
         kinds=_kinds(host),
-        image_ids=frozenset(host.facts.get("images", ())),
+        image_ids=image_ids,
         bridges=frozenset(host.facts.get("bridges", ())),
     )
 
