@@ -171,6 +171,7 @@ def upgrade() -> None:
         sa.Column("lease_expires_at", MOMENT, nullable=True),
         sa.Column("last_seen_at", MOMENT, nullable=True),
         sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("prune_nonce", sa.BigInteger(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.CheckConstraint(
@@ -183,6 +184,7 @@ def upgrade() -> None:
         sa.CheckConstraint("claimed_disk >= 0", name=op.f("ck_hosts_claimed_disk")),
         sa.CheckConstraint("claimed_memory >= 0", name=op.f("ck_hosts_claimed_memory")),
         sa.CheckConstraint("claimed_vcpus >= 0", name=op.f("ck_hosts_claimed_vcpus")),
+        sa.CheckConstraint("prune_nonce >= 0", name=op.f("ck_hosts_prune_nonce")),
         sa.CheckConstraint("revision >= 0", name=op.f("ck_hosts_revision")),
         sa.CheckConstraint("version >= 1", name=op.f("ck_hosts_version")),
         sa.ForeignKeyConstraint(
@@ -435,6 +437,19 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_tokens_project_id"), "tokens", ["project_id"], unique=False)
     op.create_index(op.f("ix_tokens_user_id"), "tokens", ["user_id"], unique=False)
+    op.create_table(
+        "host_images",
+        sa.Column("host_id", ID, nullable=False),
+        sa.Column("image_id", ID, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["host_id"],
+            ["hosts.id"],
+            name=op.f("fk_host_images_host_id_hosts"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("host_id", "image_id", name=op.f("pk_host_images")),
+    )
+    op.create_index(op.f("ix_host_images_image_id"), "host_images", ["image_id"], unique=False)
     op.create_table(
         "pools",
         sa.Column("id", ID, nullable=False),
@@ -713,6 +728,7 @@ def downgrade() -> None:
         "nics",
         "workloads",
         "pools",
+        "host_images",
         "tokens",
         "role_bindings",
         "quotas",

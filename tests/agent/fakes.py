@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from virtmgr.agent.files import StateFiles
+from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.reconciler import Reconciler
@@ -246,12 +248,20 @@ class Host:
         self.driver = StubbornDriver(self.world)
         self.outbox = RecordingOutbox()
         networks = NetworkKeeper(self.network)
+        files = StateFiles(self.state)
+        images = ImageKeeper(
+            storage=self.storage,
+            source=NoBlobs(),
+            files=files,
+            clock=SystemClock(),
+            keep_for=timedelta(hours=24),
+        )
         drivers = dict.fromkeys(self.kinds, self.driver)
         self.agent = Reconciler(
-            runner=StepRunner(drivers, self.storage, networks, NoBlobs()),
+            runner=StepRunner(drivers, self.storage, networks, images),
             networks=networks,
             storage=self.storage,
-            files=StateFiles(self.state),
+            files=files,
             outbox=self.outbox,
             clock=SystemClock(),
             boot_id=self.boot_id,

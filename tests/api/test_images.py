@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import threading
 import time
@@ -17,14 +18,17 @@ from werkzeug.serving import make_server
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
 from virtmgr.domain.errors import ImageError
+from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.image import Disk, ImageManifest, ImageType
 from virtmgr.domain.operation import Operation
+from virtmgr.domain.sync import SyncRequest
 from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.images import BuildRequest, Cancelled, ImageProgress, ImportRequest
 from virtmgr.ports.unit_of_work import ListQuery
 from virtmgr.services import partial_uploads
 from virtmgr.services.container import Services
 from virtmgr.services.image_worker import ImageWorker, remove_failed
+from virtmgr.services.sync import sync
 
 FILE = b"a disk, more or less" * 1000
 
@@ -438,3 +442,79 @@ def test_names_and_aliases_are_unique_together(api: Api) -> None:
 def test_files_of_the_server_are_no_source(api: Api, source: str) -> None:
     refused = api.post("/images/import", {"name": "x", "source": source})
     assert (refused.status, refused.body["field"]) == (422, "source")
+
+
+# ---- where images are, and what is not needed of them
+
+
+def test_an_image_says_where_it_is(api: Api, services: Services, worker: ImageWorker) -> None:
+    _import(api)
+    worker.run_once()
+    image = api.get("/images/disk").body
+    assert image["hosts"] == []
+    api.post("/hosts", {"name": "host1"})
+    host = api.get("/hosts/host1").body
+    assert host["images"] == []
+    sync(services, host["id"], _first_sync(image["id"]))
+    assert api.get("/images/disk").body["hosts"] == [{"id": host["id"], "name": "host1"}]
+    assert api.get("/hosts/host1").body["images"] == [{"id": image["id"], "name": "disk"}]
+
+
+def test_pruning_is_shown_before_it_is_done(
+    api: Api, services: Services, worker: ImageWorker, maker: Maker
+) -> None:
+    _import(api)
+    worker.run_once()
+    image = api.get("/images/disk").body["id"]
+    hosts = [api.post("/hosts", {"name": name}).body["id"] for name in ("host1", "host2")]
+    for host in hosts:
+        sync(services, host, _first_sync(image))
+    stray = maker.store.add([b"stray blob"])
+    half = services.blobs.upload_path("half")
+    half.write_bytes(FILE)
+    os.utime(half, (0, 0))
+    fresh = services.blobs.upload_path("fresh")
+    fresh.write_bytes(FILE)
+    would = api.post("/images/prune", {}, query={"dry_run": "true"}).body["would"]
+    assert [each["host"]["name"] for each in would["hosts"]] == ["host1", "host2"]
+    assert would["hosts"][0]["images"] == [{"id": image, "name": "disk", "size": 4}]
+    assert (would["store"]["blobs"], would["store"]["leftovers"]) == (1, 1)
+    assert would["size"] >= 8 + stray.size + len(FILE)
+    assert half.exists()
+    assert services.blobs.exists(stray.digest)
+    assert sync(services, hosts[0], SyncRequest()).prune_nonce == 0
+    assert api.post("/images/prune", {}).body == would
+    assert not half.exists()
+    assert fresh.exists()
+    assert [sync(services, host, SyncRequest()).prune_nonce for host in hosts] == [1, 1]
+    assert len(list(services.blobs)) == 1
+    assert len(api.get("/events", type="host.pruned").body["items"]) == 2
+
+
+def test_pruning_one_host_touches_nothing_else(api: Api, services: Services, maker: Maker) -> None:
+    hosts = [api.post("/hosts", {"name": name}).body["id"] for name in ("host1", "host2")]
+    stray = maker.store.add([b"stray blob"])
+    assert api.post("/images/prune", {"host": "host2"}).body == {
+        "hosts": [],
+        "store": None,
+        "size": 0,
+    }
+    assert services.blobs.exists(stray.digest)
+    assert [sync(services, host, SyncRequest()).prune_nonce for host in hosts] == [0, 1]
+    assert api.post("/images/prune", {"host": "no"}).status == 404
+
+
+def test_nothing_is_pruned_while_images_are_made(
+    api: Api, services: Services, maker: Maker
+) -> None:
+    stray = maker.store.add([b"a blob of the image that is being made, perhaps"])
+    _import(api)
+    assert api.post("/images/prune", {}).body["store"]["busy"] is True
+    assert services.blobs.exists(stray.digest)
+
+
+def _first_sync(*image_ids: str) -> SyncRequest:
+    fingerprint = Fingerprint(
+        hostname="h", machine_id="m", boot_id="b", architecture="x86_64", vcpus=1, memory=1, disk=1
+    )
+    return SyncRequest(full=True, fingerprint=fingerprint, images=image_ids)

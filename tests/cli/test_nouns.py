@@ -123,6 +123,24 @@ def test_aliases_are_added_and_taken(virtmgr: Run, state: State) -> None:
     assert state.requests[1][3]["if-match"] == '"3"'
 
 
+def test_what_a_prune_removes(virtmgr: Run, state: State) -> None:
+    pruned = {
+        "hosts": [{"host": {"id": "1", "name": "h1"},
+                   "images": [{"id": "2", "name": "debian", "size": 3072}]}],
+        "store": {"blobs": 2, "leftovers": 1, "size": 1024, "busy": False},
+        "size": 4096,
+    }  # fmt: skip
+    state.answers += [answer({"dry_run": True, "would": pruned}), answer(pruned)]
+    assert virtmgr("image", "prune", "--dry-run").stdout == (
+        "host h1: debian (3KiB)\n"
+        "control plane: 2 unused blobs, 1 leftovers of uploads (1KiB)\n"
+        "4KiB would be freed\n"
+    )
+    assert state.requests[0][1].endswith("/images/prune?dry_run=true")
+    assert virtmgr("image", "prune", "--host", "h1").stdout.endswith("4KiB are being freed\n")
+    assert state.requests[1][2] == {"host": "h1"}
+
+
 def test_quota_and_placement_tables(virtmgr: Run, state: State) -> None:
     state.answers.append(answer({"limit_vcpus": 4.0, "used_vcpus": 1.5}))
     assert "vcpus      1.5   4\n" in virtmgr("quota", "show", "blue").stdout

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from virtmgr.agent.control_plane import ControlPlane
+from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.outbox import Outbox, Parcel
 from virtmgr.agent.reconciler import Reconciler
 from virtmgr.domain.errors import VirtmgrError
@@ -22,6 +23,7 @@ from virtmgr.ports.host import HostStorage
 _INTERVAL = 10.0  # seconds between syncs of which nothing new is known; a third of the lease
 _LOOK_AT_HOST = 30.0  # seconds between looks at what the host is and has
 _HOUSEKEEPING = 3600.0  # seconds between looks at the certificate
+_LOOK_AT_IMAGES = 600.0  # seconds between looks for images that may go
 _BACK_OFF_MOST = 15.0
 
 _log = structlog.get_logger()
@@ -34,6 +36,7 @@ class Parts:
     connect: Callable[[], ControlPlane]
     reconciler: Reconciler
     storage: HostStorage
+    images: ImageKeeper
     outbox: Outbox
     fingerprint: Callable[[], Fingerprint]
     renew: Callable[[ControlPlane], bool]
@@ -54,6 +57,8 @@ class Agent:
         self._looked_at_host = 0.0
         self._usage_sent = 0.0
         self._looked_at_certificate = 0.0
+        self._looked_at_images = time.monotonic()
+        self._images_said: tuple[str, ...] | None = None  # what the control plane knows of
 
     def run(self) -> None:
         """Bring up what is desired, first from disk, then from the control plane."""
@@ -88,27 +93,31 @@ class Agent:
 
     def _sync(self) -> None:
         parcel = self._parts.outbox.take(everything=self._report_all)
+        images = self._parts.images.at_hand()
         try:
-            response = self._control_plane.sync(self._request(parcel))
+            response = self._control_plane.sync(self._request(parcel, images))
         except VirtmgrError:
             self._parts.outbox.changed.set()
             raise
         self._parts.outbox.acknowledge(parcel)
+        self._images_said = images
         self._full = False
         self._fingerprint = None
         self._report_all = response.report_all
         if response.report_all:
+            self._images_said = None
             self._parts.outbox.changed.set()
         self._take_in(response)
 
-    def _request(self, parcel: Parcel) -> SyncRequest:
+    def _request(self, parcel: Parcel, images: tuple[str, ...]) -> SyncRequest:
+        news = {} if images == self._images_said else {"images": images}
         return SyncRequest(
             known_revision=self._revision,
             full=self._full,
             fingerprint=self._fingerprint,
             workloads=parcel.workloads,
             volumes=parcel.volumes,
-        ).model_copy(update=self._slow_news())
+        ).model_copy(update={**self._slow_news(), **news})
 
     def _slow_news(self) -> dict[str, object]:
         """Usage and pools, which change all the time and are not worth a sync of their own."""
@@ -133,6 +142,17 @@ class Agent:
         self._parts.reconciler.apply(response.workloads, response.networks, full=response.full)
         self._parts.reconciler.remove_volumes(response.removed_volumes)
         self._revision = response.revision
+        self._tidy_images(response)
+
+    def _tidy_images(self, response: SyncResponse) -> None:
+        """After a sync only: until the first one, nobody knows all that is needed."""
+        images = self._parts.images
+        due = time.monotonic() - self._looked_at_images >= _LOOK_AT_IMAGES
+        if due or response.removed_images or response.prune_nonce != images.prune_nonce:
+            self._looked_at_images = time.monotonic()
+            images.tidy_soon(
+                self._parts.reconciler.images, response.removed_images, response.prune_nonce
+            )
 
     def _look_at_host(self) -> None:
         """Drivers come and go: libvirtd may be started after the agent."""

@@ -2,7 +2,7 @@
 
 DATA/workloads/ID.json   desired state and memory of one workload
 DATA/networks.json       the networks that they are on
-DATA/revision.json       the desired revision that all this is
+DATA/images.json         the images at hand, and when a workload last needed them
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 
 import structlog
 
+from virtmgr.domain.image import ImageManifest
+from virtmgr.domain.image_keeping import KeptImage
 from virtmgr.domain.plan import Memory
 from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload
 
@@ -33,12 +35,21 @@ class Entry:
     id_base: int = 0
 
 
+@dataclass(frozen=True)
+class KeptImages:
+    """The images of the host, by id, and the last request to prune that was carried out."""
+
+    images: dict[str, KeptImage] = field(default_factory=dict)
+    prune_nonce: int = 0
+
+
 class StateFiles:
     """Reads and writes the agent's state; every write replaces a whole file atomically."""
 
     def __init__(self, directory: Path) -> None:
         self._workloads = directory / "workloads"
         self._networks = directory / "networks.json"
+        self._images = directory / "images.json"
         self._workloads.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def load(self) -> dict[str, Entry]:
@@ -68,6 +79,44 @@ class StateFiles:
     def save_networks(self, networks: tuple[DesiredNetwork, ...]) -> None:
         data = [network.model_dump(mode="json") for network in networks]
         _replace(self._networks, json.dumps(data).encode(), durable=True)
+
+    def load_images(self) -> KeptImages:
+        """What was kept of images; none where it cannot be read: they are found again."""
+        try:
+            return _decode_images(self._images.read_bytes())
+        except FileNotFoundError:
+            return KeptImages()
+        except (ValueError, KeyError, TypeError) as error:
+            _log.error("state.unreadable", file=str(self._images), error=str(error))
+            return KeptImages()
+
+    def save_images(self, kept: KeptImages) -> None:
+        _replace(self._images, _encode_images(kept), durable=False)
+
+
+def _encode_images(kept: KeptImages) -> bytes:
+    images = {
+        image_id: {
+            "manifest": image.manifest.model_dump(mode="json", exclude_defaults=True),
+            "needed_at": image.needed_at.isoformat(),
+            "whole": image.whole,
+        }
+        for image_id, image in kept.images.items()
+    }
+    return json.dumps({"images": images, "prune_nonce": kept.prune_nonce}).encode()
+
+
+def _decode_images(content: bytes) -> KeptImages:
+    document = json.loads(content)
+    images = {
+        image_id: KeptImage(
+            manifest=ImageManifest.model_validate(image["manifest"]),
+            needed_at=datetime.fromisoformat(image["needed_at"]),
+            whole=image["whole"],
+        )
+        for image_id, image in document["images"].items()
+    }
+    return KeptImages(images, document["prune_nonce"])
 
 
 def _encode(entry: Entry) -> bytes:

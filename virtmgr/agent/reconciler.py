@@ -33,7 +33,13 @@ from virtmgr.domain.plan import (
     plan,
 )
 from virtmgr.domain.remembering import after_step, before_start, carried_out
-from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload, ObservedVolume, ObservedWorkload
+from virtmgr.domain.sync import (
+    DesiredImage,
+    DesiredNetwork,
+    DesiredWorkload,
+    ObservedVolume,
+    ObservedWorkload,
+)
 from virtmgr.domain.workload import Kind, Reason, State, WorkloadStatus
 from virtmgr.ports.clock import Clock
 from virtmgr.ports.driver import Inspection, WorkloadDriver
@@ -157,6 +163,12 @@ class Reconciler:
             for entry in self._entries.values():
                 found.setdefault(entry.desired.kind, []).append(entry.desired.id)
             return found
+
+    def images(self) -> list[DesiredImage]:
+        """What the workloads of this host need, running or not; some more than once."""
+        with self._lock:
+            workloads = [entry.desired for entry in self._entries.values()]
+        return [image for w in workloads for image in (w.image, w.cdrom) if image is not None]
 
     def desired(self, workload_id: str) -> DesiredWorkload | None:
         with self._lock:

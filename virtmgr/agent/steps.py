@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from virtmgr.agent.files import Entry
+from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.domain.errors import Unsupported
 from virtmgr.domain.plan import Step
@@ -13,7 +14,7 @@ from virtmgr.domain.sync import DesiredImage, DesiredWorkload
 from virtmgr.domain.values import format_bytes
 from virtmgr.domain.workload import Kind
 from virtmgr.ports.driver import CanClone, Inspection, LocalImage, Provision, WorkloadDriver
-from virtmgr.ports.host import BlobSource, HostStorage
+from virtmgr.ports.host import HostStorage
 
 Tell = Callable[[str], None]
 """Called with what is being done, for people."""
@@ -27,12 +28,12 @@ class StepRunner:
         drivers: Mapping[Kind, WorkloadDriver],
         storage: HostStorage,
         networks: NetworkKeeper,
-        source: BlobSource,
+        images: ImageKeeper,
     ) -> None:
         self.drivers = drivers
         self._storage = storage
         self._networks = networks
-        self._source = source
+        self._images = images
 
     def driver(self, workload: DesiredWorkload) -> WorkloadDriver:
         """The driver that runs workloads of this kind here.
@@ -122,9 +123,7 @@ class StepRunner:
     def _image(self, image: DesiredImage | None, tell: Tell) -> LocalImage | None:
         if image is None:
             return None
-        return self._storage.ensure_image(
-            image.id, image.manifest, self._source, partial(_tell_fetch, tell, image.name)
-        )
+        return self._images.ensure(image, partial(_tell_fetch, tell, image.name))
 
 
 def _networks_of(workload: DesiredWorkload) -> frozenset[str]:

@@ -9,10 +9,12 @@ from virtmgr.api.conventions import ListParameters
 from virtmgr.api.filters import by_id
 from virtmgr.api.merge_patch import Patch
 from virtmgr.api.routing import Route, change, create, delete, read
+from virtmgr.api.schemas.common import ReferenceView
 from virtmgr.api.schemas.hosts import (
     HostView,
     NewHostView,
     PoolView,
+    ShownHostView,
     host_presenter,
     pool_presenter,
 )
@@ -55,9 +57,15 @@ def make(context: Context, body: HostCreate) -> Answer[NewHostView]:
     return Answer(view, host.version, f"/hosts/{host.id}")
 
 
-def show(context: Context, host: str) -> Answer[HostView]:
-    """Show a host"""
-    return _answer(context, hosts.find(context, host))
+def show(context: Context, host: str) -> Answer[ShownHostView]:
+    """Show a host, with the images that it has at hand"""
+    found = hosts.find(context, host)
+    images = [
+        ReferenceView(id=image.id, name=image.name)
+        for image in context.uow.images.on_host(found.id)
+    ]
+    shown = ShownHostView(**dict(host_presenter(context.uow)(found)), images=images)
+    return Answer(shown, found.version, f"/hosts/{found.id}")
 
 
 def patch(context: Context, host: str, patch: Patch[HostFields]) -> Answer[HostView]:

@@ -8,15 +8,23 @@ from virtmgr.api.answers import Answer, Listing, Started, listing
 from virtmgr.api.conventions import ListParameters, StartQuery
 from virtmgr.api.merge_patch import Patch
 from virtmgr.api.routing import Route, change, delete, read, start, upload
-from virtmgr.api.schemas.images import ImageView, present
+from virtmgr.api.schemas.images import (
+    ImageView,
+    PrunedView,
+    ShownImageView,
+    present,
+    present_fully,
+    present_pruned,
+)
 from virtmgr.api.uploads import Upload
 from virtmgr.domain.access import Action
 from virtmgr.domain.image import Digest, Image, ImageState, ImageType
 from virtmgr.domain.operation import Operation
 from virtmgr.domain.values import ImageName
 from virtmgr.domain.workload import Init
-from virtmgr.services import images
+from virtmgr.services import image_pruning, images
 from virtmgr.services.context import Context
+from virtmgr.services.image_pruning import ImagePrune
 from virtmgr.services.images import Format, ImageBuild, ImageFields, ImageImport
 
 
@@ -50,9 +58,11 @@ def list_(context: Context, query: ImageParameters) -> Answer[Listing[ImageView]
     return listing(images.list_(context, query.query()), present)
 
 
-def show(context: Context, image: str) -> Answer[ImageView]:
-    """Show an image"""
-    return _answer(images.find(context, image))
+def show(context: Context, image: str) -> Answer[ShownImageView]:
+    """Show an image, and which hosts have it at hand"""
+    found = images.find(context, image)
+    hosts = context.uow.hosts.with_image(found.id)
+    return Answer(present_fully(found, hosts), found.version, f"/images/{found.id}")
 
 
 def patch(context: Context, image: str, patch: Patch[ImageFields]) -> Answer[ImageView]:
@@ -84,6 +94,11 @@ def take_upload(context: Context, query: UploadQuery, upload: Upload) -> Started
     return _started(context, images.begin_upload(context, fields, upload.id, asked))
 
 
+def prune(context: Context, body: ImagePrune) -> Answer[PrunedView]:
+    """Let hosts remove the images that none of their workloads needs, and remove unused blobs"""
+    return Answer(present_pruned(image_pruning.prune(context, body)))
+
+
 _ONE = "/images/{image}"
 
 ROUTES: tuple[Route, ...] = (
@@ -91,6 +106,7 @@ ROUTES: tuple[Route, ...] = (
     start("POST", "/images/import", import_, Action.IMAGES_CREATE),
     start("POST", "/images/build", build, Action.IMAGES_CREATE),
     upload("/images/upload", take_upload, Action.IMAGES_CREATE),
+    change("POST", "/images/prune", prune, Action.IMAGES_DELETE),
     read(_ONE, show, Action.IMAGES_VIEW),
     change("PATCH", _ONE, patch, Action.IMAGES_UPDATE),
     delete(_ONE, remove, Action.IMAGES_DELETE),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -19,6 +20,7 @@ from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
 from virtmgr.agent.identity import Identity, client_context, load_or_join, renew_if_due
+from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.reconciler import Reconciler
@@ -113,13 +115,22 @@ def run_agent(settings: AgentSettings) -> None:
     networks = NetworkKeeper(host.network)
     boot = boot_id(settings.run_directory)
     control_plane = _Connector(identity)
+    clock = SystemClock()
+    files = StateFiles(settings.data_directory / "state")
+    images = ImageKeeper(
+        storage=host.storage,
+        source=control_plane.blobs(),
+        files=files,
+        clock=clock,
+        keep_for=timedelta(hours=settings.keep_images),
+    )
     reconciler = Reconciler(
-        runner=StepRunner(host.drivers, host.storage, networks, control_plane.blobs()),
+        runner=StepRunner(host.drivers, host.storage, networks, images),
         networks=networks,
         storage=host.storage,
-        files=StateFiles(settings.data_directory / "state"),
+        files=files,
         outbox=outbox,
-        clock=SystemClock(),
+        clock=clock,
         boot_id=boot,
     )
     streams = StreamServer(
@@ -132,6 +143,7 @@ def run_agent(settings: AgentSettings) -> None:
             connect=control_plane,
             reconciler=reconciler,
             storage=host.storage,
+            images=images,
             outbox=outbox,
             fingerprint=partial(
                 _fingerprint,

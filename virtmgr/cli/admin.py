@@ -113,6 +113,12 @@ def agent_options(function: F) -> F:
                 metavar="PATH",
                 help="The control plane's CA certificate. Environment: VIRTMGR_AGENT_CA_FILE.",
             ),
+            click.option(
+                "--keep-images",
+                metavar="HOURS",
+                help="How long an image stays that no workload here needs. "
+                f"Default: {_AGENT.keep_images:g}. Environment: VIRTMGR_AGENT_KEEP_IMAGES.",
+            ),
         ),
     )
 

@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from virtmgr.cli import secrets
-from virtmgr.cli.command import group, label_option, output_option, wait_options
+from virtmgr.cli.command import dry_run_option, group, label_option, output_option, wait_options
 from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, finish
-from virtmgr.cli.output import age, column, show_item, show_items, size
+from virtmgr.cli.output import Item, age, column, show_item, show_items, size
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.uploads import upload
-from virtmgr.cli.waiting import settle
+from virtmgr.cli.waiting import is_dry_run, settle
 from virtmgr.domain.errors import InvalidRequest
 
 NOUN = Noun(
@@ -215,6 +215,40 @@ def build(
     if init:
         body["init"] = init
     settle(session, session.client.post("/images/build", body), wait=wait, timeout=timeout)
+
+
+@image.command("prune")
+@click.option("--host", metavar="HOST", help="Only on this host. Default: everywhere.")
+@dry_run_option
+@output_option
+@pass_session
+def prune(session: Session, host: str | None, dry_run: bool) -> None:
+    """Remove what is not needed: images of hosts that none of their workloads uses, and blobs.
+
+    Hosts also remove such images by themselves after a while.
+    """
+    body = {"host": host} if host else {}
+    answer = session.client.post("/images/prune", body, {"dry_run": dry_run or None})
+    found = answer["would"] if is_dry_run(answer) else answer
+    if session.output in ("json", "yaml"):
+        show_item(session, found)
+        return
+    for line in pruned_lines(found):
+        click.echo(line)
+    click.echo(f"{size(found['size'])} {'would be' if dry_run else 'are being'} freed")
+
+
+def pruned_lines(found: Item) -> Iterator[str]:
+    """What a prune removes, a line for each host and one for the control plane. Pure."""
+    for each in found["hosts"]:
+        images = ", ".join(f"{image['name']} ({size(image['size'])})" for image in each["images"])
+        yield f"host {each['host']['name']}: {images}"
+    store = found["store"]
+    if store is not None and store["busy"]:
+        yield "control plane: images are being made; try again when they are done"
+    elif store is not None and store["blobs"] + store["leftovers"]:
+        counts = f"{store['blobs']} unused blobs, {store['leftovers']} leftovers of uploads"
+        yield f"control plane: {counts} ({size(store['size'])})"
 
 
 @image.command("alias")

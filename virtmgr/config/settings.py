@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 SERVER_PREFIX = "VIRTMGR_"
 AGENT_PREFIX = "VIRTMGR_AGENT_"
+_MOST_HOURS = 24 * 3650
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,13 @@ class AgentSettings:
     ca_file: Path | None = None  # the control plane's CA; kept after enrolment
     stream_listen: Endpoint = Endpoint("127.0.0.1", 0)  # where the control plane dials streams
     runtime: str = "crun"  # the OCI runtime of containers, by name or path: crun or runc
+    keep_images: float = 24.0  # hours that an image stays which no workload here needs
 
     @classmethod
     def load(cls, options: Mapping[str, str | None], environment: Mapping[str, str]) -> Self:
         """From ``options`` (by field name, None where not given) and VIRTMGR_AGENT_… variables.
 
-        :raises ValueError: the server's URL is not https, or an address is not usable.
+        :raises ValueError: the server's URL is not https, or an address or a number is not usable.
         """
         names = ("data_directory", "run_directory", "join_token_file", "ca_file")
         known: dict[str, Any] = {**_paths(names, options, environment, AGENT_PREFIX)}
@@ -105,6 +107,8 @@ class AgentSettings:
             known["stream_listen"] = Endpoint.parse(text)
         if text := _given("runtime", options, environment, AGENT_PREFIX):
             known["runtime"] = text
+        if text := _given("keep_images", options, environment, AGENT_PREFIX):
+            known["keep_images"] = _hours("--keep-images", text)
         server = _given("server", options, environment, AGENT_PREFIX).rstrip("/")
         if server and urlsplit(server).scheme != "https":
             raise ValueError(f"--server: {server!r} is no https:// URL")
@@ -124,6 +128,16 @@ class Initialised:
 def has_password(url: str) -> bool:
     """Whether a database URL carries a password."""
     return urlsplit(url).password is not None
+
+
+def _hours(name: str, text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = -1.0
+    if not 0 <= hours <= _MOST_HOURS:
+        raise ValueError(f"{name}: {text!r} is no number of hours up to {_MOST_HOURS}")
+    return hours
 
 
 def _given(

@@ -108,6 +108,7 @@ class Host:
     lease_expires_at: datetime | None = None
     last_seen_at: datetime | None = None
     revision: int = 0
+    prune_nonce: int = 0  # counts requests to remove the images that it does not need
     version: int = 1
     created_at: datetime
 

@@ -151,6 +151,7 @@ class SyncRequest(Value):
     workloads: tuple[ObservedWorkload, ...] = ()
     volumes: tuple[ObservedVolume, ...] = ()
     pools: tuple[ObservedPool, ...] = ()
+    images: tuple[str, ...] | None = None  # ids of all that are at hand; None: as said before
     usage: dict[str, Usage] = Field(default_factory=dict)  # by workload id
 
 
@@ -168,7 +169,8 @@ class SyncResponse(Value):
     workloads: tuple[DesiredWorkload, ...] = ()
     networks: tuple[DesiredNetwork, ...] = ()
     removed_volumes: tuple[str, ...] = ()  # ids whose files must go
-    images: tuple[str, ...] = ()  # ids still in the inventory; others may be collected
+    removed_images: tuple[str, ...] = ()  # ids at hand that are not in the inventory any more
+    prune_nonce: int = 0  # where it changed, images that no workload needs go at once
     report_all: bool = False  # the agent should send all that it observes, not only changes
     lease_seconds: float = 30.0
     server_time: datetime

@@ -9,11 +9,13 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from virtmgr.domain.errors import ImageError, NotFound, StorageError
 from virtmgr.domain.image import Blob
+from virtmgr.ports.images import Leftover
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PIECE = 1024**2
@@ -60,6 +62,23 @@ class BlobStore:
     def __iter__(self) -> Iterator[str]:
         for path in sorted(self._blobs.iterdir()):
             yield f"sha256:{path.name}"
+
+    def leftovers(self, before: datetime) -> Iterator[Leftover]:
+        for root in (self._uploads, self._scratch):
+            for path in sorted(root.iterdir()):
+                try:
+                    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+                    states = [each.lstat() for each in files]
+                except FileNotFoundError:
+                    continue  # somebody is at work on it
+                if max(state.st_mtime for state in states) < before.timestamp():
+                    yield Leftover(path, sum(state.st_blocks * 512 for state in states))
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        if leftover.path.is_dir():
+            shutil.rmtree(leftover.path, ignore_errors=True)
+        else:
+            leftover.path.unlink(missing_ok=True)
 
     def upload_path(self, upload_id: str) -> Path:
         if re.fullmatch(r"[A-Za-z0-9-]{1,64}", upload_id) is None:

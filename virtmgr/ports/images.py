@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -80,6 +81,14 @@ class ImageBuilder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Leftover:
+    """A file or directory of an upload or of work that was cut off; ``size`` in bytes."""
+
+    path: Path
+    size: int
+
+
 class BlobStore(Protocol):
     """Content-addressed files of the control plane; digests are ``sha256:…``."""
 
@@ -105,6 +114,14 @@ class BlobStore(Protocol):
 
     def __iter__(self) -> Iterator[str]:
         """Digests of all blobs."""
+        ...
+
+    def leftovers(self, before: datetime) -> Iterator[Leftover]:
+        """Uploads and scratch files that nobody has written to since ``before``."""
+        ...
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Remove it; no error if it is gone."""
         ...
 
     def upload_path(self, upload_id: str) -> Path:

@@ -8,7 +8,7 @@ says so; ``read_only=True`` never takes a write lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -107,6 +107,10 @@ class ImageRepository(NamedRepository[Image], Protocol):
 
     def find_by_blob(self, digest: str) -> bool:
         """Whether any image refers to this blob."""
+        ...
+
+    def on_host(self, host_id: str) -> Sequence[Image]:
+        """Images that the host has at hand, by name."""
         ...
 
 
@@ -208,6 +212,30 @@ class HostRepository(NamedRepository[Host], Protocol):
 
     def next_revision(self, host_id: str) -> int:
         """Bump and return the host's desired revision. One UPDATE … RETURNING."""
+        ...
+
+    def with_image(self, image_id: str) -> Sequence[Host]:
+        """Hosts that have the image at hand, by name."""
+        ...
+
+    def images_at_hand(self, image_ids: Iterable[str]) -> Mapping[str, frozenset[str]]:
+        """Which of these images each host has at hand, by host; hosts with none are left out."""
+        ...
+
+    def note_images(self, host_id: str, image_ids: Iterable[str]) -> None:
+        """These images, and no others, are what the host has at hand."""
+        ...
+
+    def unknown_images(self, host_id: str) -> Sequence[str]:
+        """Ids of images that the host has at hand and that are not in the inventory (any more)."""
+        ...
+
+    def unneeded_images(self, host_id: str | None = None) -> Sequence[tuple[str, str]]:
+        """(host id, image id) of images at hand that no workload of the host needs."""
+        ...
+
+    def ask_to_prune(self, host_ids: Collection[str]) -> None:
+        """Bump the hosts' ``prune_nonce``, and their ``revision``, so that they hear of it."""
         ...
 
     def by_certificate(self, serial: str) -> Host | None: ...

@@ -23,11 +23,18 @@ import structlog
 
 from virtmgr.domain.errors import ImageError, VirtmgrError
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.image import Image, ImageManifest, ImageState, ImageType
+from virtmgr.domain.image import Blob, Image, ImageManifest, ImageState, ImageType
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.workload import Kind
-from virtmgr.ports.images import BuildRequest, ImageBuilder, ImageImporter, ImportRequest
+from virtmgr.ports.images import (
+    BuildRequest,
+    ImageBuilder,
+    ImageImporter,
+    ImportRequest,
+    Leftover,
+)
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
+from virtmgr.services import partial_uploads
 from virtmgr.services.container import Services
 from virtmgr.services.records import Target, add_event
 
@@ -62,22 +69,43 @@ def remove_unused(services: Services, digests: Iterable[str]) -> None:
         uow.commit()
 
 
+@dataclass(frozen=True)
+class Unused:
+    """What no image needs. ``busy``: images are being made, so that nobody can say."""
+
+    blobs: tuple[Blob, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
+    busy: bool = False
+
+
+def unused(services: Services, uow: UnitOfWork, now: datetime) -> Unused:
+    """Blobs that no image needs, and what was left of uploads and of crashed work."""
+    going_on = ListQuery(
+        filters={"verb": VERBS, "state": (OperationState.PENDING, OperationState.RUNNING)},
+        limit=1,
+    )
+    if uow.operations.list(going_on).items:
+        return Unused(busy=True)
+    return Unused(
+        blobs=tuple(
+            Blob(digest=digest, size=services.blobs.size(digest))
+            for digest in services.blobs
+            if not uow.images.find_by_blob(digest)
+        ),
+        leftovers=tuple(services.blobs.leftovers(now - partial_uploads.LIFE)),
+    )
+
+
 def collect(services: Services) -> None:
-    """Remove every blob that no image needs, unless something is being imported or built."""
+    """Remove every blob that no image needs, and leftovers, unless images are being made."""
+    now = services.clock.now()
     with services.units() as uow:
-        blobs_change(uow, services.clock.now())
-        going_on = ListQuery(
-            filters={
-                "verb": VERBS,
-                "state": (OperationState.PENDING, OperationState.RUNNING),
-            },
-            limit=1,
-        )
-        if uow.operations.list(going_on).items:
-            return
-        for digest in services.blobs:
-            if not uow.images.find_by_blob(digest):
-                services.blobs.remove(digest)
+        blobs_change(uow, now)
+        found = unused(services, uow, now)
+        for blob in found.blobs:
+            services.blobs.remove(blob.digest)
+        for leftover in found.leftovers:
+            services.blobs.remove_leftover(leftover)
         uow.commit()
 
 

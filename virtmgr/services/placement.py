@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from virtmgr.domain.errors import NoPlacement
 from virtmgr.domain.host import Cluster, Host
@@ -29,15 +29,20 @@ def decide(
 
     :param alone: let nobody else claim until the unit ends, so that ``commit`` is not overtaken.
     """
-    return place(fleet(uow, alone=alone), requests)
+    image_ids = {request.image_id for request in requests if request.image_id is not None}
+    return place(fleet(uow, image_ids, alone=alone), requests)
 
 
-def fleet(uow: UnitOfWork, *, alone: bool = False) -> Fleet:
-    """The inventory as the scheduler sees it."""
+def fleet(uow: UnitOfWork, image_ids: Collection[str] = (), *, alone: bool = False) -> Fleet:
+    """The inventory as the scheduler sees it; of images at hand, only ``image_ids``."""
     clusters = uow.clusters.list(ListQuery(limit=500)).items
+    at_hand = uow.hosts.images_at_hand(image_ids)
     return Fleet(
         clusters=tuple(cluster_view(cluster) for cluster in clusters),
-        hosts=tuple(host_view(host) for host in uow.hosts.all(locked=alone)),
+        hosts=tuple(
+            host_view(host, at_hand.get(host.id, frozenset()))
+            for host in uow.hosts.all(locked=alone)
+        ),
         placed=tuple(
             PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
             for id, project_id, host_id, labels in uow.workloads.placed()
@@ -92,7 +97,7 @@ def cluster_view(cluster: Cluster) -> ClusterView:
     )
 
 
-def host_view(host: Host) -> HostView:
+def host_view(host: Host, image_ids: frozenset[str]) -> HostView:
     """The parts of a host that placement looks at."""
     return HostView(
         id=host.id,
@@ -109,7 +114,7 @@ def host_view(host: Host) -> HostView:
         claimed_disk=host.claimed_disk,
         version=host.version,
         kinds=_kinds(host),
-        image_ids=frozenset(host.facts.get("images", ())),
+        image_ids=image_ids,
         bridges=frozenset(host.facts.get("bridges", ())),
     )
 

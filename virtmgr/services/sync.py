@@ -62,6 +62,8 @@ def sync(services: Services, host_id: str, request: SyncRequest) -> SyncResponse
         for volume in request.volumes:
             _note_volume(uow, host, volume, now)
         _note_pools(uow, host, request.pools, now)
+        if request.images is not None:
+            uow.hosts.note_images(host.id, request.images)
         uow.flush()
         response = _answer(uow, host, request, now, report_all=was_silent and not request.full)
         uow.commit()
@@ -85,6 +87,8 @@ def _answer(
         workloads=tuple(desired_workloads(uow, changed)),
         networks=tuple(desired_networks(uow, host.id)),
         removed_volumes=tuple(removed),
+        removed_images=tuple(uow.hosts.unknown_images(host.id)),
+        prune_nonce=host.prune_nonce,
         report_all=report_all,
         lease_seconds=LEASE.total_seconds(),
         server_time=now,

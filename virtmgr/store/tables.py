@@ -237,11 +237,13 @@ hosts = Table(
     Column("lease_expires_at", UtcDateTime(), index=True),
     Column("last_seen_at", UtcDateTime()),
     Column("revision", Count, nullable=False),
+    Column("prune_nonce", Count, nullable=False),
     *_version(),
     _created_at(),
     one_of("state", HostState),
     *_at_least_0("capacity_vcpus", "capacity_memory", "capacity_disk"),
-    *_at_least_0("claimed_vcpus", "claimed_memory", "claimed_disk", "revision"),
+    *_at_least_0("claimed_vcpus", "claimed_memory", "claimed_disk"),
+    *_at_least_0("revision", "prune_nonce"),
 )
 
 pools = Table(
@@ -301,6 +303,20 @@ image_blobs = Table(
         primary_key=True,
     ),
     Column("digest", String(128), primary_key=True, index=True),
+)
+
+# Which images a host says that it has at hand: also those that are not in the inventory any more,
+# until it has removed them. A table, so that placing reads the rows of the images asked for only.
+host_images = Table(
+    "host_images",
+    metadata,
+    Column(
+        "host_id",
+        identifier(),
+        ForeignKey("hosts.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("image_id", identifier(), primary_key=True, index=True),
 )
 
 networks = Table(

@@ -42,6 +42,7 @@ _OBSERVED: dict[type[Any], frozenset[str]] = {
             "lease_expires_at",
             "last_seen_at",
             "revision",
+            "prune_nonce",
         }
     ),
     Image: frozenset({"type", "state", "manifest", "digest", "size", "failure"}),

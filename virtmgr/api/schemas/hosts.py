@@ -44,6 +44,12 @@ class HostView(View):
     version: int = Field(description="Counts claims too.")
 
 
+class ShownHostView(HostView):
+    """A host with its images."""
+
+    images: list[ReferenceView] = Field(description="Those that it has at hand, by name.")
+
+
 class NewHostView(HostView):
     """A host to enrol, with its join token."""
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from pydantic import Field
 
 from virtmgr.api.answers import View
+from virtmgr.api.schemas.common import ReferenceView
+from virtmgr.domain.host import Host
 from virtmgr.domain.image import Image, ImageManifest, ImageState, ImageType
+from virtmgr.services.image_pruning import Pruned
+from virtmgr.services.image_worker import Unused
 
 
 class ImageView(View):
@@ -29,6 +34,42 @@ class ImageView(View):
     version: int
 
 
+class ShownImageView(ImageView):
+    """An image with the hosts that it is on."""
+
+    hosts: list[ReferenceView] = Field(description="Those that have it at hand, by name.")
+
+
+class HeldImageView(ReferenceView):
+    """An image on a host."""
+
+    size: int = Field(description="Bytes of all blobs together.")
+
+
+class PrunedHostView(View):
+    """What a host is to remove."""
+
+    host: ReferenceView
+    images: list[HeldImageView]
+
+
+class PrunedStoreView(View):
+    """What is removed from the control plane's store."""
+
+    blobs: int = Field(description="That no image needs.")
+    leftovers: int = Field(description="Of uploads and imports that were cut off.")
+    size: int = Field(description="Bytes of both.")
+    busy: bool = Field(description="Images are being made: nothing is removed now.")
+
+
+class PrunedView(View):
+    """What is removed, as far as the inventory knows."""
+
+    hosts: list[PrunedHostView]
+    store: PrunedStoreView | None = Field(description="null: only a host was asked for.")
+    size: int = Field(description="Bytes in all, at most: images may share blobs.")
+
+
 def present(image: Image) -> ImageView:
     return ImageView(
         id=image.id,
@@ -45,4 +86,31 @@ def present(image: Image) -> ImageView:
         labels=image.labels,
         created_at=image.created_at,
         version=image.version,
+    )
+
+
+def present_fully(image: Image, hosts: Sequence[Host]) -> ShownImageView:
+    shown = [ReferenceView(id=host.id, name=host.name) for host in hosts]
+    return ShownImageView(**dict(present(image)), hosts=shown)
+
+
+def present_pruned(pruned: Pruned) -> PrunedView:
+    hosts = [
+        PrunedHostView(
+            host=ReferenceView(id=host.id, name=host.name),
+            images=[HeldImageView(id=one.id, name=one.name, size=one.size) for one in images],
+        )
+        for host, images in pruned.images
+    ]
+    store = None if pruned.store is None else _present_store(pruned.store)
+    sizes = [image.size for each in hosts for image in each.images]
+    return PrunedView(hosts=hosts, store=store, size=sum(sizes) + (store.size if store else 0))
+
+
+def _present_store(store: Unused) -> PrunedStoreView:
+    return PrunedStoreView(
+        blobs=len(store.blobs),
+        leftovers=len(store.leftovers),
+        size=sum(b.size for b in store.blobs) + sum(left.size for left in store.leftovers),
+        busy=store.busy,
     )

@@ -42,7 +42,7 @@ class HostView:
     kinds: frozenset[str] = frozenset()
     """What its healthy drivers run: of ``vm``, ``container:system``, ``container:app``."""
     image_ids: frozenset[str] = frozenset()
-    """Images that it has already fetched."""
+    """Of the images that are asked for, those that it has at hand."""
     bridges: frozenset[str] = frozenset()
     """Bridges of its own that networks of type ``bridge`` may join."""
 

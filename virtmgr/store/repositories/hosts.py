@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy import ColumnElement, case, delete, exists, insert, or_, select, update
 
 from virtmgr.domain.errors import NotFound
 from virtmgr.domain.host import Cluster, Host, Pool
+from virtmgr.domain.ids import is_id
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlNamedRepository, SqlRepository
@@ -16,6 +17,8 @@ from virtmgr.store.repositories.base import SqlNamedRepository, SqlRepository
 _clusters = tables.clusters.c
 _hosts = tables.hosts.c
 _pools = tables.pools.c
+_at_hand = tables.host_images.c
+_workloads = tables.workloads.c
 
 
 class SqlClusters(SqlNamedRepository[Cluster]):
@@ -90,6 +93,59 @@ class SqlHosts(SqlNamedRepository[Host]):
             raise NotFound(f"number a change of host {host_id}: it is gone")
         self._take_over(host_id, {"revision": revision})
         return int(revision)
+
+    def with_image(self, image_id: str) -> Sequence[Host]:
+        there = select(_at_hand.host_id).where(_at_hand.image_id == image_id)
+        return self._many(_hosts.id.in_(there), order=[_hosts.name])
+
+    def images_at_hand(self, image_ids: Iterable[str]) -> Mapping[str, frozenset[str]]:
+        rows = select(_at_hand.host_id, _at_hand.image_id).where(
+            _at_hand.image_id.in_(list(image_ids))
+        )
+        found: dict[str, set[str]] = {}
+        for host_id, image_id in self._session.execute(rows):
+            found.setdefault(host_id, set()).add(image_id)
+        return {host_id: frozenset(some) for host_id, some in found.items()}
+
+    def note_images(self, host_id: str, image_ids: Iterable[str]) -> None:
+        here = _at_hand.host_id == host_id
+        known = set(self._session.scalars(select(_at_hand.image_id).where(here)))
+        wanted = {image_id for image_id in image_ids if is_id(image_id)}
+        if gone := known - wanted:
+            self._session.execute(
+                delete(tables.host_images).where(here, _at_hand.image_id.in_(gone))
+            )
+        if new := wanted - known:
+            rows = [{"host_id": host_id, "image_id": image_id} for image_id in sorted(new)]
+            self._session.execute(insert(tables.host_images), rows)
+
+    def unknown_images(self, host_id: str) -> Sequence[str]:
+        known = exists().where(tables.images.c.id == _at_hand.image_id)
+        return self._session.scalars(
+            select(_at_hand.image_id)
+            .where(_at_hand.host_id == host_id, ~known)
+            .order_by(_at_hand.image_id)
+        ).all()
+
+    def unneeded_images(self, host_id: str | None = None) -> Sequence[tuple[str, str]]:
+        needed = exists().where(
+            _workloads.host_id == _at_hand.host_id,
+            or_(
+                _workloads.image_id == _at_hand.image_id,
+                _workloads.cdrom_image_id == _at_hand.image_id,
+            ),
+        )
+        rows = select(_at_hand.host_id, _at_hand.image_id).where(~needed)
+        if host_id is not None:
+            rows = rows.where(_at_hand.host_id == host_id)
+        return [(row.host_id, row.image_id) for row in self._session.execute(rows)]
+
+    def ask_to_prune(self, host_ids: Collection[str]) -> None:
+        self._session.execute(
+            update(tables.hosts)
+            .where(_hosts.id.in_(host_ids))
+            .values(prune_nonce=_hosts.prune_nonce + 1, revision=_hosts.revision + 1)
+        )
 
     def by_certificate(self, serial: str) -> Host | None:
         return self._one(_hosts.certificate_serial == serial)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import exists, select
 
@@ -51,3 +51,8 @@ class SqlImages(SqlNamedRepository[Image]):
         return bool(
             self._session.scalar(select(exists().where(tables.image_blobs.c.digest == digest)))
         )
+
+    def on_host(self, host_id: str) -> Sequence[Image]:
+        there = tables.host_images.c
+        at_hand = select(there.image_id).where(there.host_id == host_id)
+        return self._many(_images.id.in_(at_hand), order=[_images.name])
