@@ -48,4 +48,4 @@ def test_a_root_disk_is_claimed_as_it_is_made(
         networks=(),
         volumes=(),
     )
-    assert placement_request(new_id(), new_id(), spec.name, references).disk == claim
+    assert placement_request(new_id(), new_id(), references).disk == claim
