@@ -133,10 +133,14 @@ def _without_password(_ctx: click.Context, _parameter: click.Parameter, url: str
 
 
 def _server_settings(options: dict[str, str | None]) -> ServerSettings:
+    from virtmgr.domain.registry import Mirror
+
     try:
-        return ServerSettings.load(options, os.environ)
+        settings = ServerSettings.load(options, os.environ)
+        Mirror.parse_all(settings.registry_mirrors)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    return settings
 
 
 def _agent_settings(options: dict[str, str | None]) -> AgentSettings:
