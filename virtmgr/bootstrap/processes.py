@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 from virtmgr.config.settings import ServerSettings
 
@@ -23,6 +25,17 @@ def die_with_parent() -> None:
         raise OSError(number, os.strerror(number))
     if os.getppid() != parent:
         sys.exit("the parent process is gone already")
+
+
+def leave(code: int = 0) -> NoReturn:
+    """End this process now. Taking an interpreter with all its modules down takes a second more.
+
+    To be called when everything is closed: nothing else is flushed or finalised.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # whoever read it is gone
+            stream.flush()
+    os._exit(code)
 
 
 def environment(settings: ServerSettings) -> dict[str, str]:

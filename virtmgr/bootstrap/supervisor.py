@@ -14,6 +14,7 @@ from virtmgr.bootstrap.control_plane import check_database, server_certificate
 from virtmgr.bootstrap.listeners import check_free
 from virtmgr.bootstrap.processes import spawn
 from virtmgr.config.settings import ServerSettings
+from virtmgr.domain.errors import VirtmgrError
 
 MODULES = (
     "virtmgr.bootstrap.web",  # REST API and agents' API: gunicorn with gevent
@@ -23,6 +24,8 @@ MODULES = (
 _STEADY = 10.0  # seconds; a process that ran so long is started again at once
 _DELAY_MOST = 30.0
 _STOP_SECONDS = 15.0
+_LOOK = 0.2  # seconds between looks at signals and processes
+_RENEWAL = 3600.0  # seconds between looks whether the certificate is to be renewed
 
 _log = structlog.get_logger()
 
@@ -46,10 +49,21 @@ def supervise(settings: ServerSettings) -> None:
     ]
     for keeper in keepers:
         keeper.start()
-    while not stop.wait(0.5):
-        pass
+    looked = time.monotonic()
+    while not stop.wait(_LOOK):  # short: a signal that another thread got does not end a wait
+        if time.monotonic() - looked >= _RENEWAL:
+            looked = time.monotonic()
+            _renew_certificate(settings)
     for keeper in keepers:
         keeper.join()
+
+
+def _renew_certificate(settings: ServerSettings) -> None:
+    """Where it is due. The other processes notice, and take it up."""
+    try:
+        server_certificate(settings)
+    except (VirtmgrError, OSError) as error:
+        _log.error("certificate.not_renewed", error=str(error))
 
 
 def _keep(module: str, settings: ServerSettings, stop: threading.Event) -> None:
@@ -58,7 +72,7 @@ def _keep(module: str, settings: ServerSettings, stop: threading.Event) -> None:
         started = time.monotonic()
         process = spawn(module, settings)
         _log.info("process.started", module=module, pid=process.pid)
-        while process.poll() is None and not stop.wait(0.2):
+        while process.poll() is None and not stop.wait(_LOOK):
             pass
         if stop.is_set():
             _end(process)

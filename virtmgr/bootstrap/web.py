@@ -9,15 +9,15 @@ which is served on its own port alone, insists on one.
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
 from virtmgr.bootstrap import logs
+from virtmgr.bootstrap.certificate import OwnCertificate
 from virtmgr.bootstrap.control_plane import authority, build_services, server_certificate
-from virtmgr.bootstrap.processes import die_with_parent
+from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -29,20 +29,19 @@ class WebServer(BaseApplication):  # type: ignore[misc]
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
+        self.certificate = OwnCertificate(settings)
+        self._applications: Applications | None = None
         super().__init__()
 
     def load_config(self) -> None:
         certificate, key = server_certificate(self._settings)
         options = {
             "bind": [str(self._settings.listen), str(self._settings.agent_listen)],
-            "worker_class": "gevent",
+            "worker_class": "virtmgr.bootstrap.web_worker.WebWorker",
             "workers": 1,
             "worker_connections": _CONNECTIONS,
-            "certfile": str(certificate),
+            "certfile": str(certificate),  # for 'https' in URLs; the worker makes its own context
             "keyfile": str(key),
-            "ca_certs": str(self._settings.ca_file),
-            "cert_reqs": ssl.CERT_OPTIONAL,
-            "ssl_context": _context,
             "keepalive": 75,
             "timeout": 60,
             "graceful_timeout": 5,
@@ -59,33 +58,41 @@ class WebServer(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Wsgi:
-        return make_wsgi(self._settings)
+        self._applications = Applications(self._settings, self.certificate)
+        return self._applications
+
+    def let_go(self) -> None:
+        """Let whatever waits for news be answered now: the process ends."""
+        if self._applications is not None:
+            self._applications.close()
 
 
-def _context(configuration: Any, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    del configuration
-    context = default()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def make_wsgi(settings: ServerSettings) -> Wsgi:
+class Applications:
     """The two applications, told apart by the port that a request came in on."""
-    from virtmgr.api.agent import create_agent_app
-    from virtmgr.api.app import create_app
-    from virtmgr.services.wake import HostWake
 
-    wake = HostWake()
-    services = build_services(settings, wake.wake)
-    operators = create_app(services)
-    agents = create_agent_app(services, authority(settings), wake)
-    agent_port = str(settings.agent_listen.port)
+    def __init__(self, settings: ServerSettings, certificate: OwnCertificate) -> None:
+        from virtmgr.api.agent import create_agent_app
+        from virtmgr.api.app import create_app
+        from virtmgr.api.dialling import WebSocketDialler
+        from virtmgr.services.wake import HostWake
 
-    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        app = agents if environ["SERVER_PORT"] == agent_port else operators
+        self._wake = HostWake()
+        dial = WebSocketDialler(certificate.for_agents())
+        self._services = build_services(settings, self._wake.wake, dial)
+        self._operators = create_app(self._services)
+        self._agents = create_agent_app(self._services, authority(settings), self._wake)
+        self._agent_port = str(settings.agent_listen.port)
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        app = self._agents if environ["SERVER_PORT"] == self._agent_port else self._operators
         return app(environ, start_response)
 
-    return application
+    def close(self) -> None:
+        """Long polls, waits for operations and streams of events end."""
+        self._wake.close()
+        self._services.committed.close()
 
 
 def main() -> None:
@@ -93,7 +100,10 @@ def main() -> None:
     logs.configure("web")
     settings = ServerSettings.load({}, os.environ)
     settings.run_directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-    WebServer(settings).run()
+    try:
+        WebServer(settings).run()
+    except SystemExit as end:  # how gunicorn ends
+        leave(end.code if isinstance(end.code, int) else 1)
 
 
 if __name__ == "__main__":

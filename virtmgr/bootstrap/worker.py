@@ -15,7 +15,7 @@ import structlog
 
 from virtmgr.bootstrap import logs
 from virtmgr.bootstrap.control_plane import build_services
-from virtmgr.bootstrap.processes import die_with_parent
+from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import VirtmgrError
 from virtmgr.images.blobs import BlobStore
@@ -57,6 +57,7 @@ def main() -> None:
         loop.start()
     for loop in loops:
         loop.join()
+    leave()
 
 
 def _watch_leases(services: Services, stop: threading.Event) -> None:
