@@ -13,7 +13,6 @@ from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.streams import Dialler
 from virtmgr.services.container import Services, dial_nobody, wake_nobody
 from virtmgr.store.engine import make_engine
-from virtmgr.store.migrate import current_revision, head_revision
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
 
@@ -41,6 +40,8 @@ def check_database(settings: ServerSettings) -> None:
 
     :raises Unavailable: the database is empty, older or newer.
     """
+    from virtmgr.store.migrate import current_revision, head_revision
+
     present, wanted = current_revision(settings.database), head_revision()
     if present != wanted:
         raise Unavailable(

@@ -6,15 +6,14 @@ import signal
 import subprocess
 import threading
 import time
+from functools import partial
 
 import structlog
 
 from virtmgr.bootstrap import logs
-from virtmgr.bootstrap.control_plane import check_database, server_certificate
 from virtmgr.bootstrap.listeners import check_free
-from virtmgr.bootstrap.processes import spawn
+from virtmgr.bootstrap.processes import apart, spawn
 from virtmgr.config.settings import ServerSettings
-from virtmgr.domain.errors import VirtmgrError
 
 MODULES = (
     "virtmgr.bootstrap.web",  # REST API and agents' API: gunicorn with gevent
@@ -25,7 +24,6 @@ _STEADY = 10.0  # seconds; a process that ran so long is started again at once
 _DELAY_MOST = 30.0
 _STOP_SECONDS = 15.0
 _LOOK = 0.2  # seconds between looks at signals and processes
-_RENEWAL = 3600.0  # seconds between looks whether the certificate is to be renewed
 
 _log = structlog.get_logger()
 
@@ -36,8 +34,7 @@ def supervise(settings: ServerSettings) -> None:
     :raises Unavailable: the database is not ready, or an address cannot be listened on.
     """
     logs.configure("serve")
-    check_database(settings)
-    server_certificate(settings)
+    apart(partial(_prepare, settings))
     for endpoint in (settings.listen, settings.agent_listen, settings.stream_listen):
         check_free(endpoint)
     stop = threading.Event()
@@ -49,21 +46,18 @@ def supervise(settings: ServerSettings) -> None:
     ]
     for keeper in keepers:
         keeper.start()
-    looked = time.monotonic()
     while not stop.wait(_LOOK):  # short: a signal that another thread got does not end a wait
-        if time.monotonic() - looked >= _RENEWAL:
-            looked = time.monotonic()
-            _renew_certificate(settings)
+        pass
     for keeper in keepers:
         keeper.join()
 
 
-def _renew_certificate(settings: ServerSettings) -> None:
-    """Where it is due. The other processes notice, and take it up."""
-    try:
-        server_certificate(settings)
-    except (VirtmgrError, OSError) as error:
-        _log.error("certificate.not_renewed", error=str(error))
+def _prepare(settings: ServerSettings) -> None:
+    """What the processes need before they start. It loads much that is not needed again here."""
+    from virtmgr.bootstrap.control_plane import check_database, server_certificate
+
+    check_database(settings)
+    server_certificate(settings)
 
 
 def _keep(module: str, settings: ServerSettings, stop: threading.Event) -> None:

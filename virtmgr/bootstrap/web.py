@@ -9,14 +9,13 @@ which is served on its own port alone, insists on one.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
 from virtmgr.bootstrap import logs
-from virtmgr.bootstrap.certificate import OwnCertificate
-from virtmgr.bootstrap.control_plane import authority, build_services, server_certificate
 from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 
@@ -29,19 +28,18 @@ class WebServer(BaseApplication):  # type: ignore[misc]
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
-        self.certificate = OwnCertificate(settings)
         self._applications: Applications | None = None
         super().__init__()
 
     def load_config(self) -> None:
-        certificate, key = server_certificate(self._settings)
+        pki = self._settings.ca_file.parent
         options = {
             "bind": [str(self._settings.listen), str(self._settings.agent_listen)],
             "worker_class": "virtmgr.bootstrap.web_worker.WebWorker",
             "workers": 1,
             "worker_connections": _CONNECTIONS,
-            "certfile": str(certificate),  # for 'https' in URLs; the worker makes its own context
-            "keyfile": str(key),
+            "certfile": str(pki / "server.crt"),  # so that URLs say https
+            "keyfile": str(pki / "server.key"),
             "keepalive": 75,
             "timeout": 60,
             "graceful_timeout": 5,
@@ -58,8 +56,18 @@ class WebServer(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Wsgi:
-        self._applications = Applications(self._settings, self.certificate)
+        self._applications = Applications(self._settings)
         return self._applications
+
+    def tls(self) -> ssl.SSLContext:
+        """For both listeners; ``look_at_certificate`` keeps it at the present certificate."""
+        assert self._applications is not None  # gunicorn loads before it serves
+        return self._applications.certificate.for_clients(of_hosts_too=True)
+
+    def look_at_certificate(self) -> None:
+        """Take up a renewed one; one stat where there is none."""
+        if self._applications is not None:
+            self._applications.certificate.take_up()
 
     def let_go(self) -> None:
         """Let whatever waits for news be answered now: the process ends."""
@@ -68,16 +76,22 @@ class WebServer(BaseApplication):  # type: ignore[misc]
 
 
 class Applications:
-    """The two applications, told apart by the port that a request came in on."""
+    """The two applications, told apart by the port that a request came in on.
 
-    def __init__(self, settings: ServerSettings, certificate: OwnCertificate) -> None:
+    Only the process that serves loads what they need, not gunicorn's arbiter above it.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
         from virtmgr.api.agent import create_agent_app
         from virtmgr.api.app import create_app
         from virtmgr.api.dialling import WebSocketDialler
+        from virtmgr.bootstrap.certificate import OwnCertificate
+        from virtmgr.bootstrap.control_plane import authority, build_services
         from virtmgr.services.wake import HostWake
 
+        self.certificate = OwnCertificate(settings)
         self._wake = HostWake()
-        dial = WebSocketDialler(certificate.for_agents())
+        dial = WebSocketDialler(self.certificate.for_agents())
         self._services = build_services(settings, self._wake.wake, dial)
         self._operators = create_app(self._services)
         self._agents = create_agent_app(self._services, authority(settings), self._wake)

@@ -16,7 +16,6 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
-from virtmgr.bootstrap.certificate import LOOK
 from virtmgr.bootstrap.processes import leave
 
 _BEAT = 1.0  # seconds between signs of life for the arbiter
@@ -32,7 +31,7 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
         self._busy = 0  # requests in flight
 
     def run(self) -> None:
-        context = self.app.certificate.for_clients(of_hosts_too=True)
+        context = self.app.tls()
         servers = [
             StreamServer(
                 listener,
@@ -44,13 +43,10 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
         ]
         for server in servers:
             server.start()
-        looked = time.monotonic()
         while self.alive:
             self.notify()
             self._ending.wait(_BEAT)
-            if time.monotonic() - looked >= LOOK:
-                looked = time.monotonic()
-                self.app.certificate.take_up()
+            self.app.look_at_certificate()
         for server in servers:
             server.stop_accepting()  # close() would fail those that shake hands just now
             server.socket.close()
