@@ -164,6 +164,14 @@ def test_what_goes_at_once(keeping: Keeping) -> None:
     assert goes(nonce=1)
 
 
+def test_what_changed_is_told(keeping: Keeping) -> None:
+    told = threading.Event()
+    keeping.fetch(keeping.blobs.image("left"))
+    keeping.keeper.tidy_soon(list, (), 1, told.set)
+    assert told.wait(30)
+    assert keeping.keeper.at_hand() == ()
+
+
 def test_a_prune_that_fails_is_tried_again(keeping: Keeping) -> None:
     file = keeping.fetch(keeping.blobs.image("left"))
     keeping.pool.error = StorageError("the disk is read-only")

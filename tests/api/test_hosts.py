@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
+from virtmgr.domain.errors import Unauthenticated
 from virtmgr.domain.host import Host, HostState, Pool
 from virtmgr.domain.ids import new_id
-from virtmgr.services import auth
+from virtmgr.enrollment import pki
+from virtmgr.services import auth, enrolment
 from virtmgr.services.container import Services
 
 
@@ -97,3 +103,35 @@ def test_a_cluster_with_hosts_stays(api: Api) -> None:
     assert api.delete("/hosts/host1").status == 204
     assert api.patch("/clusters/lab", {"policy": None}).body["policy"] == "balanced"
     assert api.delete("/clusters/lab").status == 204
+
+
+def test_a_host_that_lost_its_key_joins_again(api: Api, services: Services, tmp_path: Path) -> None:
+    ca = pki.CertificateAuthority(tmp_path / "ca")
+    ca.create()
+
+    def join(token: str) -> tuple[str, str]:
+        request = pki.signing_request(pki.new_key()).decode()
+        host, issued = enrolment.join(services, ca, token, request, "10.0.0.7")
+        return host.id, issued.serial
+
+    made = api.post("/hosts", {"name": "host1"})
+    host_id, lost = join(made.body["join_token"])
+    enrolment.authenticate(services, host_id, lost)
+    assert api.post("/hosts", {"name": "host1"}).code == "name_taken"
+    first = api.post("/hosts/host1/join-token").body["join_token"]
+    second = api.post("/hosts/host1/join-token").body
+    assert second["id"] == host_id
+    enrolment.authenticate(services, host_id, lost)  # good until the token is used
+    with pytest.raises(Unauthenticated):
+        join(first)  # the last one counts
+    again, serial = join(second["join_token"])
+    assert again == host_id
+    enrolment.authenticate(services, host_id, serial)
+    with pytest.raises(Unauthenticated) as refused:
+        enrolment.authenticate(services, host_id, lost)
+    assert refused.value.code == "certificate_refused"
+    with pytest.raises(Unauthenticated):
+        join(second["join_token"])
+    assert len(api.get("/events", type="host.enrol_again").body["items"]) == 2
+    assert "again" in api.get("/events", type="host.joined").body["items"][0]["message"]
+    assert api.post("/hosts/nowhere/join-token").status == 404

@@ -67,6 +67,16 @@ def test_updates_only_the_difference(virtmgr: Run, state: State) -> None:
     assert "+  c: '3'" in result.stdout
 
 
+def test_it_says_what_waits_for_a_restart(virtmgr: Run, state: State) -> None:
+    state.workload("web1")["status"]["needs_restart"] = ["resources.vcpus"]
+    state.workload("same")["status"]["needs_restart"] = ["resources.memory"]
+    text = "name: web1\nresources: {vcpus: 2}\n---\nname: same\nresources: {vcpus: 1}\n"
+    result = virtmgr("apply", "-f", "-", input=text)
+    assert "resources.vcpus: takes effect after 'virtmgr restart web1'" in result.stderr
+    assert "memory" not in result.stderr
+    assert "takes effect" not in virtmgr("apply", "-f", "-", "--no-wait", input=text).stderr
+
+
 def test_dry_run_and_json(virtmgr: Run, state: State) -> None:
     result = virtmgr("apply", "-f", "-", "--dry-run", "-o", "json", input="name: w\nimage: x\n")
     (change,) = json.loads(result.stdout)

@@ -108,6 +108,18 @@ def test_a_token_is_all_there_is_on_standard_output(virtmgr: Run, state: State) 
     assert virtmgr("host", "token", "h1").stdout == "vmj_new\n"
 
 
+def test_a_host_joins_again_only_if_that_is_said(virtmgr: Run, state: State) -> None:
+    problem = {"status": 409, "code": "name_taken", "detail": "host 'h1' exists"}
+    state.answers.append(answer(problem, 409))
+    refused = virtmgr("host", "token", "h1")
+    assert refused.exit_code != 0
+    assert "--again" in refused.stderr
+    state.answers.append(answer({"id": "1", "name": "h1", "join_token": "vmj_again"}))
+    assert virtmgr("host", "token", "h1", "--again").stdout == "vmj_again\n"
+    assert state.requests[-1][:2] == ("POST", "/api/v1/hosts/h1/join-token")
+    assert virtmgr("host", "token", "h1", "--again", "--cluster", "c").exit_code == 2
+
+
 def test_unbind_finds_the_binding(virtmgr: Run, state: State) -> None:
     state.answers += [page(BINDING), answer(None, 204)]
     assert virtmgr("role", "unbind", "ada", "member", "-p", "blue").exit_code == 0

@@ -151,7 +151,10 @@ class Agent:
         if due or response.removed_images or response.prune_nonce != images.prune_nonce:
             self._looked_at_images = time.monotonic()
             images.tidy_soon(
-                self._parts.reconciler.images, response.removed_images, response.prune_nonce
+                self._parts.reconciler.images,
+                response.removed_images,
+                response.prune_nonce,
+                self._parts.outbox.changed.set,
             )
 
     def _look_at_host(self) -> None:

@@ -74,12 +74,19 @@ class ImageKeeper:
         needed: Callable[[], Iterable[DesiredImage]],
         unknown: Iterable[str],
         prune_nonce: int,
+        changed: Callable[[], None],
     ) -> None:
-        """``tidy`` in a thread of its own, as removing may take long; none beside another."""
+        """``tidy`` in a thread of its own, as removing may take long; none beside another.
+
+        :param changed: called where something else is at hand afterwards.
+        """
 
         def work() -> None:
             with self._tidying:
+                before = self.at_hand()
                 self.tidy(needed, unknown, prune_nonce)
+                if self.at_hand() != before:
+                    changed()
 
         if not self._tidying.locked():
             threading.Thread(target=work, name="images", daemon=True).start()

@@ -21,7 +21,7 @@ from websockets.sync.server import Server, ServerConnection, serve
 from virtmgr.domain.errors import InvalidRequest, NotFound, Unsupported, VirtmgrError
 from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, frame
 from virtmgr.domain.sync import DesiredWorkload
-from virtmgr.ports.certificates import CONTROL_PLANE
+from virtmgr.ports.certificates import CONTROL_PLANE, Peer, common_name
 from virtmgr.ports.driver import (
     PROTOCOLS,
     CanExec,
@@ -73,7 +73,7 @@ class StreamServer:
 
     def _serve(self, connection: ServerConnection) -> None:
         try:
-            _check_peer(connection.socket)
+            _check_peer(cast(Peer, connection.socket))
             first = connection.recv(timeout=10)
             request = StreamRequest.model_validate_json(first)
             self._dispatch(connection, request)
@@ -103,12 +103,8 @@ class StreamServer:
         serve_action(connection, driver, workload, request.parameters)
 
 
-def _check_peer(peer: Any) -> None:
-    certificate = peer.getpeercert() or {}
-    names = [
-        value for rdn in certificate.get("subject", ()) for key, value in rdn if key == "commonName"
-    ]
-    if names != [CONTROL_PLANE]:
+def _check_peer(peer: Peer) -> None:
+    if common_name(peer) != CONTROL_PLANE:
         raise NotFound("only the control plane may open streams")
 
 

@@ -15,7 +15,7 @@ from virtmgr.api import problems
 from virtmgr.domain.errors import InvalidRequest, NotFound, Unauthenticated
 from virtmgr.domain.sync import SyncRequest
 from virtmgr.domain.values import Value
-from virtmgr.ports.certificates import Authority
+from virtmgr.ports.certificates import Authority, common_name
 from virtmgr.services import enrolment
 from virtmgr.services.container import Services
 from virtmgr.services.sync import sync
@@ -106,17 +106,17 @@ def _authenticate(services: Services) -> str:
 
     TLS has verified it against the private CA; its serial number is looked up here.
     """
-    peer = getattr(request.environ.get("gunicorn.socket"), "getpeercert", None)
-    certificate = peer() if peer is not None else None
-    if not certificate:
+    peer = request.environ.get("gunicorn.socket")
+    if not hasattr(peer, "getpeercert"):
+        peer = None
+    host_id = common_name(peer)
+    if peer is None or host_id is None:
         raise Unauthenticated(
             "this needs a host's client certificate",
             code="certificate_required",
             hint="enrol the host with a join token",
         )
-    names: dict[str, str] = {key: value for rdn in certificate["subject"] for key, value in rdn}
-    host_id = names.get("commonName", "")
-    serial = str(certificate["serialNumber"]).lower().lstrip("0")
+    serial = str(peer.getpeercert()["serialNumber"]).lower().lstrip("0")
     enrolment.authenticate(services, host_id, serial)
     return host_id
 

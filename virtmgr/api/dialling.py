@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import cast
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from virtmgr.domain.errors import Unavailable, VirtmgrError
 from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, frame
+from virtmgr.ports.certificates import Peer, common_name
 from virtmgr.ports.streams import AgentStream
 
 PATH = "/v1/streams"
 DIAL_SECONDS = 10
 
 
-def check_agent(peer: Any, host_id: str) -> None:
+def check_agent(peer: Peer, host_id: str) -> None:
     """Refuse an agent that is not the host that the stream is for.
 
     Its certificate comes from the private CA; addresses do not matter, the host's id does.
@@ -24,11 +25,7 @@ def check_agent(peer: Any, host_id: str) -> None:
     :param peer: the TLS object of the connection.
     :raises Unavailable: somebody else answers at the host's address.
     """
-    certificate = peer.getpeercert() or {}
-    names = [
-        value for rdn in certificate.get("subject", ()) for key, value in rdn if key == "commonName"
-    ]
-    if names != [host_id]:
+    if common_name(peer) != host_id:
         raise Unavailable(
             "another host answers at the address of the workload's host",
             code="wrong_host",
@@ -72,7 +69,7 @@ class WebSocketDialler:
             raise unreachable(error) from error
         stream = _Stream(connection)
         try:
-            check_agent(connection.socket, host_id)
+            check_agent(cast(Peer, connection.socket), host_id)
             connection.send(request.model_dump_json())
         except VirtmgrError:
             stream.close()

@@ -57,6 +57,14 @@ def make(context: Context, body: HostCreate) -> Answer[NewHostView]:
     return Answer(view, host.version, f"/hosts/{host.id}")
 
 
+def enrol_again(context: Context, host: str) -> Answer[NewHostView]:
+    """Let an enrolled host that lost its key join again: answers a join token, good for an hour"""
+    found, secret, expires_at = hosts.enrol_again(context, host)
+    shown = host_presenter(context.uow)(found)
+    view = NewHostView(**dict(shown), join_token=secret, join_token_expires_at=expires_at)
+    return Answer(view, found.version)
+
+
 def show(context: Context, host: str) -> Answer[ShownHostView]:
     """Show a host, with the images that it has at hand"""
     found = hosts.find(context, host)
@@ -104,6 +112,7 @@ ROUTES: tuple[Route, ...] = (
     read(_ONE, show, Action.HOSTS_VIEW),
     change("PATCH", _ONE, patch, Action.HOSTS_UPDATE),
     delete(_ONE, remove, Action.HOSTS_DELETE),
+    change("POST", _ONE + "/join-token", enrol_again, Action.HOSTS_CREATE),
     change("POST", _ONE + "/cordon", cordon, Action.HOSTS_UPDATE),
     change("POST", _ONE + "/uncordon", uncordon, Action.HOSTS_UPDATE),
     read("/pools", list_pools, Action.POOLS_VIEW),

@@ -23,16 +23,20 @@ def init(settings: ServerSettings) -> Initialised:
 
 def serve(settings: ServerSettings) -> None:
     """Run the control plane in the foreground until SIGTERM or SIGINT."""
+    from virtmgr.bootstrap.processes import leave
     from virtmgr.bootstrap.supervisor import supervise
 
     supervise(settings)
+    leave()
 
 
 def agent(settings: AgentSettings) -> None:
     """Run this host's agent in the foreground until SIGTERM or SIGINT."""
     from virtmgr.bootstrap.agent import run_agent
+    from virtmgr.bootstrap.processes import leave
 
     run_agent(settings)
+    leave()
 
 
 def upgrade_database(settings: ServerSettings) -> None:

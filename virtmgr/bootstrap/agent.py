@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Mapping
+import ssl
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def run_agent(settings: AgentSettings) -> None:
     files = StateFiles(settings.data_directory / "state")
     images = ImageKeeper(
         storage=host.storage,
-        source=control_plane.blobs(),
+        source=control_plane,
         files=files,
         clock=clock,
         keep_for=timedelta(hours=settings.keep_images),
@@ -133,9 +134,10 @@ def run_agent(settings: AgentSettings) -> None:
         clock=clock,
         boot_id=boot,
     )
+    served = pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
     streams = StreamServer(
         (settings.stream_listen.host, settings.stream_listen.port),
-        pki.server_context(identity.certificate, identity.key, client_ca=identity.ca),
+        served,
         partial(_find, reconciler),
     )
     agent = Agent(
@@ -153,7 +155,7 @@ def run_agent(settings: AgentSettings) -> None:
                 f"wss://{settings.stream_listen.host}:{streams.port}",
                 host.network.facts().features,
             ),
-            renew=lambda connection: renew_if_due(identity, connection, _TOOLS),
+            renew=partial(_renew, identity, control_plane, served),
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -170,13 +172,29 @@ class _Connector:
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
+        self._blobs = self()
 
     def __call__(self) -> ControlPlane:
         return ControlPlane(self._identity.server, client_context(self._identity, _TOOLS))
 
-    def blobs(self) -> ControlPlane:
-        """The connection that images are fetched over."""
-        return self()
+    def fetch(self, digest: str, offset: int) -> Iterator[bytes]:
+        """``ports.host.BlobSource``, over a connection of its own."""
+        return self._blobs.fetch(digest, offset)
+
+    def renewed(self) -> None:
+        """The certificate is a new one: the old one is refused once the new one was seen."""
+        self._blobs = self()  # a fetch that is under way goes on over the old connection
+
+
+def _renew(
+    identity: Identity, connector: _Connector, served: ssl.SSLContext, connection: ControlPlane
+) -> bool:
+    """Get a fresh certificate where it is due, and take it up everywhere; whether it was."""
+    if not renew_if_due(identity, connection, _TOOLS):
+        return False
+    served.load_cert_chain(identity.certificate, identity.key)  # for new connections
+    connector.renewed()
+    return True
 
 
 def _find(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-from virtmgr.api.dialling import WebSocketDialler, without_names
 from virtmgr.config.settings import Endpoint, ServerSettings
 from virtmgr.domain.errors import Unavailable
-from virtmgr.enrollment.pki import CertificateAuthority, client_context
+from virtmgr.enrollment.pki import CertificateAuthority
 from virtmgr.images.blobs import BlobStore
-from virtmgr.services.container import Services, wake_nobody
+from virtmgr.ports.streams import Dialler
+from virtmgr.services.container import Services, dial_nobody, wake_nobody
 from virtmgr.store.engine import make_engine
-from virtmgr.store.migrate import current_revision, head_revision
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
 
@@ -23,7 +21,9 @@ def authority(settings: ServerSettings) -> CertificateAuthority:
 
 
 def build_services(
-    settings: ServerSettings, wake_host: Callable[[str], None] = wake_nobody
+    settings: ServerSettings,
+    wake_host: Callable[[str], None] = wake_nobody,
+    dial: Dialler = dial_nobody,
 ) -> Services:
     """The ports of the control plane, over the configured database and data directory."""
     return Services(
@@ -31,14 +31,8 @@ def build_services(
         blobs=BlobStore(settings.data_directory / "images"),
         stream_url=f"wss://{reachable(settings.stream_listen)}",
         wake_host=wake_host,
-        dial=WebSocketDialler(agent_context(settings)),
+        dial=dial,
     )
-
-
-def agent_context(settings: ServerSettings) -> ssl.SSLContext:
-    """How the control plane shows itself to agents, and recognises them."""
-    certificate, key = server_certificate(settings)
-    return without_names(client_context(settings.ca_file, certificate, key))
 
 
 def check_database(settings: ServerSettings) -> None:
@@ -46,6 +40,8 @@ def check_database(settings: ServerSettings) -> None:
 
     :raises Unavailable: the database is empty, older or newer.
     """
+    from virtmgr.store.migrate import current_revision, head_revision
+
     present, wanted = current_revision(settings.database), head_revision()
     if present != wanted:
         raise Unavailable(

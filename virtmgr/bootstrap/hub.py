@@ -14,15 +14,10 @@ from websockets.typing import Origin
 
 from virtmgr.api.hub import Hub
 from virtmgr.bootstrap import logs
-from virtmgr.bootstrap.control_plane import (
-    agent_context,
-    build_services,
-    reachable,
-    server_certificate,
-)
-from virtmgr.bootstrap.processes import die_with_parent
+from virtmgr.bootstrap.certificate import LOOK, OwnCertificate
+from virtmgr.bootstrap.control_plane import build_services, reachable
+from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
-from virtmgr.enrollment.pki import server_context
 
 
 async def run(settings: ServerSettings) -> None:
@@ -31,20 +26,31 @@ async def run(settings: ServerSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    certificate, key = server_certificate(settings)
+    certificate = OwnCertificate(settings)
     hub = Hub(
         services=build_services(settings),
-        server_context=server_context(certificate, key),
-        agent_context=agent_context(settings),
+        server_context=certificate.for_clients(),
+        agent_context=certificate.for_agents(),
         origins=(Origin(f"https://{reachable(settings.listen)}"),),
     )
-    await hub.run(settings.stream_listen.host, settings.stream_listen.port, stop)
+    keeper = asyncio.create_task(_keep(certificate))
+    try:
+        await hub.run(settings.stream_listen.host, settings.stream_listen.port, stop)
+    finally:
+        keeper.cancel()
+
+
+async def _keep(certificate: OwnCertificate) -> None:
+    while True:
+        await asyncio.sleep(LOOK)
+        certificate.take_up()
 
 
 def main() -> None:
     die_with_parent()
     logs.configure("hub")
     uvloop.run(run(ServerSettings.load({}, os.environ)))
+    leave()
 
 
 if __name__ == "__main__":

@@ -123,12 +123,12 @@ class BoundedBody:
         return getattr(self._body, name)
 
 
-class Worker(GeventWorker):  # type: ignore[misc]
-    """The worker of the web process."""
+class BoundedWorker(GeventWorker):  # type: ignore[misc]
+    """A worker whose clients are bounded."""
 
     def init_process(self) -> None:
-        # A list makes some ten thousand objects that reference counts free again: looking for
-        # cycles among them, and among all that was imported, took a fifth of the time.
+        # A list makes some ten thousand objects that reference counts free again: collect cycles
+        # among them rarely, and never among all that was imported.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import threading
 import time
+from functools import partial
 
 import structlog
 
 from virtmgr.bootstrap import logs
-from virtmgr.bootstrap.control_plane import check_database, server_certificate
 from virtmgr.bootstrap.listeners import check_free
-from virtmgr.bootstrap.processes import spawn
+from virtmgr.bootstrap.processes import apart, spawn
 from virtmgr.config.settings import ServerSettings
 
 MODULES = (
@@ -23,6 +23,7 @@ MODULES = (
 _STEADY = 10.0  # seconds; a process that ran so long is started again at once
 _DELAY_MOST = 30.0
 _STOP_SECONDS = 15.0
+_LOOK = 0.2  # seconds between looks at signals and processes
 
 _log = structlog.get_logger()
 
@@ -33,8 +34,7 @@ def supervise(settings: ServerSettings) -> None:
     :raises Unavailable: the database is not ready, or an address cannot be listened on.
     """
     logs.configure("serve")
-    check_database(settings)
-    server_certificate(settings)
+    apart(partial(_prepare, settings))
     for endpoint in (settings.listen, settings.agent_listen, settings.stream_listen):
         check_free(endpoint)
     stop = threading.Event()
@@ -46,10 +46,18 @@ def supervise(settings: ServerSettings) -> None:
     ]
     for keeper in keepers:
         keeper.start()
-    while not stop.wait(0.5):
+    while not stop.wait(_LOOK):  # short: a signal that another thread got does not end a wait
         pass
     for keeper in keepers:
         keeper.join()
+
+
+def _prepare(settings: ServerSettings) -> None:
+    """What the processes need before they start. It loads much that is not needed again here."""
+    from virtmgr.bootstrap.control_plane import check_database, server_certificate
+
+    check_database(settings)
+    server_certificate(settings)
 
 
 def _keep(module: str, settings: ServerSettings, stop: threading.Event) -> None:
@@ -58,7 +66,7 @@ def _keep(module: str, settings: ServerSettings, stop: threading.Event) -> None:
         started = time.monotonic()
         process = spawn(module, settings)
         _log.info("process.started", module=module, pid=process.pid)
-        while process.poll() is None and not stop.wait(0.2):
+        while process.poll() is None and not stop.wait(_LOOK):
             pass
         if stop.is_set():
             _end(process)

@@ -16,8 +16,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from virtmgr.bootstrap import logs, serving
-from virtmgr.bootstrap.control_plane import authority, build_services, server_certificate
-from virtmgr.bootstrap.processes import die_with_parent
+from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -31,20 +30,18 @@ class WebServer(BaseApplication):  # type: ignore[misc]
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
+        self._applications: Applications | None = None
         super().__init__()
 
     def load_config(self) -> None:
-        certificate, key = server_certificate(self._settings)
+        pki = self._settings.ca_file.parent
         options = {
             "bind": [str(self._settings.listen), str(self._settings.agent_listen)],
-            "worker_class": "virtmgr.bootstrap.serving.Worker",
+            "worker_class": "virtmgr.bootstrap.web_worker.WebWorker",
             "workers": 1,
             "worker_connections": serving.CONNECTIONS,
-            "certfile": str(certificate),
-            "keyfile": str(key),
-            "ca_certs": str(self._settings.ca_file),
-            "cert_reqs": ssl.CERT_OPTIONAL,
-            "ssl_context": _context,
+            "certfile": str(pki / "server.crt"),  # so that URLs say https
+            "keyfile": str(pki / "server.key"),
             "do_handshake_on_connect": True,  # once, before a connection counts as accepted
             "keepalive": serving.HEAD_SECONDS,
             "timeout": 60,
@@ -63,34 +60,59 @@ class WebServer(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Wsgi:
-        return make_wsgi(self._settings)
+        self._applications = Applications(self._settings)
+        return self._applications
+
+    def tls(self) -> ssl.SSLContext:
+        """For both listeners; ``look_at_certificate`` keeps it at the present certificate."""
+        assert self._applications is not None  # gunicorn loads before it serves
+        context = self._applications.certificate.for_clients(of_hosts_too=True)
+        context.sslsocket_class = serving.BoundedSocket
+        return context
+
+    def look_at_certificate(self) -> None:
+        """Take up a renewed one; one stat where there is none."""
+        if self._applications is not None:
+            self._applications.certificate.take_up()
+
+    def let_go(self) -> None:
+        """Let whatever waits for news be answered now: the process ends."""
+        if self._applications is not None:
+            self._applications.close()
 
 
-def _context(configuration: Any, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    del configuration
-    context = default()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslsocket_class = serving.BoundedSocket
-    return context
+class Applications:
+    """The two applications, told apart by the port that a request came in on.
 
+    Only the process that serves loads what they need, not gunicorn's arbiter above it.
+    """
 
-def make_wsgi(settings: ServerSettings) -> Wsgi:
-    """The two applications, told apart by the port that a request came in on."""
-    from virtmgr.api.agent import create_agent_app
-    from virtmgr.api.app import create_app
-    from virtmgr.services.wake import HostWake
+    def __init__(self, settings: ServerSettings) -> None:
+        from virtmgr.api.agent import create_agent_app
+        from virtmgr.api.app import create_app
+        from virtmgr.api.dialling import WebSocketDialler
+        from virtmgr.bootstrap.certificate import OwnCertificate
+        from virtmgr.bootstrap.control_plane import authority, build_services
+        from virtmgr.services.wake import HostWake
 
-    wake = HostWake()
-    services = build_services(settings, wake.wake)
-    operators = create_app(services)
-    agents = create_agent_app(services, authority(settings), wake)
-    agent_port = str(settings.agent_listen.port)
+        self.certificate = OwnCertificate(settings)
+        self._wake = HostWake()
+        dial = WebSocketDialler(self.certificate.for_agents())
+        self._services = build_services(settings, self._wake.wake, dial)
+        self._operators = create_app(self._services)
+        self._agents = create_agent_app(self._services, authority(settings), self._wake)
+        self._agent_port = str(settings.agent_listen.port)
 
-    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        app = agents if environ["SERVER_PORT"] == agent_port else operators
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        app = self._agents if environ["SERVER_PORT"] == self._agent_port else self._operators
         return app(environ, start_response)
 
-    return application
+    def close(self) -> None:
+        """Long polls, waits for operations and streams of events end."""
+        self._wake.close()
+        self._services.committed.close()
 
 
 def main() -> None:
@@ -98,7 +120,10 @@ def main() -> None:
     logs.configure("web")
     settings = ServerSettings.load({}, os.environ)
     settings.run_directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-    WebServer(settings).run()
+    try:
+        WebServer(settings).run()
+    except SystemExit as end:  # how gunicorn ends
+        leave(end.code if isinstance(end.code, int) else 1)
 
 
 if __name__ == "__main__":

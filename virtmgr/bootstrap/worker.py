@@ -14,8 +14,8 @@ from datetime import timedelta
 import structlog
 
 from virtmgr.bootstrap import logs
-from virtmgr.bootstrap.control_plane import build_services
-from virtmgr.bootstrap.processes import die_with_parent
+from virtmgr.bootstrap.control_plane import build_services, server_certificate
+from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import VirtmgrError
 from virtmgr.domain.registry import Mirror
@@ -29,6 +29,7 @@ from virtmgr.services.sync import LEASE, mark_unreachable
 
 _LEASES = 5.0  # seconds between looks at the hosts' leases
 _STALE = 600.0  # seconds between removals of used tickets and old idempotency keys
+_CERTIFICATE = 3600.0  # seconds between looks whether our own certificate is to be renewed
 _IDEMPOTENCY_LIFE = timedelta(hours=24)
 
 _log = structlog.get_logger()
@@ -58,11 +59,17 @@ def main() -> None:
         threading.Thread(
             target=_every, args=(_STALE, stop, lambda: remove_stale(services)), name="stale"
         ),
+        threading.Thread(
+            target=_every,
+            args=(_CERTIFICATE, stop, lambda: server_certificate(settings)),
+            name="certificate",
+        ),
     ]
     for loop in loops:
         loop.start()
     for loop in loops:
         loop.join()
+    leave()
 
 
 def _watch_leases(services: Services, stop: threading.Event) -> None:

@@ -12,6 +12,7 @@ import click
 from virtmgr.cli.client import Resource, segment
 from virtmgr.cli.command import command, dry_run_option, output_option, project_option, yes_option
 from virtmgr.cli.command import wait_options as wait_options_
+from virtmgr.cli.devices import tell_if_restart_is_needed
 from virtmgr.cli.difference import colour_of, merged, patch_for, unified
 from virtmgr.cli.documents import Document, comparable, in_order, parse
 from virtmgr.cli.output import to_json
@@ -70,9 +71,12 @@ def apply(
     documents = in_order([document for file in files for document in read(file)])
     quiet = session.output in ("json", "name")
     results = []
+    changed: list[tuple[str, str]] = []  # path and name of workloads that were there already
     operations: list[Any] = []
     for document in documents:
         change = plan(session, document)
+        if change.patch and document.noun.name == "workload":
+            changed.append((change.path, document.name))
         if not quiet:
             for line in change.lines:
                 click.secho(line, fg=colour_of(line))
@@ -91,6 +95,8 @@ def apply(
         click.echo(to_json(results))
     if wait and operations:
         raise_first(wait_for_all(session.client, operations, timeout)[1])
+        for path, name in changed:
+            tell_if_restart_is_needed(session, path, name)
 
 
 def read(file: TextIO) -> Iterable[Document]:

@@ -60,7 +60,7 @@ def resize(
     answer = session.client.patch(path, {"resources": resources}, {"dry_run": dry_run or None})
     settle(session, answer, wait=wait, timeout=timeout, done="resized")
     if wait and not is_dry_run(answer):
-        tell_if_restart_is_needed(session, name)
+        tell_if_restart_is_needed(session, path, name)
 
 
 @command("rename")
@@ -80,12 +80,12 @@ def rename(
     )
     settle(session, answer, wait=wait, timeout=timeout, done=f"renamed; it was {name}")
     if wait and not is_dry_run(answer):
-        tell_if_restart_is_needed(session, new)
+        tell_if_restart_is_needed(session, session.path("workloads", new), new)
 
 
-def tell_if_restart_is_needed(session: Session, name: str) -> None:
-    """Say which changes wait for a restart, on stderr."""
-    workload = session.client.get(session.path("workloads", name))
+def tell_if_restart_is_needed(session: Session, path: str, name: str) -> None:
+    """Say which changes of the workload at ``path`` wait for a restart, on stderr."""
+    workload = session.client.get(path)
     if waiting := at(workload, "status.needs_restart"):
         click.echo(f"{', '.join(waiting)}: takes effect after 'virtmgr restart {name}'", err=True)
 

@@ -11,6 +11,7 @@ from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, f
 from virtmgr.cli.output import Column, Item, age, at, column, show_item, size
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.tokens import secret_of
+from virtmgr.domain.errors import Conflict
 
 
 def _share(name: str, shown: Any = str) -> Any:
@@ -85,20 +86,42 @@ def uncordon(session: Session, name: str) -> None:
 @host.command("token")
 @click.argument("name")
 @click.option("--cluster", help="Default: default.")
+@click.option(
+    "--again", is_flag=True, help="For a host that is enrolled and has lost its key or certificate."
+)
 @label_option
 @output_option
 @pass_session
-def token(session: Session, name: str, cluster: str | None, labels: dict[str, str]) -> None:
+def token(
+    session: Session, name: str, cluster: str | None, again: bool, labels: dict[str, str]
+) -> None:
     """Register a host and make the token with which its agent joins, once.
 
     Write it to a file on the host and run 'virtmgr agent --join-token-file FILE' there.
+    With --again it stays the same host, with its workloads; once it has joined, its earlier
+    certificates are refused.
     """
+    if again and (cluster or labels):
+        raise click.UsageError("--again takes the host as it is: no --cluster, no --label")
+    if again:
+        path = NOUN.path(session, name, "join-token")
+        _tell_token(session, name, session.client.post(path, repeatable=False))
+        return
     body: dict[str, Any] = {"name": name}
     if cluster:
         body["cluster"] = cluster
     if labels:
         body["labels"] = labels
-    answer = session.client.post("/hosts", body, repeatable=False)
+    try:
+        answer = session.client.post("/hosts", body, repeatable=False)
+    except Conflict as error:
+        if error.code == "name_taken":
+            error.hint = "if it has lost its key or certificate, let it join again with --again"
+        raise
+    _tell_token(session, name, answer)
+
+
+def _tell_token(session: Session, name: str, answer: Any) -> None:
     if session.output in ("json", "yaml"):
         show_item(session, answer)
         return

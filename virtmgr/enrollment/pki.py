@@ -147,6 +147,7 @@ class CertificateAuthority:
             and certificate_expiry(path.read_bytes()) - datetime.now(UTC) > _LEAF_LIFE / 3
         )
         if not fresh:
+            names_path.unlink(missing_ok=True)  # what a crash leaves half done is made again
             key = new_key()
             issued = self._issue(_load(key).public_key(), CONTROL_PLANE, addresses)
             write_private(key_path, key)

@@ -7,10 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 CONTROL_PLANE: Final = "virtmgr-control-plane"
 """Common name of the control plane's own certificate; a host's is the host's id."""
+
+
+class Peer(Protocol):
+    """A TLS connection's other side: a socket or an object of the ``ssl`` module."""
+
+    def getpeercert(self) -> Any:
+        """Its verified certificate as a dictionary; None or empty without one."""
+        ...
+
+
+def common_name(peer: Peer | None) -> str | None:
+    """The one common name in the certificate that a peer showed; None where there is none.
+
+    TLS has verified it against the private CA: it says who the peer is, wherever it calls from.
+    """
+    certificate = (peer.getpeercert() if peer is not None else None) or {}
+    names = [
+        value for rdn in certificate.get("subject", ()) for key, value in rdn if key == "commonName"
+    ]
+    return names[0] if len(names) == 1 else None
 
 
 @dataclass(frozen=True)

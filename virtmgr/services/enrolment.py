@@ -18,6 +18,9 @@ def join(
 ) -> tuple[Host, Certificate]:
     """Enrol the host that a join token was given for; the token is used up.
 
+    One that was enrolled before stays the same host; its earlier certificates are refused from
+    here on.
+
     :param peer: the address that the host calls from, which its certificate names.
     :raises Unauthenticated: the token is unknown, used or too old.
     """
@@ -36,11 +39,14 @@ def join(
         issued = authority.issue_host(
             signing_request.encode(), host.id, _addresses(host.name, peer)
         )
+        again = host.certificate_serial is not None
         host.certificate_serial = issued.serial
+        host.previous_certificate_serial = None
         host.certificate_expires_at = issued.expires_at
         host.join_token_hash = host.join_token_expires_at = None
         target = Target("host", host.id, host.name, None, host.id)
-        add_event(uow, "host.joined", target, now=now, message=f"from {peer}")
+        message = f"from {peer}" + (", again: earlier certificates are refused" if again else "")
+        add_event(uow, "host.joined", target, now=now, message=message)
         uow.commit()
     services.committed.notify()
     return host, issued

@@ -43,13 +43,14 @@ def follow(
     filters: Mapping[str, Any],
     heartbeat: float,
 ) -> Iterator[Event | None]:
-    """Events after ``sequence`` as they come, for ever; None each ``heartbeat`` idle seconds.
+    """Events after ``sequence`` as they come, until the process ends; None each ``heartbeat`` idle
+    seconds.
 
     Sees what this process commits at once, and what others do within a second. No transaction is
     open while it waits or while its reader is slow.
     """
     quiet_since = time.monotonic()
-    while True:
+    while not services.committed.closed:
         seen = services.committed.count
         with services.units(read_only=True) as uow:
             found = uow.events.after(

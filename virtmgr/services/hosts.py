@@ -80,6 +80,21 @@ def create(context: Context, fields: HostCreate) -> tuple[Host, str, datetime]:
     return host, secret, expires_at
 
 
+def enrol_again(context: Context, reference: str) -> tuple[Host, str, datetime]:
+    """A join token for a host that is enrolled and has lost its key: it stays the same host, with
+    its workloads. Its present certificate is good until the token is used. Twice: the last counts.
+
+    :raises NotFound: there is no such host.
+    """
+    host = lock(context, reference)
+    secret, host.join_token_hash = new_secret("vmj_")
+    host.join_token_expires_at = expires_at = context.now + JOIN_TOKEN_LIFETIME
+    message = f"host {host.name} may join again, with a new key"
+    context.record("host.enrol_again", host, message, host_id=host.id)
+    context.uow.flush()
+    return host, secret, expires_at
+
+
 def update(context: Context, host: Host, fields: HostFields) -> Host:
     """Set the fields of a locked host."""
     host.name, host.labels = fields.name, dict(fields.labels)

@@ -50,7 +50,7 @@ def wait(services: Services, ids: Sequence[str], seconds: float) -> bool:
             found = [uow.operations.get(id) for id in ids]
             done = all(operation is None or operation.state in FINISHED for operation in found)
         left = deadline - time.monotonic()
-        if done or left <= 0:
+        if done or left <= 0 or services.committed.closed:
             return done
         services.committed.wait(seen, min(pause, left))
         pause = min(pause * 1.5, _LONGEST_PAUSE)

@@ -15,6 +15,12 @@ class Signal:
     def __init__(self) -> None:
         self._changed = Condition()
         self._count = 0
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the process ends: nobody is to wait any more."""
+        return self._closed
 
     @property
     def count(self) -> int:
@@ -27,7 +33,14 @@ class Signal:
             self._count += 1
             self._changed.notify_all()
 
+    def close(self) -> None:
+        """Let everybody who waits, or will wait, go on at once."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
     def wait(self, seen: int, timeout: float) -> bool:
         """Wait until the count is past ``seen``, at most ``timeout`` seconds; whether it is."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._count > seen, timeout)
+            self._changed.wait_for(lambda: self._closed or self._count > seen, timeout)
+            return self._count > seen

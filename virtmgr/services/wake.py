@@ -12,6 +12,7 @@ class HostWake:
 
     def __init__(self) -> None:
         self._signals: dict[str, Signal] = defaultdict(Signal)
+        self._closed = False
 
     def wake(self, host_id: str) -> None:
         """Let the host's agent sync now, if it is waiting on this process."""
@@ -19,4 +20,13 @@ class HostWake:
 
     def signal(self, host_id: str) -> Signal:
         """What the host's long poll waits on."""
-        return self._signals[host_id]
+        signal = self._signals[host_id]
+        if self._closed:
+            signal.close()
+        return signal
+
+    def close(self) -> None:
+        """Let every long poll be answered now."""
+        self._closed = True
+        for signal in list(self._signals.values()):
+            signal.close()

@@ -7,22 +7,20 @@ any of these errors the unit of work is over: PostgreSQL runs no further stateme
 from __future__ import annotations
 
 import sqlite3
+import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
 
-import psycopg
-from psycopg import errors as postgresql
 from sqlalchemy import Engine, Table, UniqueConstraint, event
 from sqlalchemy.engine import ExceptionContext
 
 from virtmgr.domain.errors import Conflict, InvalidRequest, NameTaken, Unavailable, VirtmgrError
 from virtmgr.store import tables
 
+if TYPE_CHECKING:
+    import psycopg
+
 _FIELDS = {"position": "index", "secret_hash": "secret"}
-_TRY_AGAIN = (
-    postgresql.DeadlockDetected,
-    postgresql.SerializationFailure,
-    postgresql.LockNotAvailable,
-)
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def _translate(context: ExceptionContext) -> None:
         return
     if isinstance(error, sqlite3.Error):
         translated = _from_sqlite(error)
-    elif isinstance(error, psycopg.Error):
+    elif _is_postgresql(error):
         translated = _from_postgresql(error)
     elif isinstance(error, OverflowError):
         translated = _not_storable(error)
@@ -117,7 +115,21 @@ _SQLITE_UNAVAILABLE = {
 }
 
 
+def _is_postgresql(error: object) -> TypeGuard[psycopg.Error]:
+    """Asked without loading psycopg, which SQLite does without."""
+    loaded = sys.modules.get("psycopg")
+    return loaded is not None and isinstance(error, loaded.Error)
+
+
 def _from_postgresql(error: psycopg.Error) -> VirtmgrError | None:
+    import psycopg
+    from psycopg import errors as postgresql
+
+    try_again = (
+        postgresql.DeadlockDetected,
+        postgresql.SerializationFailure,
+        postgresql.LockNotAvailable,
+    )
     constraint = error.diag.constraint_name or ""
     if isinstance(error, postgresql.UniqueViolation):
         return _taken(constraint)
@@ -125,7 +137,7 @@ def _from_postgresql(error: psycopg.Error) -> VirtmgrError | None:
         return _reference_broken(error.diag.message_detail)
     if isinstance(error, postgresql.CheckViolation):
         return _rule_broken(constraint)
-    if isinstance(error, _TRY_AGAIN):
+    if isinstance(error, try_again):
         return Unavailable(
             f"change the inventory: another change was in the way ({error.diag.message_primary})",
             code="database_busy",

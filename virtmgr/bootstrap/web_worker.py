@@ -1,0 +1,78 @@
+"""The web process's worker: its clients are bounded, its TLS is renewed, its end is swift.
+
+At the end what waits for news is answered at once, requests in flight are answered within
+``graceful_timeout``, and connections that only wait for a next request are closed.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
+
+from virtmgr.bootstrap.processes import leave
+from virtmgr.bootstrap.serving import BoundedWorker
+
+_BEAT = 1.0  # seconds between signs of life for the arbiter
+_QUIET = 0.1  # seconds without any request, after which none is on its way
+
+
+class WebWorker(BoundedWorker):
+    """Serves ``virtmgr.bootstrap.web.WebServer``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ending = Event()
+        self._busy = 0  # requests in flight
+
+    def run(self) -> None:
+        context = self.app.tls()
+        servers = [
+            StreamServer(
+                listener,
+                handle=partial(self.handle, listener),
+                spawn=Pool(self.worker_connections),
+                ssl_context=context,
+            )
+            for listener in self.sockets
+        ]
+        for server in servers:
+            server.start()
+        while self.alive:
+            self.notify()
+            self._ending.wait(_BEAT)
+            self.app.look_at_certificate()
+        for server in servers:
+            server.stop_accepting()  # close() would fail those that shake hands just now
+            server.socket.close()
+        self.app.let_go()
+        self._answer_the_last()
+        leave()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        self._ending.set()
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        self._busy += 1
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        finally:
+            self._busy -= 1
+
+    def _answer_the_last(self) -> None:
+        """Let requests in flight be answered, and those that were sent just now."""
+        deadline = time.monotonic() + self.cfg.graceful_timeout
+        quiet_since = time.monotonic()
+        while time.monotonic() < deadline and time.monotonic() - quiet_since < _QUIET:
+            self.notify()
+            gevent.sleep(_QUIET / 5)
+            if self._busy:
+                quiet_since = time.monotonic()
+        if self._busy:
+            self.log.warning("ending with %s requests unanswered", self._busy)
