@@ -60,6 +60,7 @@ def test_sort_text_labels_and_fields(api: Api) -> None:
         ({"sort": "no_such"}, "sort"),
         ({"label": "nocolon"}, "label"),
         ({"fields": "no_such"}, "fields"),
+        ({"fields": "no_such", "q": "nothing-is-called-so"}, "fields"),
         ({"fields": ","}, "fields"),
     ],
 )
@@ -67,6 +68,14 @@ def test_bad_list_parameters_are_named(api: Api, query: dict[str, Any], field: s
     refused = api.get("/projects", **query)
     assert refused.status == 422
     assert refused.body["field"].startswith(field)
+
+
+def test_inner_fields_are_known_too(api: Api) -> None:
+    refused = api.get("/workloads", fields="name,status.no_such")
+    assert (refused.status, refused.body["field"]) == (422, "fields")
+    assert "state" in refused.body["hint"]
+    assert api.get("/workloads", fields="host.name,nics.addresses,labels.any").status == 200
+    assert api.get("/events", fields="no_such").status == 422
 
 
 # ---- changes

@@ -9,21 +9,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args, get_type_hints
 
 import structlog
 from flask import Request, Response
 from pydantic import BaseModel
 
 from virtmgr.api import idempotency, parsing
-from virtmgr.api.answers import Answer, Listing, Started
+from virtmgr.api.answers import Answer, Started
 from virtmgr.api.conventions import ListParameters, Query, StartQuery
 from virtmgr.api.idempotency import Remembered
 from virtmgr.api.merge_patch import Patch
 from virtmgr.api.routing import PREFIX, Access, Mode, Route
 from virtmgr.api.schemas.operations import OperationBatch, presenter
 from virtmgr.api.secrets import redacted
-from virtmgr.api.sparse import check_fields, parse_fields, select
+from virtmgr.api.sparse import check_fields, item_model, parse_fields, select
 from virtmgr.api.uploads import Upload, receive
 from virtmgr.domain.access import Action, Principal
 from virtmgr.domain.errors import InvalidRequest, NameTaken, Unavailable
@@ -186,7 +186,9 @@ def answer_read(
     """The response of a raw handler that reads like any other handler."""
     with call.context(action) as context:
         answer = handler(context, call.query)
-        return _response(Remembered(200, _render(answer.view, call.query), None, answer.version))
+        model = get_args(get_type_hints(handler)["return"])[0]
+        body = _render(answer.view, call.query, model)
+        return _response(Remembered(200, body, None, answer.version))
 
 
 def _read(
@@ -200,7 +202,7 @@ def _read(
         context = open_context(services, uow, principal, route.action, project=path.get("project"))
         parsed = _parse(services, route, request, path)  # whoever may not, learns nothing of this
         answer: Answer[Any] = route.handler(context, **parsed.arguments)
-        body = _render(answer.view, parsed.query)
+        body = _render(answer.view, parsed.query, route.view_model)
     return _response(Remembered(route.status, body, None, answer.version))
 
 
@@ -355,12 +357,12 @@ def _wait(services: Services, given: Remembered, seconds: float) -> Remembered:
     return Remembered(200 if done else 202, view.model_dump_json(), given.location, None)
 
 
-def _render(view: BaseModel, query: Query) -> str:
+def _render(view: BaseModel, query: Query, model: Any) -> str:
+    """The JSON of what a route that answers ``model`` reads."""
     if not isinstance(query, ListParameters) or query.fields is None:
         return view.model_dump_json()
     tree = parse_fields(query.fields)
-    if isinstance(view, Listing) and view.items:
-        check_fields(tree, type(view.items[0]).model_fields)
+    check_fields(tree, item_model(model))
     document = view.model_dump(mode="json")
     document["items"] = [select(item, tree) for item in document["items"]]
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))

@@ -50,6 +50,15 @@ _HTTP_CODES: Final = {
     431: "headers_too_large",
 }
 
+_ROUTES: Final = "see every route and its methods at /api/v1/docs"
+_HINTS: Final = {
+    404: _ROUTES,
+    405: _ROUTES,
+    408: "send it again; on a slow line in smaller pieces",
+    413: "see the limits in docs/api.md; files are uploaded, not sent as JSON",
+    415: "see what the route takes at /api/v1/docs",
+}
+
 
 class FieldError(BaseModel):
     """What is wrong with one field."""
@@ -166,6 +175,7 @@ def http_problem(status: HTTPStatus, detail: str) -> str:
         status=status,
         detail=detail,
         code=code,
+        hint=_HINTS.get(status),
         request_id=structlog.contextvars.get_contextvars().get("request_id"),
     ).model_dump_json(exclude_none=True)
 

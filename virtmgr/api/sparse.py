@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel
 
 from virtmgr.domain.errors import InvalidRequest
 
@@ -28,18 +30,34 @@ def parse_fields(text: str) -> Tree:
     return tree
 
 
-def check_fields(tree: Tree, model_fields: Any) -> None:
-    """Refuse top-level names that the items do not have.
+def check_fields(tree: Tree, model: type[BaseModel]) -> None:
+    """Refuse names that the items do not have; inside free objects, such as labels, any will do.
 
     :raises InvalidRequest: naming the unknown field and those there are.
     """
-    unknown = sorted(set(tree) - set(model_fields))
+    unknown = sorted(set(tree) - set(model.model_fields))
     if unknown:
         raise InvalidRequest(
             f"there is no field {unknown[0]!r}",
             field="fields",
-            hint="there are " + ", ".join(model_fields),
+            hint="there are " + ", ".join(model.model_fields),
         )
+    for name, inner in tree.items():
+        models = _models(model.model_fields[name].annotation)
+        if inner and len(models) == 1:
+            check_fields(inner, models[0])
+
+
+def item_model(listing: Any) -> type[BaseModel]:
+    """What a list, such as ``Listing[ProjectView]``, has items of."""
+    return _models(listing.model_fields["items"].annotation)[0]
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in an annotation: one for ``View``, ``View | None`` and ``list[View]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
 
 
 def select(value: Any, tree: Tree) -> Any:

@@ -35,6 +35,7 @@ class VirtmgrError(Exception):
     """Base of all errors that virtmgr raises on purpose."""
 
     default_code: ClassVar[str] = "internal_error"
+    default_hint: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -49,14 +50,14 @@ class VirtmgrError(Exception):
 
         :param message: what was attempted, on what, and why it failed.
         :param code: stable identifier; the class's ``default_code`` unless given.
-        :param hint: what the reader should do next.
+        :param hint: what the reader should do next; the class's ``default_hint`` unless given.
         :param field: the offending field of the request, dotted (``nics.0.network``).
         :param detail: further JSON-able facts, such as a placement's explanation.
         """
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
-        self.hint = hint
+        self.hint = hint or self.default_hint
         self.field = field
         self.detail: dict[str, Any] = dict(detail or {})
 
@@ -75,6 +76,7 @@ class Forbidden(VirtmgrError):
 
 class NotFound(VirtmgrError):
     default_code = "not_found"
+    default_hint = "list what there is: names and ids are exact"
 
 
 class Conflict(VirtmgrError):
