@@ -15,6 +15,29 @@ _REGISTRY_REFERENCE = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]*(:\d{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
     r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
+_CAUSES = (  # pattern of skopeo's message, code, hint
+    (
+        r"HTTP response to HTTPS|x509|certificate",
+        "registry_not_trusted",
+        "If you trust this registry all the same, allow it: --insecure-registry.",
+    ),
+    (
+        r"connection refused|no such host|timeout|unreachable|no route to host|lookup ",
+        "registry_unreachable",
+        "Check its name and port, and that the control plane's machine reaches it.",
+    ),
+    (
+        r"unauthorized|denied|authentication required",
+        "registry_denied",
+        "Check the image's name; images that need a log-in can be imported as files "
+        "(skopeo copy … oci-archive:FILE).",
+    ),
+    (
+        r"manifest unknown|name unknown|not found",
+        "registry_image_not_found",
+        "Check the image's name and tag.",
+    ),
+)
 _ARCHIVE_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,254}")
 
 
@@ -66,21 +89,37 @@ def copy_to_layout(
             raise ImageError(f"the image has more than {limits.file} bytes", code="image_too_large")
         task.advance(size - task.done)
 
-    task.run(
-        [
-            "skopeo",
-            "--insecure-policy",
-            f"--override-arch={oci}",
-            "--override-os=linux",
-            f"--tmpdir={temporary}",
-            "copy",
-            "--quiet",
-            *(["--src-tls-verify=false"] if insecure else []),
-            source,
-            f"oci:{layout}:image",
-        ],
-        watch=watch,
-    )
+    command = [
+        "skopeo",
+        "--insecure-policy",
+        f"--override-arch={oci}",
+        "--override-os=linux",
+        f"--tmpdir={temporary}",
+        "copy",
+        "--quiet",
+        *(["--src-tls-verify=false"] if insecure else []),
+        source,
+        f"oci:{layout}:image",
+    ]
+    try:
+        task.run(command, watch=watch)
+    except ImageError as error:
+        raise explained(source, error) from error
+
+
+def explained(source: str, error: ImageError) -> ImageError:
+    """The error of a copy in words of ours, with what to do; what skopeo does not say stays. Pure.
+
+    skopeo writes lines of logfmt: ``time="…" level=fatal msg="…"``.
+    """
+    said = re.findall(r'level=fatal msg="((?:[^"\\]|\\.)*)"', error.message)
+    if not said:
+        return error
+    why = said[-1].replace(r"\"", '"')
+    for pattern, code, hint in _CAUSES:
+        if re.search(pattern, why):
+            return ImageError(f"cannot copy {source}: {why}", code=code, hint=hint)
+    return ImageError(f"cannot copy {source}: {why}", code=error.code, hint=error.hint)
 
 
 def _tree_size(directory: Path) -> int:
