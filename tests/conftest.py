@@ -5,10 +5,15 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fixtures.postgresql import postgresql
 
 __all__ = ["postgresql"]
+
+# A loaded machine is slow, and says nothing about the code.
+settings.register_profile("virtmgr", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("virtmgr")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

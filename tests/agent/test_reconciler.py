@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.agent.fakes import Host, desired, desired_network, desired_nic, eventually
-from virtmgr.domain.errors import DriverError, NetworkError, Unsupported
+from virtmgr.agent.files import StateFiles
+from virtmgr.domain.errors import DriverError, NetworkError, StorageError, Unsupported
 from virtmgr.domain.sync import CloneSource, DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import Kind, PowerState, State
 from virtmgr.drivers.fake.world import Guest
@@ -125,6 +126,39 @@ def test_a_clone_is_made_once_whatever_happens(host: Host) -> None:
     host.apply(again)
     host.until(again, State.RUNNING)
     assert host.world.count("clone", "w2") == 2
+
+
+# ---- a full disk
+
+
+def test_what_cannot_be_kept_is_told_and_taken_in_once_it_can(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = running(host)
+    goes = running(host, "w3")
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("cannot keep it: the disk is full", code="disk_full")
+
+    wishes = (
+        desired("w2"),
+        runs.model_copy(update={"generation": 2, "state": STOPPED}),
+        goes.model_copy(update={"generation": 2, "deleting": True}),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(StateFiles, "save", full)
+        for _ in range(2):
+            with pytest.raises(StorageError):
+                host.apply(*wishes)
+        new, old = host.until(wishes[0], State.FAILED), host.until(wishes[1], State.RUNNING)
+        assert [one.status.reason and one.status.reason.code for one in (new, old)] == [
+            "disk_full",
+            "disk_full",
+        ]
+        host.until_gone("w3")
+    host.apply(*wishes[:2])
+    host.until(wishes[0], State.RUNNING, reason=None)
+    host.until(wishes[1], State.STOPPED, reason=None)
 
 
 # ---- forced stops

@@ -7,6 +7,7 @@ DATA/images.json         the images at hand, and when a workload last needed the
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from virtmgr.domain.errors import StorageError
 from virtmgr.domain.image import ImageManifest
 from virtmgr.domain.image_keeping import KeptImage
 from virtmgr.domain.plan import Memory
@@ -63,8 +65,21 @@ class StateFiles:
         return {entry.desired.id: entry for entry in entries if entry is not None}
 
     def save(self, entry: Entry, *, durable: bool) -> None:
-        """Keep ``entry``; with ``durable`` it survives a power cut from here on."""
-        _replace(self._workloads / f"{entry.desired.id}.json", _encode(entry), durable=durable)
+        """Keep ``entry``; with ``durable`` it survives a power cut from here on.
+
+        :raises StorageError: the disk is full or fails; what was kept before still is.
+        """
+        path = self._workloads / f"{entry.desired.id}.json"
+        try:
+            _replace(path, _encode(entry), durable=durable)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise StorageError(
+                f"cannot keep what is asked of workload {entry.desired.name} on its host: "
+                f"{error.strerror}",
+                code="disk_full" if full else None,
+                hint="free space on the host's disk: remove workloads, volumes or images",
+            ) from error
 
     def remove(self, workload_id: str) -> None:
         (self._workloads / f"{workload_id}.json").unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.steps import StepRunner
 from virtmgr.agent.timers import Timers
-from virtmgr.domain.errors import HostError, ImageError, Unsupported, VirtmgrError
+from virtmgr.domain.errors import HostError, ImageError, StorageError, Unsupported, VirtmgrError
 from virtmgr.domain.id_ranges import free_range
 from virtmgr.domain.observing import STATE_DURING, observed_state, state_after_failure
 from virtmgr.domain.plan import (
@@ -122,8 +122,20 @@ class Reconciler:
         *,
         full: bool,
     ) -> None:
-        """Take in what is desired now: all of it, or what changed."""
-        changed = [workload for workload in workloads if self._take_in(workload)]
+        """Take in what is desired now: all of it, or what changed.
+
+        :raises StorageError: some could not be kept on disk. Their owners are told, the others
+            are taken in, and all of it has to be applied again.
+        """
+        changed = []
+        failures: list[StorageError] = []
+        for workload in workloads:
+            try:
+                if self._take_in(workload):
+                    changed.append(workload)
+            except StorageError as error:
+                failures.append(error)
+                self._not_taken_in(workload, error)
         if full:
             self._drop_all_but({workload.id for workload in workloads})
             self._unsearched = set(self.drivers.values())
@@ -135,6 +147,8 @@ class Reconciler:
             self._wish_networks()
         for workload in changed:
             self.touch(workload.id)
+        if failures:
+            raise failures[0]
 
     def remove_volumes(self, volume_ids: Sequence[str]) -> None:
         """Remove the files of volumes that are not in the inventory any more."""
@@ -185,10 +199,37 @@ class Reconciler:
             entry = replace(known, desired=workload) if known else self._new_entry(workload)
             self._entries[workload.id] = entry
             stopping = self._busy.get(workload.id) is Step.STOP
-        self._save(workload.id, durable=True)
+        try:
+            self._save(workload.id, durable=True)
+        except StorageError as error:
+            if not workload.deleting:  # which frees space, and is asked for again after a crash
+                self._take_back(workload.id, known)
+                raise
+            _log.warning("workload.delete_not_kept", workload=workload.id, error=error.message)
         if stopping and (workload.force_stop or workload.deleting):
             self._urgent.submit(self._force_stop, workload)
         return True
+
+    def _take_back(self, workload_id: str, known: Entry | None) -> None:
+        """What is desired is acted on only once it is on disk."""
+        with self._lock:
+            if known is None:
+                self._entries.pop(workload_id, None)
+            else:
+                current = self._entries.get(workload_id, known)
+                self._entries[workload_id] = replace(current, desired=known.desired)
+
+    def _not_taken_in(self, workload: DesiredWorkload, error: StorageError) -> None:
+        """Tell its owner; it is what it was before."""
+        known = self._entries.get(workload.id) or Entry(desired=workload)
+        try:
+            seen = self._runner.inspect(workload)
+        except VirtmgrError as unseen:
+            _log.warning("workload.not_seen", workload=workload.id, error=unseen.message)
+            return
+        state = state_after_failure(Step.PREPARE, _observation(seen), final=True)
+        reason = Reason(code=error.code, message=error.message, hint=error.hint)
+        self._report(replace(known, desired=workload), state, seen, reason=reason, final=True)
 
     def _new_entry(self, workload: DesiredWorkload) -> Entry:
         base = 0
@@ -318,22 +359,35 @@ class Reconciler:
             memory = before_start(
                 entry.desired, entry.memory, _observation(seen), what, boot_id=self._boot_id
             )
-            entry = self._keep(entry, memory)
+            entry = self._keep(entry, memory, needed=True)
         tell = partial(self._tell, entry, during, seen)
         waiting = self._runner.run(step, entry, tell)
         if step is Step.FORGET:
             self._forget(entry)
             return entry
         kept = after_step(step, entry.memory, waiting)
-        return self._keep(entry, kept, durable=step is Step.CLONE)
+        clone = step is Step.CLONE  # never again, whatever happens to the host
+        return self._keep(entry, kept, needed=clone, durable=clone)
 
-    def _keep(self, entry: Entry, memory: Memory, *, durable: bool = False) -> Entry:
-        """Remember ``memory``; what is desired may have changed meanwhile and stays as it is."""
+    def _keep(
+        self, entry: Entry, memory: Memory, *, needed: bool = False, durable: bool = False
+    ) -> Entry:
+        """Remember ``memory``; what is desired may have changed meanwhile and stays as it is.
+
+        :param needed: what comes next must not happen unless it is on disk. Without it a crash
+            may let the last step be done again, which is no harm.
+        :raises StorageError: it is needed, and cannot be written.
+        """
         with self._lock:
             current = self._entries.get(entry.desired.id, entry)
             self._entries[entry.desired.id] = replace(current, memory=memory)
         if memory != entry.memory:
-            self._save(entry.desired.id, durable=durable)
+            try:
+                self._save(entry.desired.id, durable=durable)
+            except StorageError as error:
+                if needed:
+                    raise
+                _log.warning("workload.not_kept", workload=entry.desired.id, error=error.message)
         return replace(entry, memory=memory)
 
     def _save(self, workload_id: str, *, durable: bool) -> None:

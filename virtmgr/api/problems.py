@@ -94,7 +94,8 @@ class InvalidFields(errors.InvalidRequest):
         super().__init__(
             f"the request is not valid: {first.field or 'body'}: {first.message}{others}",
             field=first.field or None,
-            hint="correct the fields under 'errors'; the API's schema is at /api/v1/openapi.json",
+            hint="'virtmgr COMMAND --help' and 'virtmgr explain workload' say what is possible; "
+            "the API's schema is at /api/v1/openapi.json",
         )
         self.errors = found
 

@@ -13,11 +13,11 @@ from virtmgr.api.conventions import Query
 from virtmgr.api.dispatch import RawRequest
 from virtmgr.api.routing import Route, raw
 from virtmgr.domain.access import Action
-from virtmgr.domain.errors import HostError, NotFound
+from virtmgr.domain.errors import HostError
 from virtmgr.domain.streaming import Channel
 from virtmgr.domain.workload import AbsolutePath
 from virtmgr.ports.streams import AgentStream
-from virtmgr.services import streams
+from virtmgr.services import streams, workloads
 
 _CHUNK = 65536
 
@@ -69,7 +69,7 @@ def _open(
     with request.services.units(read_only=True) as uow:
         workload = uow.workloads.find(request.project_id, reference)
         if workload is None:
-            raise NotFound(f"there is no workload {reference!r} in this project")
+            raise workloads.unknown(reference)
         route = streams.direct(uow, workload, action, parameters)
     return request.services.dial(route.agent_url, route.host_id, route.request)
 

@@ -145,6 +145,9 @@ def failure_of(operation: Json) -> VirtmgrError | None:
         error = from_problem(operation.get("error") or {"detail": operation.get("message")})
         if what not in error.message:
             error.message = f"{what} failed: {error.message}"
+        if operation.get("verb") in ("create", "clone") and target.get("type") == "workload":
+            stays = "it stays and is tried again until you delete it"
+            error.hint = f"{error.hint}; {stays}" if error.hint else stays
         return error
     return Unavailable(
         f"{what} is not finished in time; it goes on",

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,28 @@ from virtmgr.images.oci import OCI_ARCHITECTURES
 from virtmgr.images.task import Task, ToolLimits
 
 _ANSWER = 120  # seconds
+_CAUSES = (  # pattern of skopeo's message, code, hint
+    (
+        r"HTTP response to HTTPS|x509|certificate",
+        "registry_not_trusted",
+        "If you trust this registry all the same, allow it: --insecure-registry.",
+    ),
+    (
+        r"connection refused|no such host|timeout|unreachable|no route to host|lookup ",
+        "registry_unreachable",
+        "Check its name and port, and that the control plane's machine reaches it.",
+    ),
+    (
+        r"unauthorized|denied|authentication required",
+        "registry_denied",
+        "Check the image's name, and give --username and --password-file if it needs a log-in.",
+    ),
+    (
+        r"manifest unknown|name unknown|not found",
+        "registry_image_not_found",
+        "Check the image's name and tag.",
+    ),
+)
 _ARCHIVE_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,254}")
 
 
@@ -37,10 +60,12 @@ def resolve(reference: Reference, access: Access, limits: ImportLimits, task: Ta
     :raises ImageError: the registry does not have it, or has something else.
     """
     task.phase(f"asking for {reference}")
-    manifest = task.run(
+    manifest = _skopeo(
         ["skopeo", "inspect", "--raw", *access.options("tls-verify"), str(reference)],
-        limits=ToolLimits(file_size=limits.document),
-        timeout=_ANSWER,
+        str(reference),
+        lambda command: task.run(
+            command, limits=ToolLimits(file_size=limits.document), timeout=_ANSWER
+        ),
     )
     digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
     if reference.digest not in (None, digest):
@@ -84,7 +109,7 @@ def copy_to_layout(
             raise ImageError(f"the image has more than {limits.file} bytes", code="image_too_large")
         task.advance(size - task.done)
 
-    task.run(
+    _skopeo(
         [
             "skopeo",
             "--insecure-policy",
@@ -97,8 +122,31 @@ def copy_to_layout(
             source,
             f"oci:{layout}:image",
         ],
-        watch=watch,
+        source,
+        lambda command: task.run(command, watch=watch),
     )
+
+
+def _skopeo(command: list[str], source: str, run: Callable[[list[str]], bytes]) -> bytes:
+    try:
+        return run(command)
+    except ImageError as error:
+        raise explained(source, error) from error
+
+
+def explained(source: str, error: ImageError) -> ImageError:
+    """The error of a copy in words of ours, with what to do; what skopeo does not say stays. Pure.
+
+    skopeo writes lines of logfmt: ``time="…" level=fatal msg="…"``.
+    """
+    said = re.findall(r'level=fatal msg="((?:[^"\\]|\\.)*)"', error.message)
+    if not said:
+        return error
+    why = said[-1].replace(r"\"", '"')
+    for pattern, code, hint in _CAUSES:
+        if re.search(pattern, why):
+            return ImageError(f"cannot copy {source}: {why}", code=code, hint=hint)
+    return ImageError(f"cannot copy {source}: {why}", code=error.code, hint=error.hint)
 
 
 def _tree_size(directory: Path) -> int:

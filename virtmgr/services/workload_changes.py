@@ -20,7 +20,13 @@ from virtmgr.services import ipam
 from virtmgr.services.context import Context
 from virtmgr.services.pinned import pinned
 from virtmgr.services.references import References, resolve
-from virtmgr.services.workloads import Changed, advance, bind_volume, refuse_while_copied
+from virtmgr.services.workloads import (
+    Changed,
+    advance,
+    bind_volume,
+    refuse_taken,
+    refuse_while_copied,
+)
 
 _FIXED = ("kind", "init", "root_disk", "placement")
 
@@ -125,8 +131,8 @@ def _check_fixed(workload: Workload, spec: WorkloadSpec, references: References)
 
 def _rename(context: Context, workload: Workload, name: str) -> None:
     """Its DNS names change at once, the host name inside at its next start."""
+    refuse_taken(context, name)
     before, workload.name = workload.name, name
-    context.uow.flush()  # whoever has the name is found now, before anything else is done
     names = {"from": before, "to": name}
     context.record("workload.renamed", workload, f"it was {before} before", data=names)
 

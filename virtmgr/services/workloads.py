@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from virtmgr.domain.errors import Conflict, InvalidRequest, NotFound
+from virtmgr.domain.errors import Conflict, InvalidRequest, NameTaken, NotFound
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.quota import amounts_of
@@ -43,12 +43,30 @@ def find(context: Context, reference: str) -> Workload:
     """
     workload = context.uow.workloads.find(context.own_project.id, reference)
     if workload is None:
-        raise NotFound(
-            f"there is no workload {reference!r} in this project",
-            code="workload_not_found",
-            hint="see 'virtmgr list'",
-        )
+        raise unknown(reference)
     return workload
+
+
+def unknown(reference: str) -> NotFound:
+    """The error for a workload that is not in the project."""
+    return NotFound(
+        f"there is no workload {reference!r} in this project",
+        code="workload_not_found",
+        hint="see 'virtmgr list'",
+    )
+
+
+def refuse_taken(context: Context, name: str) -> None:
+    """Say which name it is; the database, which has the last word, does not.
+
+    :raises NameTaken: a workload of the project has it.
+    """
+    if context.uow.workloads.find(context.own_project.id, name) is not None:
+        raise NameTaken(
+            f"there is a workload {name!r} in this project already",
+            field="name",
+            hint="choose another name, or rename or delete that one",
+        )
 
 
 def create(context: Context, spec: WorkloadSpec, count: int = 1) -> list[Changed]:
@@ -97,6 +115,8 @@ def insert(
     :param source: what they are clones of; None: they start from their image.
     """
     uow, project_id = context.uow, context.own_project.id
+    if len(wanted) == 1:
+        refuse_taken(context, wanted[0].spec.name)
     _charge(uow, project_id, wanted[0], len(wanted))
     requests = [placement_request(project_id, new_id(), one) for one in wanted]
     decisions = placement.decide(uow, requests, alone=context.overtaken)

@@ -116,6 +116,9 @@ def test_a_clone_has_what_its_source_had_on_its_disk(kit: VmKit) -> None:
     kit.run(booted, "echo from-source > /dev/vda; sync")
     kit.driver.stop(booted, timeout=0, force=True)
     clone = workload(kit.kernel_image(), root_disk={"size": 8 << 20}, name="clone")
+    half = kit.state / clone.id
+    half.mkdir()
+    (half / "root.qcow2").write_bytes(b"half a copy, of a crash")
     kit.driver.clone(booted, clone, kit.provision())
     kit.booted(clone)
     assert kit.run(clone.id, "head -n 1 /dev/vda") == b"from-source"

@@ -92,6 +92,24 @@ def test_a_clone_owns_its_files_with_ids_of_its_own(kit: OciKit) -> None:
     assert shell(kit, source, "stat -c %u:%g /home/web").split() == ["1000:200"]
 
 
+def test_half_a_clone_of_a_crash_is_made_again(kit: OciKit) -> None:
+    source = started(kit, workload())
+    shell(kit, source, "echo whole > /mark")
+    kit.driver.stop(source, timeout=0, force=True)
+    desired = workload()
+    half = kit.driver.places.of(desired.id)
+    half.make()
+    half.disk.write_bytes(b"half a disk")
+    half.disk.with_name("disk.img.partial").write_bytes(b"another half")
+    kit.driver.clone(source, desired, kit.provision())
+    assert shell(kit, started(kit, desired), "cat /mark") == "whole"
+    half = kit.driver.places.of(new_id())
+    half.make()
+    half.disk.write_bytes(b"half a disk")
+    kit.restart_agent()
+    assert not half.state.exists(), "a clone that nobody asks for any more"
+
+
 def test_a_clone_waits_for_readers_of_its_sources_files(kit: OciKit) -> None:
     source = started(kit, workload())
     shell(kit, source, "head -c 1000000 /dev/urandom > /data")

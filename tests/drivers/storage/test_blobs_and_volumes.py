@@ -50,6 +50,21 @@ def test_is_fetched_once_and_reports_progress(storage: LocalStorage, source: Sou
     assert len(source.fetches) == 1
 
 
+def test_a_blob_that_was_damaged_is_fetched_again(storage: LocalStorage, source: Source) -> None:
+    manifest = disk(source)
+    path = fetch(storage, source, manifest)
+    assert path is not None
+    for damage in (CONTENT[:-1] + b"?", CONTENT[:10]):
+        path.chmod(0o644)
+        path.write_bytes(damage)
+        assert fetch(storage, source, manifest) == path
+        assert path.read_bytes() == CONTENT
+    assert len(source.fetches) == 3
+    path.touch()  # only touched: it is verified, and not fetched
+    assert fetch(storage, source, manifest) == path
+    assert len(source.fetches) == 3
+
+
 @pytest.mark.parametrize("change", [b"", b"x" * 10])
 def test_wrong_content_is_refused(change: bytes, storage: LocalStorage, source: Source) -> None:
     manifest = disk(source)

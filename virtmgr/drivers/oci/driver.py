@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,6 +42,7 @@ from virtmgr.drivers.oci.places import Places, Run
 from virtmgr.drivers.oci.rootfs import RootFilesystems
 from virtmgr.drivers.oci.runtime import Runtime
 from virtmgr.drivers.oci.watch import Watcher
+from virtmgr.drivers.storage.files import storage_error
 from virtmgr.ports.driver import (
     Capabilities,
     ExecRequest,
@@ -436,6 +438,8 @@ class _explained:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise storage_error(self._what, error) from error
         if isinstance(error, OSError):
             where = f" ({error.filename})" if error.filename else ""
             raise DriverError(

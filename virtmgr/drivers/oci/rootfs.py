@@ -117,10 +117,13 @@ class RootFilesystems:
         if not template.exists():
             self._templates.mkdir(parents=True, exist_ok=True)
             half = self._templates / f"{size}.{os.getpid()}.{syscalls.thread_id()}"
-            with half.open("wb") as file:
-                file.truncate(size)
-            filesystem.make_ext4(half)
-            half.rename(template)
+            try:
+                with half.open("wb") as file:
+                    file.truncate(size)
+                filesystem.make_ext4(half)
+                half.rename(template)
+            finally:
+                half.unlink(missing_ok=True)
         return template
 
     def _mount_disk(self, place: Place, id_base: int) -> None:

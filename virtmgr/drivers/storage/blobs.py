@@ -7,13 +7,18 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import structlog
+
 from virtmgr.domain.errors import ImageError
 from virtmgr.domain.image import Blob
 from virtmgr.drivers.storage.files import disk_errors, sync_directory
 from virtmgr.drivers.storage.locking import locked
 from virtmgr.ports.host import BlobSource
 
+_log = structlog.get_logger(__name__)
+
 _PIECE = 1024**2
+_VERIFIED = 1  # seconds: the time of change of a blob that was held to its digest and is as it was
 
 
 def hex_of(digest: str) -> str:
@@ -32,6 +37,14 @@ class BlobCache:
     def path(self, digest: str) -> Path:
         return self._directory / hex_of(digest)
 
+    def has(self, blob: Blob) -> bool:
+        """Whether the blob is there, whole, and nobody wrote to it since it was verified."""
+        try:
+            status = self.path(blob.digest).stat()
+        except FileNotFoundError:
+            return False
+        return (status.st_size, status.st_mtime) == (blob.size, _VERIFIED)
+
     def ensure(self, blob: Blob, source: BlobSource, progress: Callable[[int], None]) -> Path:
         """The blob's file; ``progress`` is called with the bytes that came since the last call.
 
@@ -40,13 +53,14 @@ class BlobCache:
         """
         path = self.path(blob.digest)
         with locked(self._locks / f"blob-{path.name}"):
-            if path.exists():
+            if self.has(blob) or _passes_again(blob, path):
                 progress(blob.size)
                 return path
             part = self._parts / path.name
             with disk_errors(f"store blob {blob.digest}"):
                 self._fetch(blob, source, part, progress)
                 part.chmod(0o444)
+                os.utime(part, (_VERIFIED, _VERIFIED))
                 part.rename(path)
                 sync_directory(self._directory)
         return path
@@ -104,3 +118,17 @@ class BlobCache:
     @staticmethod
     def _missing(blob: Blob, source: BlobSource, offset: int) -> Iterator[bytes]:
         return iter(()) if offset >= blob.size else source.fetch(blob.digest, offset)
+
+
+def _passes_again(blob: Blob, path: Path) -> bool:
+    """Whether a file that somebody wrote to still is what its digest says."""
+    with disk_errors(f"verify blob {blob.digest}"):
+        if not path.exists():
+            return False
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if f"sha256:{found}" != blob.digest:
+            _log.warning("blob.damaged", blob=blob.digest)
+            return False
+        os.utime(path, (_VERIFIED, _VERIFIED))
+        return True

@@ -117,10 +117,9 @@ class LocalStorage:
     def _ensure_blob(self, blob: Blob | None, source: BlobSource, counter: _Counter) -> Path | None:
         if blob is None:
             return None
-        path = self._blobs.path(blob.digest)
-        if path.exists():
+        if self._blobs.has(blob):
             counter.add(blob.size)
-            return path
+            return self._blobs.path(blob.digest)
         return self._blobs.ensure(blob, source, counter.add)
 
 
