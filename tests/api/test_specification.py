@@ -43,18 +43,18 @@ CHECKS = {
         "expected-statuses": ["2xx", "401", "403", "404", "409", "412", "422", "429", "502", "503"]
     },
 }
-# Below /images/build there is POST; the other methods are those of an image named build.
+# At /images/build there is POST; the other methods are those of an image named build.
 ALSO_NAMES = [
     {
         "include-path": f"/api/v1/images/{verb}",
         "checks": {"allow_header_conformance": {"enabled": False}},
     }
-    for verb in ("build", "import", "upload")
+    for verb in ("build", "import", "prune", "upload", "uploads")
 ]
 
 
-@schemathesis.serializer("application/x-tar")
-def _as_tar(_: schemathesis.SerializationContext, value: Any) -> bytes:
+@schemathesis.serializer("application/x-tar", "application/partial-upload")
+def _as_bytes(_: schemathesis.SerializationContext, value: Any) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 

@@ -80,6 +80,11 @@ class DriverKit(Protocol):
         """Fields that may wait for a restart although they need not: the guest has a say in it."""
         ...
 
+    @property
+    def keeps_files(self) -> bool:
+        """Whether its workloads have their files on a disk, and so after a stop as well."""
+        ...
+
     def volume(self) -> tuple[DesiredVolume, Path]:
         """An empty volume and its file; in a container it is mounted."""
         ...
@@ -320,7 +325,7 @@ class DriverConformance:
         assert isinstance(driver, CanClone)
         with pytest.raises(DriverError):
             driver.clone(source.id, clone, provision)
-        if isinstance(driver, HasFiles):
+        if isinstance(driver, HasFiles) and driver_kit.keeps_files:
             driver.push(source.id, "/tmp", _tar("note", b"hello"))
         driver.stop(source.id, timeout=0, force=True)
         for _ in range(2):
@@ -334,7 +339,7 @@ class DriverConformance:
         driver.start(source, driver_kit.provision_for(source))
         driver.destroy(source.id)
         assert self._is(driver_kit, clone, RuntimeState.RUNNING).pid
-        if isinstance(driver, HasFiles):
+        if isinstance(driver, HasFiles) and driver_kit.keeps_files:
             assert _content(driver, clone.id, "/tmp/note") == b"hello"
 
     def test_exec(self, driver_kit: DriverKit) -> None:

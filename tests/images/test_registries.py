@@ -87,8 +87,9 @@ def test_without_a_password(tmp_path: Path, start: Start, do_import: Import) -> 
     copy(f"oci:{layout(tmp_path / 'oci')}", reference, "--dest-tls-verify=false")
     manifest = do_import(source=reference, insecure_registry=True)
     assert manifest.layers[0].diff_id == digest_of(LAYER)
-    with pytest.raises(ImageError, match="skopeo failed"):
+    with pytest.raises(ImageError, match="manifest unknown") as failure:
         do_import(source=f"docker://{registry}/team/none:1", insecure_registry=True)
+    assert failure.value.code == "registry_image_not_found"
     with pytest.raises(ImageError):
         do_import(source=reference)
 

@@ -254,7 +254,7 @@ def register(app: DocumentedApp, route: Route, documenter: Documenter, view: Any
 
 def _headers(route: Route) -> type[BaseModel] | None:
     if route.mode not in (Mode.CHANGE, Mode.START):
-        return None
+        return route.headers
     return _IdempotencyHeader if route.method == "POST" else _IfMatchHeader
 
 

@@ -29,6 +29,14 @@ class UploadBegin(Value):
     size: int = Field(gt=0, le=LARGEST, description="Bytes of the whole file.")
 
 
+class PartHeaders(Value):
+    """Where a part belongs."""
+
+    upload_offset: int = Field(
+        ge=0, le=LARGEST, alias="Upload-Offset", description="The byte of the file to go on at."
+    )
+
+
 class UploadView(View):
     """How far an upload is. Once all has come, import it: source upload:ID."""
 
@@ -80,6 +88,7 @@ ROUTES: tuple[Route, ...] = (
         _ONE,
         append,
         Action.IMAGES_CREATE,
+        headers=PartHeaders,
         body_media_type=MEDIA_TYPE,
         answers=_ANSWERS,
     ),

@@ -61,6 +61,7 @@ class Route:
     takes_file: bool = False  # the body is a file, passed as ``upload``
     body_media_type: str | None = None  # RAW: what it takes, if not JSON
     query: type[Query] | None = None  # RAW: its query parameters
+    headers: type[BaseModel] | None = None  # RAW: what it reads of the request's headers
     answers: dict[int, Any] = field(default_factory=dict)  # RAW: documented responses
 
     @property
@@ -207,6 +208,7 @@ def raw(
     status: int = 200,
     access: Access | None = None,
     query: type[Query] | None = None,
+    headers: type[BaseModel] | None = None,
     body_media_type: str | None = None,
     answers: Mapping[int, Any] | None = None,
 ) -> Route:
@@ -224,6 +226,7 @@ def raw(
         access=access or _access(action),
         status=status,
         query=query,
+        headers=headers,
         body_media_type=body_media_type,
         answers=dict(answers or {status: None}),
     )

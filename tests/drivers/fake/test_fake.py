@@ -70,6 +70,7 @@ class FakeKit:
         """At once."""
 
     undecided = frozenset[str]()
+    keeps_files = True
 
     def volume(self) -> tuple[DesiredVolume, Path]:
         made = DesiredVolume(id=new_id(), name="data", size=1)

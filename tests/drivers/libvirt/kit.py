@@ -186,6 +186,7 @@ class VmKit:
         domain = ElementTree.fromstring(self.domain(workload_id).XMLDesc())
         return domain.find(channel) is not None
 
+    keeps_files = False  # a RAM disk is all they have
     undecided = frozenset({"volumes"})  # before the guest's kernel is up it lets go of nothing
 
     def echo(self, text: str) -> tuple[str, ...]:

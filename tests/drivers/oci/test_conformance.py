@@ -57,6 +57,7 @@ class OciConformanceKit:
         """At once."""
 
     undecided = frozenset[str]()
+    keeps_files = True
 
     def volume(self) -> tuple[DesiredVolume, Path]:
         path = self._kit.volume_file()
