@@ -151,6 +151,12 @@ def mentions(workload_id: str) -> set[str]:
     return found | {workload_id}.intersection(domains())
 
 
+def is_populated(workload_id: str) -> bool:
+    """Whether a container's control group has processes."""
+    groups = Path("/sys/fs/cgroup").glob(f"**/virtmgr/{workload_id}/cgroup.procs")
+    return any(group.read_text() for group in groups)
+
+
 def domains() -> set[str]:
     """The ids of libvirt's domains, running or not."""
     return set(_output("virsh", "list", "--all", "--uuid").split())

@@ -130,14 +130,18 @@ class Storm:
         return [*self._wrong_processes(runs), *self._left_over(self.ids - here)]
 
     def _wrong_processes(self, runs: set[str]) -> list[str]:
-        """Each one that runs runs once; nothing else does."""
+        """Each one that runs runs once; nothing else does. A container outlives its monitor."""
         guests = machine.processes("/usr/bin/conmon") + machine.processes("guest=virtmgr-")
         commands = [each.command for each in guests]
         counts = {id: sum(id in command for command in commands) for id in self.ids}
+        twice = [f"{id} runs {count} times" for id, count in counts.items() if count > 1]
+        alive = {id for id in self.ids if counts[id] or machine.is_populated(id)}
         return [
-            f"{id} runs {count} times"
-            for id, count in counts.items()
-            if count != (1 if id in runs else 0)
+            *twice,
+            *(
+                f"{id} does not run as it should: it {'runs' if id in alive else 'is still'}"
+                for id in alive ^ runs
+            ),
         ]
 
     def _left_over(self, gone: set[str]) -> list[str]:
@@ -157,7 +161,10 @@ class Storm:
         if victim == "agent":
             machine.start_agent()
         elif victim == "serve":
-            self.product.wait_until(lambda: not machine.processes("virtmgr.bootstrap."))
+            deadline = time.monotonic() + 60
+            while left := machine.processes("virtmgr.bootstrap."):
+                assert time.monotonic() < deadline, "\n".join([str(left), *self.done])
+                time.sleep(0.1)
             machine.start_serve()
         elif victim == "libvirtd":
             machine.start_libvirt()
