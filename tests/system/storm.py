@@ -136,13 +136,8 @@ class Storm:
         counts = {id: sum(id in command for command in commands) for id in self.ids}
         twice = [f"{id} runs {count} times" for id, count in counts.items() if count > 1]
         alive = {id for id in self.ids if counts[id] or machine.is_populated(id)}
-        return [
-            *twice,
-            *(
-                f"{id} does not run as it should: it {'runs' if id in alive else 'is still'}"
-                for id in alive ^ runs
-            ),
-        ]
+        wrong = [f"{id} {'runs' if id in alive else 'does not run'}" for id in alive ^ runs]
+        return twice + wrong
 
     def _left_over(self, gone: set[str]) -> list[str]:
         traces = machine.traces()
