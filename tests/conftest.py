@@ -16,6 +16,7 @@ settings.register_profile("virtmgr", deadline=None, suppress_health_check=[Healt
 settings.load_profile("virtmgr")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one file stay in one process, and so do all that need libvirtd."""
     for item in items:

@@ -19,11 +19,17 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PARENT = "VIRTMGR_PARENT_PROCESS"  # its id: it may end before its child has said anything
 
 
-def die_with_parent() -> None:
-    """Let the kernel end this process when its parent ends, however that ends."""
-    parent = int(os.environ.pop(_PARENT, os.getppid()))
+def die_with_parent(parent: int | None = None) -> None:
+    """Let the kernel kill this process when its parent ends, however that ends.
+
+    A parent that ends in order ends its children first; after another end they must not linger.
+
+    :param parent: its process id; None: whoever ``spawn`` said.
+    """
+    if parent is None:
+        parent = int(os.environ.pop(_PARENT, os.getppid()))
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     if os.getppid() != parent:

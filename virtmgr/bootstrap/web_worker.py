@@ -15,7 +15,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from virtmgr.bootstrap.processes import leave
+from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.bootstrap.serving import BoundedWorker
 
 _BEAT = 1.0  # seconds between signs of life for the arbiter
@@ -29,6 +29,10 @@ class WebWorker(BoundedWorker):
         super().__init__(*args, **kwargs)
         self._ending = Event()
         self._busy = 0  # requests in flight
+
+    def init_process(self) -> None:
+        die_with_parent(self.ppid)
+        super().init_process()
 
     def run(self) -> None:
         context = self.app.tls()
