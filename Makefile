@@ -28,7 +28,8 @@ clean-host: ## Stop, and remove every trace: domains, containers, bridges, mount
 test: ## Set up, then run all checks and tests, as CI does (needs root)
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
-	@echo "==> tests"; $(VENV)/python -m pytest --ignore tests/system -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@echo "==> tests"; $(VENV)/python -m pytest --ignore tests/system --ignore tests/drivers/libvirt -n 2 --dist loadfile $(PYTEST_ARGS)
+	@echo "==> tests of VMs, which share one libvirtd"; $(VENV)/python -m pytest tests/drivers/libvirt $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory test-system
 
 .PHONY: test-system

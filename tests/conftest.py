@@ -16,16 +16,6 @@ settings.register_profile("virtmgr", deadline=None, suppress_health_check=[Healt
 settings.load_profile("virtmgr")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file stay in one process, and so do all that need libvirtd."""
-    for item in items:
-        group = item.nodeid.split("::")[0]
-        if "drivers/libvirt" in group:
-            group = "libvirt"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("virtmgr")
     group.addoption(
