@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from tests.store.inventory import Inventory
 from virtmgr.domain.host import DriverFacts, Fingerprint, Host, HostState
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import Blob, ContainerConfig, Image, ImageManifest, ImageState, ImageType
@@ -110,15 +112,10 @@ class PretendHost:
 
 
 def _image(name: str, manifest: ImageManifest, now: datetime) -> Image:
-    return Image(
-        id=new_id(),
-        name=name,
-        type=manifest.type,
-        state=ImageState.READY,
-        source="test",
-        manifest=manifest,
-        digest=None,
-        size=0,
+    return replace(
+        Inventory().make_image(
+            name=name, type=manifest.type, state=ImageState.READY, manifest=manifest
+        ),
         created_at=now,
     )
 

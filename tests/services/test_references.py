@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tests.store.inventory import Inventory
 from virtmgr.domain.host import Cluster
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.image import Image, ImageState, ImageType
+from virtmgr.domain.image import ImageState, ImageType
 from virtmgr.domain.workload import GIB, Kind, RootDisk, WorkloadSpec
 from virtmgr.services.references import References, placement_request
 
@@ -27,17 +28,7 @@ NOW = datetime.now(UTC)
 def test_a_root_disk_is_claimed_as_it_is_made(
     image_type: ImageType, size: int | None, claim: int
 ) -> None:
-    image = Image(
-        id=new_id(),
-        name="image",
-        type=image_type,
-        state=ImageState.READY,
-        source="test",
-        manifest=None,
-        digest=None,
-        size=1,
-        created_at=NOW,
-    )
+    image = Inventory().make_image(name="image", type=image_type, state=ImageState.READY)
     spec = WorkloadSpec(name="vm1", kind=Kind.VM, image="image", root_disk=RootDisk(size=size))
     references = References(
         spec=spec,
