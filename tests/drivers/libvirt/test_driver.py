@@ -388,6 +388,23 @@ def test_what_ends_while_libvirtd_is_away_leaves_nothing(kit: VmKit, daemon: Lib
     until(lambda: traces_of(running.id) == [], "the sweep after the restart")
 
 
+def test_what_is_still_in_use_is_removed_later(kit: VmKit) -> None:
+    partition = next(path for path in Path("/sys/fs/cgroup").glob("*/machine") if path.is_dir())
+    left = partition / "qemu-4711-virtmgr-gone-0123456789ab.libvirt-qemu"
+    left.mkdir()
+    sleeper = subprocess.Popen(["sleep", "1000"])
+    try:
+        (left / "cgroup.procs").write_text(str(sleeper.pid))
+        desired = workload(kit.kernel_image())
+        kit.driver.prepare(desired, kit.provision())
+        kit.driver.destroy(desired.id)
+        assert left.exists()
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    until(lambda: not left.exists(), "the sweep that follows")
+
+
 def traces_of(workload_id: str) -> list[Path]:
     """libvirt's log, notes and cgroups of a VM."""
     name = f"*-{workload_id[-12:]}.*"

@@ -336,8 +336,8 @@ def test_only_empty_cgroups_are_removed(tmp_path: Path) -> None:
             directory.mkdir()
         (tmp_path / name / "cgroup.procs").write_text(processes)
     (tmp_path / "free/cgroup.procs").unlink()  # its files are no obstacle in a real one
-    for name in ("used", "free", "absent"):
-        leftovers.remove_cgroup(tmp_path / name)
+    for name, gone in (("used", False), ("free", True), ("absent", True)):
+        assert leftovers.remove_cgroup(tmp_path / name) is gone
     assert [path.name for path in tmp_path.iterdir()] == ["used"]
     assert (tmp_path / "used/vcpu0").is_dir()
 

@@ -139,6 +139,7 @@ class LibvirtDriver:
         self._owner: tuple[Any, Owner | None] = (None, None)  # of the connection beside it
         self._events = Events(self._changed)
         self._connection = Connection(uri, self._events.register)
+        self._sweeper = leftovers.Sweeper(self._connection.get, uri)
 
     def capabilities(self) -> Capabilities:
         return _CAPABILITIES
@@ -248,7 +249,7 @@ class LibvirtDriver:
                 domain.undefineFlags(_UNDEFINE)
         self._definitions.forget(workload_id)
         try:
-            self._sweep()
+            self._sweeper.sweep()
             with self._runs.hold(workload_id):
                 self._layout(workload_id).remove()  # last: until then the VM is listed
         except OSError as error:
@@ -311,6 +312,7 @@ class LibvirtDriver:
 
     def close(self) -> None:
         self._consoles.close()
+        self._sweeper.close()
         self._connection.close()
         self._events.close()
 
@@ -472,13 +474,9 @@ class LibvirtDriver:
             for workload_id in self.list():
                 self._events.put(workload_id)
             try:
-                self._sweep()
+                self._sweeper.sweep()
             except OSError:
                 _log.exception("removing what was left of VMs that are gone failed")
-
-    def _sweep(self) -> None:
-        with attempt("remove what is left of VMs that are gone"):
-            leftovers.sweep(self._connection.get(), self._uri)
 
     def _reduced(self, owner: Owner | None) -> Reason | None:
         if owner is not None and is_closed(_KVM, owner):

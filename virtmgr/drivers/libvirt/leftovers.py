@@ -7,12 +7,19 @@ hosts without systemd (which removes its own scopes), with cgroup v1 one in each
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from virtmgr.domain.errors import DriverError
+from virtmgr.drivers.libvirt.errors import attempt
+
+_log = logging.getLogger(__name__)
 
 _LOGS = Path("/var/log/libvirt/qemu")  # of the system's libvirtd, as in every distribution
 _NOTES = Path("/run/libvirt/qemu")
@@ -21,17 +28,60 @@ _PARTITION = "machine"  # libvirt's default, https://libvirt.org/cgroups.html
 _GONE = (errno.ENOENT, errno.ENODEV)
 _FILE = re.compile(r"(virtmgr-.+-[0-9a-f]{12})\.(?:log(?:\.\d+)?|pid|xml)")  # rotated: .0, .1 …
 _CGROUP = re.compile(r"qemu-(\d+)-(virtmgr-.+)\.libvirt-qemu")
+_LOOK_AGAIN = 5.0  # seconds
 
 
-def sweep(connection: Any, uri: str) -> None:
+class Sweeper:
+    """Sweeps, and again later while a process that ends is still in what is to be removed."""
+
+    def __init__(self, connect: Callable[[], Any], uri: str) -> None:
+        self._connect = connect
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._later: threading.Timer | None = None
+
+    def sweep(self) -> None:
+        """Remove what can be removed now.
+
+        :raises DriverError: libvirtd does not answer.
+        :raises OSError: something cannot be removed.
+        """
+        with attempt("remove what is left of VMs that are gone"):
+            if not sweep(self._connect(), self._uri):
+                self._sweep_later()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._later is not None:
+                self._later.cancel()
+
+    def _sweep_later(self) -> None:
+        with self._lock:
+            if self._later is not None and self._later.is_alive():
+                return
+            self._later = threading.Timer(_LOOK_AGAIN, self._again)
+            self._later.daemon = True
+            self._later.start()
+
+    def _again(self) -> None:
+        with self._lock:
+            self._later = None
+        try:
+            self.sweep()
+        except (DriverError, OSError) as error:  # the next connection sweeps too
+            _log.warning("what was left of VMs that are gone is still there: %s", error)
+
+
+def sweep(connection: Any, uri: str) -> bool:
     """Remove what was left of domains of ours that ``connection`` does not know any more.
 
-    Nothing is done where ``uri`` leads to another host or to a user's own libvirtd.
+    Nothing is done where ``uri`` leads to another host or to a user's own libvirtd. False where
+    processes are still in what is to be removed.
 
     :raises OSError: something cannot be removed.
     """
     if not is_local_system(uri):
-        return
+        return True
     logs, notes, cgroups = _names(_LOGS), _names(_NOTES), _cgroups()
     domains = connection.listAllDomains()  # after the files: what is new has a domain
     defined = {domain.name() for domain in domains}
@@ -41,9 +91,8 @@ def sweep(connection: Any, uri: str) -> None:
     for name in orphans(notes, defined):
         if not _is_alive((_NOTES / name).with_suffix(".pid")):  # else libvirt may find it again
             (_NOTES / name).unlink(missing_ok=True)
-    for cgroup in cgroups:
-        if is_orphaned_cgroup(cgroup.name, running):
-            remove_cgroup(cgroup)
+    removed = [remove_cgroup(each) for each in cgroups if is_orphaned_cgroup(each.name, running)]
+    return all(removed)
 
 
 def is_local_system(uri: str) -> bool:
@@ -73,20 +122,21 @@ def is_orphaned_cgroup(name: str, running: Mapping[int, str]) -> bool:
     return not owner.replace("-", "").startswith(match[2].replace("-", ""))
 
 
-def remove_cgroup(cgroup: Path) -> None:
+def remove_cgroup(cgroup: Path) -> bool:
     """Remove a cgroup and those below it; nothing if a process is in any of them.
 
-    Others may remove them at the same time.
+    Others may remove them at the same time. Whether it is gone.
     """
     every = [Path(directory) for directory, _, _ in os.walk(cgroup, topdown=False)]
     if any(_has_processes(path) for path in every):
-        return
+        return False
     for path in every:
         try:
             path.rmdir()
         except OSError as error:
             if error.errno not in (*_GONE, errno.EBUSY):  # busy: a process that ends is in it yet
                 raise
+    return not cgroup.exists()
 
 
 def _has_processes(cgroup: Path) -> bool:
