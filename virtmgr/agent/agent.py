@@ -56,6 +56,7 @@ class Agent:
         self._known_fingerprint: Fingerprint | None = None
         self._looked_at_host = 0.0
         self._usage_sent = 0.0
+        self._asked_in_full = 0.0
         self._looked_at_certificate = 0.0
         self._looked_at_images = time.monotonic()
         self._images_said: tuple[str, ...] | None = None  # what the control plane knows of
@@ -82,14 +83,14 @@ class Agent:
                 most = min(_BACK_OFF_MOST, 0.25 * 2**failures)
                 self._stopping.wait(random.uniform(most / 2, most))
                 continue
-            self._parts.outbox.changed.wait(_INTERVAL * random.uniform(0.8, 1.0))
+            self._parts.outbox.wait(_INTERVAL * random.uniform(0.8, 1.0))
         self._control_plane.close()  # the waker's last question may hang: nobody waits for it
         self._parts.reconciler.close()
 
     def stop(self) -> None:
         """Let ``run`` return soon; workloads go on."""
         self._stopping.set()
-        self._parts.outbox.changed.set()
+        self._parts.outbox.poke()
 
     def _sync(self) -> None:
         parcel = self._parts.outbox.take(everything=self._report_all)
@@ -97,7 +98,7 @@ class Agent:
         try:
             response = self._control_plane.sync(self._request(parcel, images))
         except VirtmgrError:
-            self._parts.outbox.changed.set()
+            self._parts.outbox.poke()
             raise
         self._parts.outbox.acknowledge(parcel)
         self._images_said = images
@@ -106,7 +107,7 @@ class Agent:
         self._report_all = response.report_all
         if response.report_all:
             self._images_said = None
-            self._parts.outbox.changed.set()
+            self._parts.outbox.poke()
         self._take_in(response)
 
     def _request(self, parcel: Parcel, images: tuple[str, ...]) -> SyncRequest:
@@ -114,10 +115,16 @@ class Agent:
         return SyncRequest(
             known_revision=self._revision,
             full=self._full,
+            brief=self._is_brief(parcel),
             fingerprint=self._fingerprint,
             workloads=parcel.workloads,
             volumes=parcel.volumes,
         ).model_copy(update={**self._slow_news(), **news})
+
+    def _is_brief(self, parcel: Parcel) -> bool:
+        """What is gone leaves its networks, so the answer matters then."""
+        news = bool(parcel.workloads) and not any(one.gone for one in parcel.workloads)
+        return news and time.monotonic() - self._asked_in_full < _INTERVAL
 
     def _slow_news(self) -> dict[str, object]:
         """Usage and pools, which change all the time and are not worth a sync of their own."""
@@ -142,6 +149,8 @@ class Agent:
         self._parts.reconciler.apply(response.workloads, response.networks, full=response.full)
         self._parts.reconciler.remove_volumes(response.removed_volumes)
         self._revision = response.revision
+        if response.networks is not None:
+            self._asked_in_full = time.monotonic()
         self._tidy_images(response)
 
     def _tidy_images(self, response: SyncResponse) -> None:
@@ -154,7 +163,7 @@ class Agent:
                 self._parts.reconciler.images,
                 response.removed_images,
                 response.prune_nonce,
-                self._parts.outbox.changed.set,
+                self._parts.outbox.poke,
             )
 
     def _look_at_host(self) -> None:
@@ -178,7 +187,7 @@ class Agent:
         while not self._stopping.is_set():
             try:
                 if self._control_plane.wait_for_wake(self._revision):
-                    self._parts.outbox.changed.set()
+                    self._parts.outbox.poke()
                     self._await_revision_change()
             except VirtmgrError:
                 self._stopping.wait(random.uniform(0.5, 2.0))  # the sync loop reports it

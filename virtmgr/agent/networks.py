@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Sequence
 
 import structlog
 
 from virtmgr.domain.errors import NetworkError, VirtmgrError
 from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload
+from virtmgr.domain.workload import PowerState
 from virtmgr.ports.host import HostNetwork
 
 _RETRY = 5.0  # seconds
 _PATIENCE = 60.0  # seconds that a start waits for its network
+_TRUST = 30.0  # seconds after which somebody else may have changed what was there
 
 _log = structlog.get_logger()
 
@@ -24,8 +27,10 @@ class NetworkKeeper:
         self._network = network
         self._changed = threading.Condition()
         self._wish: tuple[Sequence[DesiredNetwork], Sequence[DesiredWorkload]] = ((), ())
+        self._needs: object = None  # what of the wish makes a difference
         self._wished = 0
         self._done = 0
+        self._done_at = 0.0
         self._error: VirtmgrError | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="networks", daemon=True)
@@ -45,10 +50,12 @@ class NetworkKeeper:
         self, networks: Sequence[DesiredNetwork], workloads: Sequence[DesiredWorkload]
     ) -> None:
         """Let the host have exactly these networks, soon."""
+        needs = (tuple(networks), tuple(map(_needs, workloads)))
         with self._changed:
             self._wish = (networks, workloads)
-            self._wished += 1
-            self._changed.notify_all()
+            if needs != self._needs or self._error is not None or self._is_old():
+                self._needs = needs
+                self._ask()
 
     def settle(self, network_ids: Collection[str]) -> None:
         """Wait until everything wished for so far is there, as far as these networks need it.
@@ -58,6 +65,8 @@ class NetworkKeeper:
         if not network_ids:
             return
         with self._changed:
+            if self._is_old():
+                self._ask()
             mine = self._wished
             settled = self._changed.wait_for(
                 lambda: self._done >= mine or self._closing, timeout=_PATIENCE
@@ -87,6 +96,14 @@ class NetworkKeeper:
     def remove_port(self, nic_id: str) -> None:
         self._network.remove_port(nic_id)
 
+    def _is_old(self) -> bool:
+        """Whether nothing is under way, and what was done last may not hold any more."""
+        return self._done == self._wished and time.monotonic() - self._done_at > _TRUST
+
+    def _ask(self) -> None:
+        self._wished += 1
+        self._changed.notify_all()
+
     def _run(self) -> None:
         while True:
             with self._changed:
@@ -99,7 +116,7 @@ class NetworkKeeper:
                 number, wish = self._wished, self._wish
             error = self._ensure(*wish)
             with self._changed:
-                self._done, self._error = number, error
+                self._done, self._error, self._done_at = number, error, time.monotonic()
                 self._changed.notify_all()
 
     def _ensure(
@@ -114,6 +131,12 @@ class NetworkKeeper:
             _log.exception("networks.crashed")
             return NetworkError(f"setting up this host's networks failed: {error!r}")
         return None
+
+
+def _needs(workload: DesiredWorkload) -> object:
+    """What of a workload its networks depend on."""
+    stopped = workload.state is PowerState.STOPPED
+    return workload.id, workload.name, workload.nics, workload.spec.ports, stopped
 
 
 def _raise_what_concerns(error: VirtmgrError, network_ids: Collection[str]) -> None:

@@ -118,12 +118,13 @@ class Reconciler:
     def apply(
         self,
         workloads: Sequence[DesiredWorkload],
-        networks: Sequence[DesiredNetwork],
+        networks: Sequence[DesiredNetwork] | None,
         *,
         full: bool,
     ) -> None:
         """Take in what is desired now: all of it, or what changed.
 
+        :param networks: all that there should be; None: those that are known.
         :raises StorageError: some could not be kept on disk. Their owners are told, the others
             are taken in, and all of it has to be applied again.
         """
@@ -140,11 +141,11 @@ class Reconciler:
             self._drop_all_but({workload.id for workload in workloads})
             self._unsearched = set(self.drivers.values())
         self._search_orphans()
-        if changed or full or tuple(networks) != self._network_wish:
-            if tuple(networks) != self._network_wish:
-                self._network_wish = tuple(networks)
-                self._files.save_networks(self._network_wish)
-            self._wish_networks()
+        wish = self._network_wish if networks is None else tuple(networks)
+        if wish != self._network_wish:
+            self._network_wish = wish
+            self._files.save_networks(wish)
+        self._wish_networks()
         for workload in changed:
             self.touch(workload.id)
         if failures:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from virtmgr.api import problems
 from virtmgr.domain.errors import InvalidRequest, NotFound, Unauthenticated
+from virtmgr.domain.host import Host
 from virtmgr.domain.sync import SyncRequest
 from virtmgr.domain.values import Value
 from virtmgr.ports.certificates import Authority, common_name
@@ -58,7 +59,7 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
 
     @routes.post("/renew")
     def renew() -> Response:
-        host_id = _authenticate(services)
+        host_id = _authenticate(services).id
         issued = enrolment.renew(
             services, authority, host_id, _parse(RenewBody).signing_request, _peer_address()
         )
@@ -66,16 +67,18 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
 
     @routes.post("/sync")
     def take_sync() -> Response:
-        response = sync(services, _authenticate(services), _parse(SyncRequest))
+        host_id, serial = _certificate()
+        response = sync(services, host_id, _parse(SyncRequest), serial=serial)
         return Response(response.model_dump_json(exclude_unset=True), mimetype="application/json")
 
     @routes.get("/wake")
     def wait_for_wake() -> Response:
-        host_id = _authenticate(services)
+        host_id, serial = _certificate()
         timeout = min(request.args.get("timeout", 25.0, type=float), _LONGEST_WAIT)
         signal = wake.signal(host_id)
         seen = signal.count
-        news = _revision(services, host_id) > request.args.get("revision", 0, type=int)
+        host = enrolment.authenticate(services, host_id, serial)
+        news = host.revision > request.args.get("revision", 0, type=int)
         return jsonify(wake=news or signal.wait(seen, timeout))
 
     @routes.get("/blobs/<digest>")
@@ -101,11 +104,16 @@ def _parse(model: type[Any]) -> Any:
         ) from error
 
 
-def _authenticate(services: Services) -> str:
-    """The id of the host that the connection's certificate was issued to.
+def _authenticate(services: Services) -> Host:
+    """The host that the connection's certificate was issued to.
 
     TLS has verified it against the private CA; its serial number is looked up here.
     """
+    return enrolment.authenticate(services, *_certificate())
+
+
+def _certificate() -> tuple[str, str]:
+    """The host's id and the serial number in the connection's certificate: not looked up yet."""
     peer = request.environ.get("gunicorn.socket")
     if not hasattr(peer, "getpeercert"):
         peer = None
@@ -117,18 +125,11 @@ def _authenticate(services: Services) -> str:
             hint="enrol the host with a join token",
         )
     serial = str(peer.getpeercert()["serialNumber"]).lower().lstrip("0")
-    enrolment.authenticate(services, host_id, serial)
-    return host_id
+    return host_id, serial
 
 
 def _peer_address() -> str:
     return request.remote_addr or "127.0.0.1"
-
-
-def _revision(services: Services, host_id: str) -> int:
-    with services.units(read_only=True) as uow:
-        host = uow.hosts.get(host_id)
-        return host.revision if host is not None else 0
 
 
 def _send_blob(services: Services, digest: str) -> Response:

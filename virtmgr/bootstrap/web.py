@@ -113,6 +113,7 @@ class Applications:
         """Long polls, waits for operations and streams of events end."""
         self._wake.close()
         self._services.committed.close()
+        self._services.done.close()
 
 
 def main() -> None:

@@ -142,11 +142,17 @@ class ObservedPool(Value):
 
 
 class SyncRequest(Value):
-    """What the agent sends. ``full`` says that ``workloads`` is all that it has."""
+    """What the agent sends.
+
+    ``full`` says that ``workloads`` is all that it has. ``brief`` says that it tells and asks for
+    little: networks and removals are answered only where the host's revision is another one. An
+    agent asks in full every few seconds.
+    """
 
     protocol: int = PROTOCOL
     known_revision: int = 0
     full: bool = False
+    brief: bool = False
     fingerprint: Fingerprint | None = None  # at the first sync and when it changed
     workloads: tuple[ObservedWorkload, ...] = ()
     volumes: tuple[ObservedVolume, ...] = ()
@@ -159,15 +165,15 @@ class SyncResponse(Value):
     """What the control plane answers.
 
     ``full``: ``workloads`` is all that should be on the host, and what is not in it must go.
-    Otherwise ``workloads`` holds what changed after ``known_revision``. ``networks`` always holds
-    every network that the host's workloads are on.
+    Otherwise ``workloads`` holds what changed after ``known_revision``. ``networks`` holds every
+    network that the host's workloads are on; None, after a brief request, says: those said before.
     """
 
     protocol: int = PROTOCOL
     revision: int
     full: bool
     workloads: tuple[DesiredWorkload, ...] = ()
-    networks: tuple[DesiredNetwork, ...] = ()
+    networks: tuple[DesiredNetwork, ...] | None = ()
     removed_volumes: tuple[str, ...] = ()  # ids whose files must go
     removed_images: tuple[str, ...] = ()  # ids at hand that are not in the inventory any more
     prune_nonce: int = 0  # where it changed, images that no workload needs go at once

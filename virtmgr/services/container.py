@@ -11,7 +11,7 @@ from virtmgr.ports.clock import Clock, SystemClock
 from virtmgr.ports.images import BlobStore
 from virtmgr.ports.streams import AgentStream, Dialler
 from virtmgr.ports.unit_of_work import UnitOfWorkFactory
-from virtmgr.services.signal import Signal
+from virtmgr.services.signal import Done, Signal
 
 
 def wake_nobody(host_id: str) -> None:
@@ -27,14 +27,16 @@ def dial_nobody(url: str, host_id: str, request: StreamRequest) -> AgentStream:
 class Services:
     """The control plane's ports.
 
-    ``committed`` is notified after every commit of a change, for those who wait for operations
-    or events. ``wake_host`` hints a host to sync now. ``dial`` opens a stream on a host's agent.
+    ``committed`` is notified after every commit of a change, for those who wait for events, and
+    ``done`` of every operation that a sync finished. ``wake_host`` hints a host to sync now.
+    ``dial`` opens a stream on a host's agent.
     """
 
     units: UnitOfWorkFactory
     blobs: BlobStore
     clock: Clock = field(default_factory=SystemClock)
     committed: Signal = field(default_factory=Signal)
+    done: Done = field(default_factory=Done)
     wake_host: Callable[[str], None] = wake_nobody
     dial: Dialler = dial_nobody
     stream_url: str = ""  # where clients open streams: wss://ADDRESS:PORT

@@ -74,35 +74,48 @@ def renew(
     return issued
 
 
-def authenticate(services: Services, host_id: str, serial: str) -> None:
-    """Check that ``serial`` (hexadecimal) is that of the host's current certificate.
+def authenticate(services: Services, host_id: str, serial: str) -> Host:
+    """The host whose certificate has ``serial`` (hexadecimal).
 
     :raises Unauthenticated: the host is gone, or has a newer certificate.
     """
     with services.units(read_only=True) as uow:
-        host = uow.hosts.get(host_id)
-        known = (host.certificate_serial, host.previous_certificate_serial) if host else ()
-        if serial not in known:
-            raise Unauthenticated(
-                "this certificate does not belong to a host of this control plane (any more)",
-                code="certificate_refused",
-                hint="enrol the host again with a new join token",
-            )
-        superseding = (
-            host is not None
-            and serial == host.certificate_serial
-            and host.previous_certificate_serial is not None
+        host = check_certificate(uow.hosts.get(host_id), serial)
+    if _supersedes(host, serial):
+        with services.units() as uow:
+            host = admit(uow.hosts.lock(host_id), serial)
+            uow.commit()
+    return host
+
+
+def admit(host: Host | None, serial: str) -> Host:
+    """``host``, if the certificate is its own; the one before is not good any more then.
+
+    :raises Unauthenticated: the host is gone, or has a newer certificate.
+    """
+    host = check_certificate(host, serial)
+    if _supersedes(host, serial):
+        host.previous_certificate_serial = None
+    return host
+
+
+def check_certificate(host: Host | None, serial: str) -> Host:
+    """``host``, if the certificate with ``serial`` (hexadecimal) is its own.
+
+    :raises Unauthenticated: the host is gone, or has a newer certificate.
+    """
+    if host is None or serial not in (host.certificate_serial, host.previous_certificate_serial):
+        raise Unauthenticated(
+            "this certificate does not belong to a host of this control plane (any more)",
+            code="certificate_refused",
+            hint="enrol the host again with a new join token",
         )
-    if superseding:
-        _forget_previous(services, host_id)
+    return host
 
 
-def _forget_previous(services: Services, host_id: str) -> None:
-    with services.units() as uow:
-        host = uow.hosts.lock(host_id)
-        if host is not None:
-            host.previous_certificate_serial = None
-        uow.commit()
+def _supersedes(host: Host, serial: str) -> bool:
+    """Whether the certificate's first use ends the one before."""
+    return serial == host.certificate_serial and host.previous_certificate_serial is not None
 
 
 def _addresses(name: str, peer: str) -> Sequence[str]:

@@ -15,7 +15,7 @@ from virtmgr.services.context import Context
 FINISHED: Final = frozenset(
     {OperationState.SUCCEEDED, OperationState.FAILED, OperationState.CANCELLED}
 )
-_FIRST_PAUSE: Final = 0.05
+_FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 0.5
 
 
@@ -40,17 +40,16 @@ def wait(services: Services, ids: Sequence[str], seconds: float) -> bool:
     """Wait until all of these operations are finished; whether they are.
 
     Another process may finish them, so the database is looked at with growing pauses, and at
-    once when this process commits anything.
+    once when this process has seen them finish.
     """
     deadline = time.monotonic() + seconds
     pause = _FIRST_PAUSE
     while True:
-        seen = services.committed.count
         with services.units(read_only=True) as uow:
             found = [uow.operations.get(id) for id in ids]
             done = all(operation is None or operation.state in FINISHED for operation in found)
         left = deadline - time.monotonic()
         if done or left <= 0 or services.committed.closed:
             return done
-        services.committed.wait(seen, min(pause, left))
+        services.done.wait(ids, min(pause, left))
         pause = min(pause * 1.5, _LONGEST_PAUSE)

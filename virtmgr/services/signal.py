@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from threading import Condition
+from typing import Final
+
+_REMEMBERED: Final = 10_000  # things that are done: more than anybody waits for at a time
 
 
 class Signal:
@@ -44,3 +48,34 @@ class Signal:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._count > seen, timeout)
             return self._count > seen
+
+
+class Done:
+    """Which operations this process has seen finish: who waits for others is not kept busy.
+
+    Like ``Signal``, it knows of one process only.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._ids: dict[str, None] = {}  # oldest first
+        self._closed = False
+
+    def note(self, ids: Iterable[str]) -> None:
+        """Wake those who wait for these; call it after the commit."""
+        with self._changed:
+            self._ids.update(dict.fromkeys(ids))
+            while len(self._ids) > _REMEMBERED:
+                del self._ids[next(iter(self._ids))]
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let everybody who waits, or will wait, go on at once."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def wait(self, ids: Collection[str], timeout: float) -> None:
+        """Wait until all of these were noted, at most ``timeout`` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._ids.keys() >= set(ids), timeout)

@@ -28,16 +28,21 @@ from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import ipam
 from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_workloads
+from virtmgr.services.enrolment import admit
 from virtmgr.services.records import Target, add_event
 
 LEASE = timedelta(seconds=30)
 
 
-def sync(services: Services, host_id: str, request: SyncRequest) -> SyncResponse:
+def sync(
+    services: Services, host_id: str, request: SyncRequest, *, serial: str | None = None
+) -> SyncResponse:
     """Take in what the host's agent observed and answer what it should run.
 
+    :param serial: of the certificate that the agent came with; None where that was checked before.
     :raises InvalidRequest: the agent speaks another protocol.
     :raises Forbidden: the host is not in the inventory any more.
+    :raises Unauthenticated: the certificate is not the host's (any more).
     """
     if request.protocol != PROTOCOL:
         raise InvalidRequest(
@@ -46,8 +51,11 @@ def sync(services: Services, host_id: str, request: SyncRequest) -> SyncResponse
             hint="upgrade the older of the two",
         )
     now = services.clock.now()
+    finished: list[str] = []
     with services.units() as uow:
         host = uow.hosts.lock(host_id)
+        if serial is not None:
+            admit(host, serial)
         if host is None:
             raise Forbidden(
                 "this host is not in the inventory any more",
@@ -56,11 +64,11 @@ def sync(services: Services, host_id: str, request: SyncRequest) -> SyncResponse
             )
         was_silent = _note_host(uow, host, request, now)
         for observed in request.workloads:
-            _note_workload(uow, host, observed, now)
+            finished += _note_workload(uow, host, observed, now)
         for workload_id, usage in request.usage.items():
             _note_usage(uow, host, workload_id, usage)
         for volume in request.volumes:
-            _note_volume(uow, host, volume, now)
+            finished += _note_volume(uow, host, volume, now)
         _note_pools(uow, host, request.pools, now)
         if request.images is not None:
             uow.hosts.note_images(host.id, request.images)
@@ -69,12 +77,23 @@ def sync(services: Services, host_id: str, request: SyncRequest) -> SyncResponse
         uow.commit()
     if request.workloads or request.volumes:
         services.committed.notify()
+        services.done.note(finished)
     return response
 
 
 def _answer(
     uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime, *, report_all: bool
 ) -> SyncResponse:
+    if request.brief and not request.full and request.known_revision == host.revision:
+        return SyncResponse(
+            revision=host.revision,
+            full=False,
+            networks=None,
+            prune_nonce=host.prune_nonce,
+            report_all=report_all,
+            lease_seconds=LEASE.total_seconds(),
+            server_time=now,
+        )
     full = request.full or request.known_revision > host.revision
     after = -1 if full else request.known_revision
     changed = uow.workloads.on_host(host.id, after_revision=after)
@@ -141,15 +160,16 @@ def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
     host.facts = {**fingerprint.model_dump(mode="json"), **kept}
 
 
-def _note_workload(uow: UnitOfWork, host: Host, observed: ObservedWorkload, now: datetime) -> None:
+def _note_workload(
+    uow: UnitOfWork, host: Host, observed: ObservedWorkload, now: datetime
+) -> list[str]:
+    """Take in one workload; ids of the operations that have come to their end by it."""
     workload = uow.workloads.get(observed.id)
     if workload is None or workload.host_id != host.id:
-        return  # the agent learns from the next full answer that it must not be here
+        return []  # the agent learns from the next full answer that it must not be here
     before = workload.status
     if observed.gone:
-        if workload.deleting:
-            _finish_delete(uow, workload, now)
-        return
+        return _finish_delete(uow, workload, now) if workload.deleting else []
     workload.status = _kept_usage(before, observed.status)
     workload.observed_generation = observed.observed_generation
     if observed.cloned and workload.clone_of is not None:
@@ -158,8 +178,7 @@ def _note_workload(uow: UnitOfWork, host: Host, observed: ObservedWorkload, now:
             volume.copy_of = None
     if before.state is not observed.status.state:
         _note_transition(uow, workload, before, observed.status, now)
-    for operation in uow.operations.open_for(workload.id):
-        _advance_operation(uow, operation, workload, now, gone=False)
+    return _advance_operations(uow, workload, now, gone=False)
 
 
 def _note_usage(uow: UnitOfWork, host: Host, workload_id: str, usage: Usage) -> None:
@@ -189,6 +208,16 @@ def _note_transition(
     add_event(
         uow, f"workload.{after.state.value}", _target(workload), now=now, message=message, data=data
     )
+
+
+def _advance_operations(
+    uow: UnitOfWork, workload: Workload, now: datetime, *, gone: bool
+) -> list[str]:
+    """Bring its operations forward; ids of those that are finished by it."""
+    known = uow.operations.open_for(workload.id)
+    for operation in known:
+        _advance_operation(uow, operation, workload, now, gone=gone)
+    return [operation.id for operation in known if operation.finished_at is not None]
 
 
 def _advance_operation(
@@ -225,10 +254,12 @@ def _advance_operation(
         )
 
 
-def _finish_delete(uow: UnitOfWork, workload: Workload, now: datetime) -> None:
-    """Nothing is left on the host: give back claim, quota and addresses, and drop the row."""
-    for operation in uow.operations.open_for(workload.id):
-        _advance_operation(uow, operation, workload, now, gone=True)
+def _finish_delete(uow: UnitOfWork, workload: Workload, now: datetime) -> list[str]:
+    """Nothing is left on the host: give back claim, quota and addresses, and drop the row.
+
+    Ids of the operations that are finished by it.
+    """
+    finished = _advance_operations(uow, workload, now, gone=True)
     nics = uow.nics.of_workloads([workload.id]).get(workload.id, ())
     addresses = sum(ipam.remove_nic(uow, nic) for nic in nics)
     for volume in uow.volumes.of_workload(workload.id):
@@ -253,26 +284,30 @@ def _finish_delete(uow: UnitOfWork, workload: Workload, now: datetime) -> None:
     add_event(uow, "workload.deleted", _target(workload), now=now)
     uow.flush()
     uow.workloads.remove(workload)
+    return finished
 
 
-def _note_volume(uow: UnitOfWork, host: Host, observed: ObservedVolume, now: datetime) -> None:
+def _note_volume(uow: UnitOfWork, host: Host, observed: ObservedVolume, now: datetime) -> list[str]:
+    """Take in one volume; ids of the operations that are finished by it."""
     volume = uow.volumes.get(observed.id)
     if volume is None or volume.host_id != host.id:
-        return
+        return []
     target = Target("volume", volume.id, volume.name, volume.project_id, host.id)
     if observed.gone:
         if volume.state is not VolumeState.DELETING:
-            return
-        for operation in uow.operations.open_for(volume.id):
+            return []
+        finished = list(uow.operations.open_for(volume.id))
+        for operation in finished:
             operation.state, operation.progress = OperationState.SUCCEEDED, 1.0
             operation.finished_at = operation.updated_at = now
         uow.quotas.charge(volume.project_id, {"volumes": -1, "disk": -volume.size})
         add_event(uow, "volume.deleted", target, now=now)
         uow.flush()
         uow.volumes.remove(volume)
-        return
+        return [operation.id for operation in finished]
     if volume.state is VolumeState.PENDING and observed.ready:
         volume.state = VolumeState.READY
+    return []
 
 
 def _note_pools(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from virtmgr.drivers.network.container import connect_container
 from virtmgr.drivers.network.dnsmasq import Dnsmasq
 from virtmgr.drivers.network.facts import NetworkFacts, network_facts
 from virtmgr.drivers.network.firewall import Firewall
-from virtmgr.drivers.network.netlink import delete_link, netlink
+from virtmgr.drivers.network.netlink import delete_link, device_index, netlink
 from virtmgr.drivers.network.publications import (
     Publication,
     nat_ids,
@@ -28,6 +29,7 @@ from virtmgr.drivers.network.ruleset import ruleset
 from virtmgr.drivers.network.sysctl import enable_forwarding
 
 _PORT_PREFIX = port_name("0")[:3]
+_TRUST = 30.0  # seconds after which the kernel is asked again whether a bridge is as it was made
 
 
 class LinuxNetwork:
@@ -59,12 +61,14 @@ class LinuxNetwork:
         self._reservations = Reservations()
         self._dnsmasq: dict[str, Dnsmasq] = {}
         self._networks: Mapping[str, DesiredNetwork] = {}
+        self._seen: dict[str, tuple[DesiredNetwork, int, float]] = {}  # with device index and time
 
     def recover(self) -> None:
         """Find the dnsmasq processes of an earlier agent; forget what was believed in force."""
         with self._lock:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._firewall.forget()
+            self._seen.clear()
             self._dnsmasq = {path.name: self._dnsmasq_of(path.name) for path in self._files()}
 
     def ensure(
@@ -137,6 +141,7 @@ class LinuxNetwork:
             self._firewall.remove()
             self._reservations.close()
             self._networks = {}
+            self._seen.clear()
             if self._directory.exists():
                 self._directory.rmdir()
 
@@ -154,8 +159,14 @@ class LinuxNetwork:
         if network.type is NetworkType.BRIDGE:
             self._links.check_host_bridge(network)
             return
+        nameless = network.model_copy(update={"names": ()})
+        seen, index, at = self._seen.get(network.id, (None, 0, 0.0))
+        is_new = time.monotonic() - at < _TRUST
+        if is_new and seen == nameless and index == device_index(network.bridge):
+            return
         self._links.ensure_own(network)
         enable_forwarding()
+        self._seen[network.id] = nameless, device_index(network.bridge), time.monotonic()
 
     def _ensure_firewall(
         self, networks: Iterable[DesiredNetwork], workloads: Iterable[DesiredWorkload]
@@ -173,7 +184,8 @@ class LinuxNetwork:
         for network_id in sorted({path.name for path in self._files()} - keep):
             self._dnsmasq_of(network_id).remove()
             self._dnsmasq.pop(network_id)
-        for network_id, device in self._links.own().items():
+        bridges = {network.bridge for id, (network, _, _) in self._seen.items() if id in keep}
+        for network_id, device in self._links.own(unless=bridges).items():
             if network_id not in keep:
                 self._links.remove(device)
 

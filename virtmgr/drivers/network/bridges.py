@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import ip_network
 
 from pyroute2 import IPRoute
@@ -69,9 +69,12 @@ class Bridges:
                 hint=f"make a bridge, add {name} to it, and name that bridge in the network",
             )
 
-    def own(self) -> Mapping[str, str]:
-        """Network id to device name of every bridge that virtmgr made."""
-        names = sorted(n for _, n in socket.if_nameindex() if n.startswith(_PREFIX))
+    def own(self, *, unless: Collection[str] = ()) -> Mapping[str, str]:
+        """Network id to device name of every bridge that virtmgr made, but those in ``unless``."""
+        present = {n for _, n in socket.if_nameindex() if n.startswith(_PREFIX)}
+        names = sorted(present.difference(unless))
+        if not names:
+            return {}
         with netlink("listing this host's bridges") as ip:
             links = [link for name in names if (link := find_link(ip, name)) is not None]
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +58,14 @@ def _link(message: Any) -> Link:
         master=message.get_attr("IFLA_MASTER"),
         peer=message.get_attr("IFLA_LINK"),
     )
+
+
+def device_index(name: str) -> int:
+    """The device's number, which no later one of that name has; 0 if there is none. Cheap."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
 
 
 def delete_link(ip: IPRoute, name: str) -> None:
