@@ -38,6 +38,16 @@ test-system: ## Only the tests of the whole product, on a throw-away host (needs
 	@echo "==> tests of the whole product"
 	@scripts/in-lab $(VENV)/python -m pytest tests/system $(PYTEST_ARGS)
 
+HOSTS ?= 3
+.PHONY: lab
+lab: ## Bring up hosts made of namespaces on this machine: make lab HOSTS=3 LAB_ARGS="--flavour bare"
+	@scripts/setup test
+	@$(VENV)/python -m tests.lab up $(HOSTS) $(LAB_ARGS)
+
+.PHONY: lab-down
+lab-down: ## Take the hosts of 'make lab' away, with every trace
+	@$(VENV)/python -m tests.lab down
+
 .PHONY: bench
 bench: ## Measure the product on a throw-away host, against the floor: make bench BENCH_ARGS=--full
 	@scripts/setup test

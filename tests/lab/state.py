@@ -1,0 +1,120 @@
+"""What the lab remembers of itself: one SQLite file in its directory.
+
+Hosts and the faults that were asked for. What is really there is asked of the kernel: a process is
+known by its id and start time, so a record that a crash or a reboot left behind is seen to be old.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+
+from tests.lab.plan import Flavour, HostPlan, Release
+
+_WAIT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class HostState:
+    """A host: what it is, its first process while it has power, and the faults it has.
+
+    ``delay`` is in seconds and each way; ``loss`` is a share of the frames, each way; ``cut_from``
+    names hosts, ``control``, or ``*`` for everything.
+    """
+
+    number: int
+    release: str
+    flavour: str
+    pid: int = 0
+    started: int = 0
+    delay: float = 0.0
+    loss: float = 0.0
+    cut_from: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> HostPlan:
+        return HostPlan(self.number, Release(self.release), Flavour(self.flavour))
+
+
+class LabState:
+    """The state in ``path``; made when it is not there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @contextmanager
+    def change(self) -> Iterator[Changes]:
+        """Look and change, alone: whoever else wants to change waits until this ends."""
+        connection = sqlite3.connect(self._path, timeout=_WAIT_SECONDS, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS hosts (number INTEGER PRIMARY KEY, release TEXT,"
+                " flavour TEXT, pid INTEGER, started INTEGER, delay REAL, loss REAL, cut_from TEXT)"
+            )
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS processes"
+                " (name TEXT PRIMARY KEY, pid INTEGER, started INTEGER)"
+            )
+            try:
+                yield Changes(connection)
+            finally:
+                # What was done so far was done, whatever came after it.
+                connection.execute("COMMIT")
+        finally:
+            connection.close()
+
+    def hosts(self) -> tuple[HostState, ...]:
+        """As they were at the last change; empty when there is no lab."""
+        if not self._path.exists():
+            return ()
+        connection = sqlite3.connect(self._path, timeout=_WAIT_SECONDS)
+        try:
+            return _hosts(connection)
+        except sqlite3.OperationalError:  # made, and no table in it yet
+            return ()
+        finally:
+            connection.close()
+
+
+class Changes:
+    """The state while one process changes it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def hosts(self) -> tuple[HostState, ...]:
+        return _hosts(self._connection)
+
+    def host(self, name: str) -> HostState:
+        """:raises KeyError: no host has that name."""
+        for host in self.hosts():
+            if host.plan.name == name:
+                return host
+        raise KeyError(name)
+
+    def save(self, host: HostState) -> None:
+        values = (*astuple(host)[:-1], json.dumps(host.cut_from))
+        marks = ", ".join("?" * len(fields(host)))
+        self._connection.execute(f"INSERT OR REPLACE INTO hosts VALUES ({marks})", values)
+
+    def process(self, name: str) -> tuple[int, int] | None:
+        """The id and start time that were noted for a process of the lab itself."""
+        row = self._connection.execute(
+            "SELECT pid, started FROM processes WHERE name = ?", (name,)
+        ).fetchone()
+        return None if row is None else (int(row[0]), int(row[1]))
+
+    def note_process(self, name: str, pid: int, started: int) -> None:
+        self._connection.execute(
+            "INSERT OR REPLACE INTO processes VALUES (?, ?, ?)", (name, pid, started)
+        )
+
+
+def _hosts(connection: sqlite3.Connection) -> tuple[HostState, ...]:
+    rows = connection.execute("SELECT * FROM hosts ORDER BY number")
+    return tuple(replace(HostState(*row[:-1]), cut_from=tuple(json.loads(row[-1]))) for row in rows)
