@@ -14,6 +14,7 @@ class Floor(WebServer):
     """Answers every request with the bytes of the file beside the data directory."""
 
     def load(self) -> Wsgi:
+        super().load()  # which holds the certificate
         answer = (self._settings.data_directory.parent / "server.answer").read_bytes()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))]
 

@@ -50,12 +50,12 @@ class Answer(Generic[T]):
 class Started:
     """Asynchronous work was begun: 202 with the operation, or with all of them if ``many``.
 
-    ``would`` is what a dry run shows beside the operations, such as the placement.
+    ``would`` gives what a dry run shows beside the operations, such as the placement.
     """
 
     operations: Sequence[Operation]
     many: bool = False
-    would: Mapping[str, Any] | BaseModel | None = None
+    would: Callable[[], Mapping[str, Any]] | None = None
 
 
 def listing(page: Page[T], present: Callable[[T], V]) -> Answer[Listing[V]]:

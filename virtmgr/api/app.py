@@ -11,6 +11,7 @@ from flask import Flask, Request, Response, request
 
 from virtmgr.api import docs, openapi, problems
 from virtmgr.api.dispatch import dispatch
+from virtmgr.api.read_cache import ReadCache
 from virtmgr.api.routes import ROUTES
 from virtmgr.api.routing import Route
 from virtmgr.domain.ids import new_id
@@ -27,9 +28,10 @@ def create_app(services: Services) -> Flask:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     documenter = openapi.Documenter(ROUTES)
+    cache = ReadCache()
     for route in ROUTES:
         route.check()
-        openapi.register(app, route, documenter, _view(services, route))
+        openapi.register(app, route, documenter, _view(services, cache, route))
     app.own_schemas = documenter.schemas
     docs.register(app)
     problems.register(app)
@@ -37,11 +39,11 @@ def create_app(services: Services) -> Flask:
     return app
 
 
-def _view(services: Services, route: Route) -> Callable[..., Response]:
+def _view(services: Services, cache: ReadCache, route: Route) -> Callable[..., Response]:
     def view(**path: str) -> Response:
         # The request itself and not Flask's proxy: streams outlive the request's context.
         whole: Request = request._get_current_object()  # type: ignore[attr-defined]
-        return dispatch(services, route, whole, path)
+        return dispatch(services, cache, route, whole, path)
 
     return view
 

@@ -20,6 +20,7 @@ from virtmgr.api.answers import Answer, Started
 from virtmgr.api.conventions import ListParameters, Query, StartQuery
 from virtmgr.api.idempotency import Remembered
 from virtmgr.api.merge_patch import Patch
+from virtmgr.api.read_cache import LIFETIME, ReadCache
 from virtmgr.api.routing import PREFIX, Access, Mode, Route
 from virtmgr.api.schemas.operations import OperationBatch, presenter
 from virtmgr.api.secrets import redacted
@@ -27,7 +28,9 @@ from virtmgr.api.sparse import check_fields, item_model, parse_fields, select
 from virtmgr.api.uploads import Upload, receive
 from virtmgr.domain.access import Action, Principal
 from virtmgr.domain.errors import InvalidRequest, NameTaken, Unavailable
+from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import auth, operations
+from virtmgr.services.auth import Recognised
 from virtmgr.services.container import Services
 from virtmgr.services.context import Context, open_context
 from virtmgr.services.placement import Overtaken
@@ -75,16 +78,16 @@ class _Parsed:
     upload: Upload | None
 
 
-def dispatch(services: Services, route: Route, request: Request, path: dict[str, str]) -> Response:
+def dispatch(
+    services: Services, cache: ReadCache, route: Route, request: Request, path: dict[str, str]
+) -> Response:
     """Answer one request to ``route``.
 
     :raises VirtmgrError: to be answered as a problem.
     """
-    principal = None if route.access is Access.PUBLIC else _authenticate(services, request)
     if route.mode is Mode.READ:
-        assert principal is not None  # only raw routes are public
-        return _read(services, route, principal, request, path)
-    project_id = None if principal is None else _authorise(services, route, principal, path)
+        return _response(_read(services, cache, route, request, path))
+    principal, project_id = _admit(services, route, request, path)
     if route.takes_file or route.body_media_type is not None:
         request.max_content_length = sys.maxsize  # streamed, so memory does not limit it
     if route.mode is Mode.RAW:
@@ -94,17 +97,26 @@ def dispatch(services: Services, route: Route, request: Request, path: dict[str,
     return _change(services, route, principal, parsed, path)
 
 
-def _authenticate(services: Services, request: Request) -> Principal:
-    return auth.authenticate(services, auth.bearer_token(request.headers.get("Authorization")))
-
-
-def _authorise(
-    services: Services, route: Route, principal: Principal, path: Mapping[str, str]
-) -> str | None:
-    """Refuse before the body is even read; the id of the path's project."""
+@contextmanager
+def _authenticated(services: Services, secret: str) -> Iterator[tuple[UnitOfWork, Recognised]]:
+    """A unit of work for reading, and who asks."""
     with services.units(read_only=True) as uow:
-        context = open_context(services, uow, principal, route.action, project=path.get("project"))
-        return context.project.id if context.project else None
+        known = auth.recognise(uow, secret, services.clock.now())
+        yield uow, known
+    auth.note_use(services, known)
+
+
+def _admit(
+    services: Services, route: Route, request: Request, path: Mapping[str, str]
+) -> tuple[Principal | None, str | None]:
+    """Refuse before the body is even read; who asks, and the id of the path's project."""
+    if route.access is Access.PUBLIC:
+        return None, None
+    secret = auth.bearer_token(request.headers.get("Authorization"))
+    with _authenticated(services, secret) as (uow, known):
+        who = known.principal
+        context = open_context(services, uow, who, route.action, project=path.get("project"))
+        return who, context.project.id if context.project else None
 
 
 def _parse(services: Services, route: Route, request: Request, path: Mapping[str, str]) -> _Parsed:
@@ -193,17 +205,27 @@ def answer_read(
 
 def _read(
     services: Services,
+    cache: ReadCache,
     route: Route,
-    principal: Principal,
     request: Request,
     path: Mapping[str, str],
-) -> Response:
-    with services.units(read_only=True) as uow:
-        context = open_context(services, uow, principal, route.action, project=path.get("project"))
+) -> Remembered:
+    secret = auth.bearer_token(request.headers.get("Authorization"))
+    key = (auth.hash_secret(secret), request.full_path)
+    stamp, now = services.units.stamp(), services.clock.now()
+    kept = cache.find(key, stamp, now)
+    if kept is not None:
+        return kept
+    with _authenticated(services, secret) as (uow, known):
+        who = known.principal
+        context = open_context(services, uow, who, route.action, project=path.get("project"))
         parsed = _parse(services, route, request, path)  # whoever may not, learns nothing of this
         answer: Answer[Any] = route.handler(context, **parsed.arguments)
         body = _render(answer.view, parsed.query, route.view_model)
-    return _response(Remembered(route.status, body, None, answer.version))
+    given = Remembered(route.status, body, None, answer.version)
+    until = min(filter(None, (now + LIFETIME, known.expires_at)))
+    cache.keep(key, stamp, until, given)
+    return given
 
 
 def _change(
@@ -336,9 +358,8 @@ def _would(context: Context, result: Answer[Any] | Started) -> Remembered:
         would = redacted(result.view).model_dump(mode="json")
     else:
         would = _present_started(context, result).model_dump(mode="json")
-        more = result.would
-        if more is not None:
-            would |= more.model_dump(mode="json") if isinstance(more, BaseModel) else dict(more)
+        if result.would is not None:
+            would |= result.would()
     return Remembered(200, json.dumps({"dry_run": True, "would": would}), None, None)
 
 

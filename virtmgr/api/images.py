@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, Started, listing
@@ -49,8 +52,11 @@ def _answer(image: Image) -> Answer[ImageView]:
 
 
 def _started(context: Context, operation: Operation) -> Started:
-    image = images.find(context, operation.target_id)
-    return Started([operation], would={"image": present(image).model_dump(mode="json")})
+    def would() -> Mapping[str, Any]:
+        image = images.find(context, operation.target_id)
+        return {"image": present(image).model_dump(mode="json")}
+
+    return Started([operation], would=would)
 
 
 def list_(context: Context, query: ImageParameters) -> Answer[Listing[ImageView]]:

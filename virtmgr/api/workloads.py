@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -150,15 +150,14 @@ def clone(context: Context, *, workload: str, body: CloneFields, query: CreateQu
 
 
 def _made(context: Context, changed: Sequence[Changed], query: CreateQuery) -> Started:
-    present = presenter(context.uow, [one.workload for one in changed])
-    return Started(
-        [one.operation for one in changed],
-        many=query.count > 1,
-        would={
+    def would() -> Mapping[str, Any]:
+        present = presenter(context.uow, [one.workload for one in changed])
+        return {
             "workloads": [present(one.workload).model_dump(mode="json") for one in changed],
             "placements": [one.decision.explanation.to_json() for one in changed if one.decision],
-        },
-    )
+        }
+
+    return Started([one.operation for one in changed], many=query.count > 1, would=would)
 
 
 def patch(context: Context, *, workload: str, patch: Patch[WorkloadSpec]) -> Started:
@@ -276,8 +275,11 @@ def _power(
 
 
 def _started(context: Context, changed: Changed) -> Started:
-    view = presenter(context.uow, [changed.workload])(changed.workload)
-    return Started([changed.operation], would={"workload": view.model_dump(mode="json")})
+    def would() -> Mapping[str, Any]:
+        view = presenter(context.uow, [changed.workload])(changed.workload)
+        return {"workload": view.model_dump(mode="json")}
+
+    return Started([changed.operation], would=would)
 
 
 _ALL = "/projects/{project}/workloads"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Container, Iterator
+import socket
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -66,11 +67,22 @@ def gateway(cidr: str) -> str:
     return str(ipaddress.ip_network(cidr)[1])
 
 
-def free_addresses(cidr: str, taken: Container[str]) -> Iterator[str]:
-    """Host addresses of ``cidr`` in order, without network, gateway, broadcast and ``taken``."""
+def free_addresses(cidr: str, taken: Iterable[str]) -> Iterator[str]:
+    """Host addresses of ``cidr`` in order, without network, gateway, broadcast and ``taken``.
+
+    :param taken: addresses of this family; others are ignored.
+    """
     network = ipaddress.ip_network(cidr)
-    last = network.num_addresses - (1 if network.version == 4 else 0)
-    for offset in range(2, last):
-        address = str(network[offset])
-        if address not in taken:
-            yield address
+    v6 = network.version == 6
+    make = ipaddress.IPv6Address if v6 else ipaddress.IPv4Address
+    numbers = {_number(each) for each in taken if (":" in each) is v6}
+    first, last = int(network.network_address), int(network.broadcast_address)
+    for number in range(first + 2, last + 1 if v6 else last):
+        if number not in numbers:
+            yield str(make(number))
+
+
+def _number(address: str) -> int:
+    """Several times faster than ``ipaddress``, which matters with thousands of them."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return int.from_bytes(socket.inet_pton(family, address))

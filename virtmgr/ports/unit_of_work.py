@@ -8,7 +8,7 @@ says so; ``read_only=True`` never takes a write lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -353,3 +353,6 @@ class UnitOfWork(Protocol):
 
 class UnitOfWorkFactory(Protocol):
     def __call__(self, *, read_only: bool = False) -> AbstractContextManager[UnitOfWork]: ...
+
+    def stamp(self) -> Hashable:
+        """Where the inventory is at: while it stays equal, nothing has been committed. Cheap."""

@@ -55,29 +55,47 @@ def bearer_token(header: str | None) -> str:
     return secret.strip()
 
 
+@dataclass(frozen=True)
+class Recognised:
+    """Whose token it is, and whether its use is still to be noted."""
+
+    principal: Principal
+    token_id: str
+    expires_at: datetime | None
+    used_at: datetime
+    to_be_noted: bool
+
+
 def authenticate(services: Services, secret: str) -> Principal:
     """Whose token it is.
 
     :raises Unauthenticated: it is unknown or has expired, or its user is disabled.
     """
-    now = services.clock.now()
     with services.units(read_only=True) as uow:
-        token = uow.tokens.by_secret_hash(hash_secret(secret))
-        user = None if token is None else uow.users.get(token.user_id)
-        if token is None or user is None or user.disabled:
-            raise Unauthenticated("the token is not known", hint="log in again: 'virtmgr login'")
-        if token.expires_at is not None and token.expires_at <= now:
-            raise Unauthenticated(
-                f"the token expired at {token.expires_at:%Y-%m-%d %H:%M} UTC",
-                code="token_expired",
-                hint="log in again: 'virtmgr login'",
-            )
-        principal = _principal(user, token, uow)
-        stale = token.last_used_at is None or now - token.last_used_at >= _USED_EVERY
-        token_id = token.id
-    if stale:
-        _note_use(services, token_id, now)
-    return principal
+        known = recognise(uow, secret, services.clock.now())
+    note_use(services, known)
+    return known.principal
+
+
+def recognise(uow: UnitOfWork, secret: str, now: datetime) -> Recognised:
+    """Whose token it is; ``note_use`` is to follow.
+
+    :raises Unauthenticated: it is unknown or has expired, or its user is disabled.
+    """
+    token = uow.tokens.by_secret_hash(hash_secret(secret))
+    user = None if token is None else uow.users.get(token.user_id)
+    if token is None or user is None or user.disabled:
+        raise Unauthenticated("the token is not known", hint="log in again: 'virtmgr login'")
+    if token.expires_at is not None and token.expires_at <= now:
+        raise Unauthenticated(
+            f"the token expired at {token.expires_at:%Y-%m-%d %H:%M} UTC",
+            code="token_expired",
+            hint="log in again: 'virtmgr login'",
+        )
+    stale = token.last_used_at is None or now - token.last_used_at >= _USED_EVERY
+    return Recognised(
+        _principal(user, token, uow), token.id, token.expires_at, now, to_be_noted=stale
+    )
 
 
 def _principal(user: User, token: Token, uow: UnitOfWork) -> Principal:
@@ -90,11 +108,14 @@ def _principal(user: User, token: Token, uow: UnitOfWork) -> Principal:
     )
 
 
-def _note_use(services: Services, token_id: str, now: datetime) -> None:
+def note_use(services: Services, known: Recognised) -> None:
+    """Remember when the token was used, to the minute. Call it outside of any unit of work."""
+    if not known.to_be_noted:
+        return
     with services.units() as uow:
-        token = uow.tokens.lock(token_id)
+        token = uow.tokens.lock(known.token_id)
         if token is not None:
-            token.last_used_at = now
+            token.last_used_at = known.used_at
             uow.commit()
 
 

@@ -171,10 +171,10 @@ def _split(addresses: Iterable[str]) -> tuple[str | None, str | None]:
     """The first IPv4 and the first IPv6 address."""
     v4 = v6 = None
     for address in addresses:
-        if ipaddress.ip_address(address).version == 4:
-            v4 = v4 or address
-        else:
+        if ":" in address:
             v6 = v6 or address
+        else:
+            v4 = v4 or address
     return v4, v6
 
 

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Self
 
@@ -52,6 +52,7 @@ from virtmgr.store.repositories.users import SqlRoleBindings, SqlTokens, SqlUser
 from virtmgr.store.repositories.volumes import SqlVolumes
 from virtmgr.store.repositories.workloads import SqlWorkloads
 from virtmgr.store.session import InventorySession
+from virtmgr.store.stamps import stamps_of
 
 mapping.map_domain()
 image_index.keep_index()
@@ -142,13 +143,19 @@ class SqlUnitOfWorkFactory:
         """:param engine: from ``make_engine``; its read-only companion is made here."""
         self._writer = engine
         self._reader = make_reader(engine)
+        self._stamps = stamps_of(self._reader)
         self._write = sessionmaker(engine, class_=InventorySession, expire_on_commit=False)
         self._read = sessionmaker(self._reader, class_=InventorySession, autoflush=False)
 
     def __call__(self, *, read_only: bool = False) -> SqlUnitOfWork:
         return SqlUnitOfWork(self._read() if read_only else self._write())
 
+    def stamp(self) -> Hashable:
+        """Where the database is at: while it stays equal, nothing has been committed."""
+        return self._stamps.now()
+
     def close(self) -> None:
         """Close every connection."""
+        self._stamps.close()
         self._reader.dispose()
         self._writer.dispose()
