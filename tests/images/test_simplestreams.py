@@ -69,7 +69,8 @@ class Server:
             format_ = key.replace("_", ".").replace("disk.kvm", "disk-kvm")
             items[format_] = self._item(format_, name, version, content)
             combined = hashlib.sha256(metadata + content).hexdigest()
-            items["lxd.tar.xz"][f"combined_{format_.replace('.', '-')}_sha256"] = combined
+            short = {"root.tar.xz": "rootxz"}.get(format_, format_.replace(".", "-"))
+            items["lxd.tar.xz"][f"combined_{short}_sha256"] = combined
         product["versions"][version] = {"items": items}
         self.write()
 
@@ -207,6 +208,26 @@ def test_another_content_than_the_index_says(
     (path,) = server.directory.rglob("root.tar.xz")
     path.write_bytes(lzma.compress(ROOT + bytes(512)))
     with pytest.raises(ImageError) as failure:
+        do_import(source=source(server, "debian/12"))
+    assert failure.value.code == "digest_mismatch"
+    assert nothing_left(store)
+
+
+@pytest.mark.parametrize("key", ["combined_rootxz_sha256", "combined_sha256"])
+def test_other_metadata_than_the_image_was_published_with(
+    key: str, server: Server, do_import: Import, store: BlobStore
+) -> None:
+    server.product("debian/12", "1", root_tar_xz=lzma.compress(ROOT))
+    (product,) = server.products.values()
+    items = product["versions"]["1"]["items"]
+    items["lxd.tar.xz"][key] = items["lxd.tar.xz"].pop("combined_rootxz_sha256")
+    server.write()
+    assert do_import(source=source(server, "debian/12"))
+    for blob in list(store):
+        store.remove(blob)
+    (path,) = server.directory.rglob("lxd.tar.xz")
+    path.write_bytes(lzma.compress(b"other metadata"))
+    with pytest.raises(ImageError, match="together") as failure:
         do_import(source=source(server, "debian/12"))
     assert failure.value.code == "digest_mismatch"
     assert nothing_left(store)

@@ -24,7 +24,14 @@ from virtmgr.images.limits import ImportLimits
 from virtmgr.images.oci import OciLayout, Wanted
 from virtmgr.images.probe import Format, Probe, probe, read_head
 from virtmgr.images.rootfs import import_root_fs
-from virtmgr.images.simplestreams import SCHEME, choose, fetch_offers, file_url, split_source
+from virtmgr.images.simplestreams import (
+    LARGEST_METADATA,
+    SCHEME,
+    choose,
+    fetch_offers,
+    file_url,
+    split_source,
+)
 from virtmgr.images.skopeo import Access, archive_source, copy_to_layout, resolve
 from virtmgr.images.squashfs import convert_to_tar
 from virtmgr.images.task import Task
@@ -103,6 +110,11 @@ class _Import:
         offers = fetch_offers(address, self._scratch, self._task)
         offer = choose(offers, alias, self._architecture, self._request.type)
         path = self._download(file_url(address, offer.file))
+        if offer.combined is not None:
+            metadata = self._scratch / "metadata"
+            url = file_url(address, offer.combined.metadata)
+            download(url, metadata, limit=LARGEST_METADATA, task=self._task)
+            self._verify_checksum(f"sha256:{offer.combined.sha256}", metadata, path)
         return self._file(path, f"sha256:{offer.file.sha256}")
 
     def _download(self, url: str) -> Path:
@@ -120,7 +132,7 @@ class _Import:
 
     def _file(self, path: Path, checksum: str | None) -> ImageManifest:
         if checksum is not None:
-            self._verify_checksum(path, checksum)
+            self._verify_checksum(checksum, path)
         found = probe(path)
         if found.format is Format.SQUASHFS:
             return self._squashfs(path, found.compression)
@@ -257,14 +269,17 @@ class _Import:
         copy_plain(self._task.counted(read_regular(path)), compression, target, limit=limit)
         return target
 
-    def _verify_checksum(self, path: Path, checksum: str) -> None:
-        self._task.phase("verifying the checksum", path.stat().st_size)
+    def _verify_checksum(self, checksum: str, *paths: Path) -> None:
+        """Of a file, or of several as if they were one."""
+        self._task.phase("verifying the checksum", sum(path.stat().st_size for path in paths))
         digest = hashlib.sha256()
-        for chunk in self._task.counted(read_regular(path)):
-            digest.update(chunk)
+        for path in paths:
+            for chunk in self._task.counted(read_regular(path)):
+                digest.update(chunk)
         if f"sha256:{digest.hexdigest()}" != checksum:
+            what = "file has" if len(paths) == 1 else "file and its metadata together have"
             raise ImageError(
-                f"the file has checksum sha256:{digest.hexdigest()}, and {checksum} was expected",
+                f"the {what} checksum sha256:{digest.hexdigest()}, and {checksum} was expected",
                 code="digest_mismatch",
                 hint="It is damaged, or not the file that the checksum is of.",
             )

@@ -4,7 +4,8 @@
 and variant) has versions, and a version has items: the same image as files of several formats
 (https://documentation.ubuntu.com/lxd/en/latest/reference/remote_image_servers/ and LXD's
 ``shared/simplestreams``). Of an item are used its ``path``, ``size`` and ``sha256``. The metadata
-beside it (``lxd.tar.xz``) holds LXD's templates and is not needed.
+beside it (``lxd.tar.xz``, ``incus.tar.xz``) holds LXD's templates, which are not needed; but its
+item says what both files have as checksum together, and that is held against them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from virtmgr.domain.errors import ImageError, InvalidRequest
 from virtmgr.domain.image import ImageType
@@ -38,6 +39,14 @@ _FORMATS = {  # the best first
     ImageType.CONTAINER: ("root.tar.xz", "squashfs"),
     ImageType.DISK: ("disk-kvm.img", "uefi1.img", "disk1.img"),
 }
+_COMBINED = {  # members of the metadata's item, the one to prefer first
+    "root.tar.xz": ("combined_rootxz_sha256", "combined_sha256"),
+    "squashfs": ("combined_squashfs_sha256",),
+    "disk-kvm.img": ("combined_disk-kvm-img_sha256",),
+    "uefi1.img": ("combined_uefi1-img_sha256",),
+    "disk1.img": ("combined_disk1-img_sha256",),
+}
+LARGEST_METADATA = 64 * 1024**2
 SEARCHED = "image-downloads"
 
 
@@ -54,11 +63,23 @@ class _Index(_Document):
     index: dict[str, _Entry]
 
 
+_Sha256 = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+
+
 class _Item(_Document):
     ftype: str = ""
     path: str = Field("", max_length=1024)
     size: int = Field(0, ge=0)
-    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    sha256: _Sha256 = ""
+    combined: dict[str, _Sha256] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_combined(cls, item: Any) -> Any:
+        if not isinstance(item, dict):
+            return item
+        known = {name for names in _COMBINED.values() for name in names}
+        return {**item, "combined": {name: item[name] for name in known & item.keys()}}
 
 
 class _Version(_Document):
@@ -91,6 +112,14 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
+class Combined:
+    """What a file's metadata, followed by the file itself, has as checksum."""
+
+    metadata: RemoteFile
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Offer:
     """The newest version of one product as one type of image."""
 
@@ -100,6 +129,7 @@ class Offer:
     description: str
     version: str
     file: RemoteFile
+    combined: Combined | None = None
 
 
 def split_source(source: str) -> tuple[str, str]:
@@ -194,11 +224,11 @@ def _hint(named: Sequence[Offer], near: Sequence[str]) -> str:
 
 def _offer(product: _Product, type_: ImageType) -> Offer | None:
     for name in sorted(product.versions, reverse=True):
-        items = {item.ftype: item for item in product.versions[name].items.values()}
+        every = product.versions[name].items.values()
+        items = {item.ftype: item for item in every}
         for format_ in _FORMATS[type_]:
             item = items.get(format_)
             if item is not None and item.sha256 and item.path:
-                _check_path(item.path)
                 return Offer(
                     aliases=tuple(alias for alias in product.aliases.split(",") if alias),
                     architecture=_ARCHITECTURES.get(product.arch, product.arch),
@@ -207,9 +237,23 @@ def _offer(product: _Product, type_: ImageType) -> Offer | None:
                         filter(None, (product.os, product.release, product.variant))
                     ),
                     version=name,
-                    file=RemoteFile(item.path, item.size, item.sha256),
+                    file=_remote(item),
+                    combined=_combined(every, format_),
                 )
     return None
+
+
+def _combined(items: Iterable[_Item], format_: str) -> Combined | None:
+    for name in _COMBINED[format_]:
+        for item in items:
+            if item.combined.get(name) and item.path:
+                return Combined(_remote(item), item.combined[name])
+    return None
+
+
+def _remote(item: _Item) -> RemoteFile:
+    _check_path(item.path)
+    return RemoteFile(item.path, item.size, item.sha256)
 
 
 def _check_path(path: str) -> None:
