@@ -22,9 +22,8 @@ from virtmgr.domain.registry import Mirror
 from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
-from virtmgr.services import partial_uploads
 from virtmgr.services.container import Services
-from virtmgr.services.image_worker import ImageWorker, remove_failed
+from virtmgr.services.image_worker import ImageWorker, remove_failed, remove_leftovers
 from virtmgr.services.sync import LEASE, mark_unreachable
 
 _LEASES = 5.0  # seconds between looks at the hosts' leases
@@ -80,7 +79,7 @@ def _watch_leases(services: Services, stop: threading.Event) -> None:
 
 def remove_stale(services: Services) -> None:
     """Drop tickets, idempotency keys, uploads and failed images that mean nothing any more."""
-    partial_uploads.expire(services)
+    remove_leftovers(services)
     remove_failed(services)
     now = services.clock.now()
     with services.units() as uow:

@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 VERBS: Final = ("import", "build")
 FAILED_LIFE: Final = timedelta(days=3)
+LEFTOVER_LIFE: Final = timedelta(hours=24)  # since something came last
 _LEASE: Final = timedelta(seconds=60)
 _HEARTBEAT: Final = 1.0  # seconds
 _IDLE: Final = 1.0
@@ -80,11 +81,7 @@ class Unused:
 
 def unused(services: Services, uow: UnitOfWork, now: datetime) -> Unused:
     """Blobs that no image needs, and what was left of uploads and of crashed work."""
-    going_on = ListQuery(
-        filters={"verb": VERBS, "state": (OperationState.PENDING, OperationState.RUNNING)},
-        limit=1,
-    )
-    if uow.operations.list(going_on).items:
+    if _is_busy(uow):
         return Unused(busy=True)
     return Unused(
         blobs=tuple(
@@ -92,8 +89,31 @@ def unused(services: Services, uow: UnitOfWork, now: datetime) -> Unused:
             for digest in services.blobs
             if not uow.images.find_by_blob(digest)
         ),
-        leftovers=tuple(services.blobs.leftovers(now - partial_uploads.LIFE)),
+        leftovers=tuple(_leftovers(services, now, busy=False)),
     )
+
+
+def _is_busy(uow: UnitOfWork) -> bool:
+    going_on = ListQuery(
+        filters={"verb": VERBS, "state": (OperationState.PENDING, OperationState.RUNNING)},
+        limit=1,
+    )
+    return bool(uow.operations.list(going_on).items)
+
+
+def _leftovers(services: Services, now: datetime, *, busy: bool) -> Iterator[Leftover]:
+    """What nobody has written to for a day; parts of uploads are in no import's use."""
+    for leftover in services.blobs.leftovers(now - LEFTOVER_LIFE):
+        if not busy or partial_uploads.is_part(leftover.path.name):
+            yield leftover
+
+
+def remove_leftovers(services: Services) -> None:
+    """Remove what was left of uploads and of crashed work a day ago."""
+    with services.units(read_only=True) as uow:
+        busy = _is_busy(uow)
+    for leftover in _leftovers(services, services.clock.now(), busy=busy):
+        services.blobs.remove_leftover(leftover)
 
 
 def collect(services: Services) -> None:

@@ -13,16 +13,19 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from virtmgr.domain.errors import Conflict, InvalidRequest, NotFound, StorageError
 from virtmgr.services.container import Services
 
-LIFE: Final = timedelta(hours=24)  # since something came last
 LARGEST: Final = 512 * 1024**3
 _ID: Final = re.compile(r"part-(\d{1,15})-[0-9a-f]{32}")
+
+
+def is_part(name: str) -> bool:
+    """Whether a file of this name is an upload that no import has taken yet."""
+    return _ID.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -93,15 +96,6 @@ def require_whole(services: Services, id: str) -> PartialUpload:
             hint="send the rest first",
         )
     return upload
-
-
-def expire(services: Services) -> None:
-    """Remove uploads to which nothing was added for a day."""
-    oldest = (services.clock.now() - LIFE).timestamp()
-    for path in services.blobs.upload_path("part").parent.glob("part-*"):
-        with suppress(FileNotFoundError):
-            if path.stat().st_mtime < oldest:
-                path.unlink()
 
 
 @contextmanager
