@@ -27,6 +27,13 @@ def build(store: BlobStore, request: BuildRequest) -> ImageManifest:
     return Builder(store=store, cache=CACHE).build(request, lambda *_: None, lambda: False)
 
 
+def names(store: BlobStore, manifest: ImageManifest) -> set[str]:
+    """What the only layer holds."""
+    raw = zstd.decompress(store.path(manifest.layers[0].digest).read_bytes())
+    with tarfile.open(fileobj=BytesIO(raw)) as archive:
+        return {name.removeprefix("./") for name in archive.getnames()}
+
+
 def unpack(store: BlobStore, manifest: ImageManifest, target: Path) -> Path:
     raw = zstd.decompress(store.path(manifest.layers[0].digest).read_bytes())
     with tarfile.open(fileobj=BytesIO(raw)) as archive:
@@ -71,6 +78,9 @@ def test_debian(kind: Kind, store: BlobStore) -> None:
     if kind is Kind.CONTAINER:
         assert manifest.config is not None
         assert manifest.config.stop_signal == "SIGRTMIN+3"
+        held = names(store, manifest)
+        assert {"usr/bin/cloud-init", "etc/cloud/cloud.cfg.d/90_virtmgr.cfg"} <= held
+        assert "usr/sbin/policy-rc.d" not in held
     else:
         assert manifest.disk is not None
         with store.open(manifest.disk.blob.digest) as file:

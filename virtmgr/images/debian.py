@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from virtmgr.domain.compression import Compression
@@ -25,7 +26,9 @@ from virtmgr.ports.images import BuildRequest
 _BASE = ("systemd", "systemd-sysv", "dbus", "iproute2", "ca-certificates")
 _CONTAINER = ("iputils-ping", "netbase", "less")
 _VM_BASE = ("udev", "ifupdown", "isc-dhcp-client", "netbase", "python3")
-_VM_LATER = (  # apt resolves what debootstrap cannot (virtual packages)
+# Packages that debootstrap cannot install, as they need virtual ones: apt can.
+_CONTAINER_LATER = ("cloud-init",)
+_VM_LATER = (
     "initramfs-tools",
     "linux-image-cloud-{architecture}",
     "grub-pc-bin",
@@ -45,9 +48,12 @@ _ENVIRONMENT = {
     "TMPDIR": "/tmp",
 }
 _APT_CONFIGURATION = 'Acquire::Languages "none";\nAPT::Install-Recommends "false";\n'
+_CLOUD_CONFIGURATION_FILE = "etc/cloud/cloud.cfg.d/90_virtmgr.cfg"
 _CLOUD_CONFIGURATION = """\
 datasource_list: [NoCloud, None]
 locale: C.UTF-8
+"""
+_CLOUD_NETWORK = """\
 system_info:
   network:
     renderers: [eni]
@@ -74,6 +80,9 @@ def build(
         root = scratch / "root"
         _bootstrap(request, root, cache, task)
         if request.kind is Kind.CONTAINER:
+            task.phase("installing cloud-init")
+            _install(root, _CONTAINER_LATER, task)
+            _write(root / _CLOUD_CONFIGURATION_FILE, _CLOUD_CONFIGURATION)
             _clean(root)
             return _container(request, root, scratch, store, limits, task)
         _make_bootable(root, task)
@@ -113,20 +122,23 @@ def _bootstrap(request: BuildRequest, root: Path, cache: Path, task: Task) -> No
 
 
 def _make_bootable(root: Path, task: Task) -> None:
-    policy = root / "usr/sbin/policy-rc.d"
-    _write(policy, "#!/bin/sh\nexit 101\n", 0o755)
     _write(root / "etc/kernel-img.conf", "do_symlinks = yes\ndo_initrd = yes\n")
-    packages = [name.format(architecture=debian_architecture()) for name in _VM_LATER]
-    task.phase("updating package lists")
-    _chroot(root, ["apt-get", "--quiet", "update"], task)
     task.phase("installing kernel, cloud-init, ssh and guest agent")
-    _chroot(root, ["apt-get", "--quiet", "--yes", "install", *packages], task)
-    policy.unlink()
-    _write(root / "etc/cloud/cloud.cfg.d/90_virtmgr.cfg", _CLOUD_CONFIGURATION)
+    _install(root, [name.format(architecture=debian_architecture()) for name in _VM_LATER], task)
+    _write(root / _CLOUD_CONFIGURATION_FILE, _CLOUD_CONFIGURATION + _CLOUD_NETWORK)
     _write(root / "etc/udev/rules.d/80-virtmgr-hot-plug.rules", _HOT_PLUG_RULES)
     _write(root / "etc/fstab", "LABEL=root / ext4 errors=remount-ro 0 1\n")
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
+
+
+def _install(root: Path, packages: Sequence[str], task: Task) -> None:
+    """Install packages by the root's own apt; none of their services is started."""
+    policy = root / "usr/sbin/policy-rc.d"
+    _write(policy, "#!/bin/sh\nexit 101\n", 0o755)
+    _chroot(root, ["apt-get", "--quiet", "update"], task)
+    _chroot(root, ["apt-get", "--quiet", "--yes", "install", *packages], task)
+    policy.unlink()
 
 
 def _chroot(root: Path, arguments: list[str], task: Task) -> None:
