@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import ssl
@@ -109,6 +110,7 @@ def _libvirt_driver(
 def run_agent(settings: AgentSettings) -> None:
     """Run until SIGTERM or SIGINT; enrol first where this host is new."""
     logs.configure("agent")
+    os.umask(0o022)  # modes are those that the code gives, whoever started it
     settings.data_directory.mkdir(parents=True, exist_ok=True, mode=0o711)
     identity = load_or_join(settings, _TOOLS)
     host = build_host(settings)

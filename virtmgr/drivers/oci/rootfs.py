@@ -10,6 +10,7 @@ inodes, not data (metacopy), into the private disk.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -135,7 +136,8 @@ class RootFilesystems:
             syscalls.mount(device, str(place.disk_mount), "ext4", syscalls.MS_NODEV, options)
         for directory in (place.upper, place.work):
             if not directory.exists():
-                directory.mkdir(mode=0o755)
+                directory.mkdir()
+                directory.chmod(0o755)  # whatever the umask: it becomes the container's root
                 os.chown(directory, id_base, id_base)
 
     def _mount_overlay(self, place: Place, layers: Sequence[Path], id_base: int) -> None:
@@ -260,7 +262,33 @@ def acl_moved(entries: bytes, moved: Callable[[int], int]) -> bytes:
     return bytes(found)
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a directory that nothing is mounted in any more; no error if it is gone."""
-    if path.exists():
-        shutil.rmtree(path)
+def remove_tree(path: Path, patience: float = _LET_GO) -> None:
+    """Remove a directory, after what is mounted below it was unmounted; no error if it is gone.
+
+    What a process in another namespace mounts below a shared mount comes to ours, at any time: the
+    kernel then refuses (EBUSY) to remove the directory, and it is tried again for ``patience``
+    seconds. What is mounted is never reached into.
+
+    :raises StorageError: something stays mounted; the mounts are named.
+    """
+    deadline = time.monotonic() + patience
+    while path.exists():
+        mounts.unmount_below(path)
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            if time.monotonic() > deadline:
+                raise _still_mounted(path) from error
+            time.sleep(0.02)
+
+
+def _still_mounted(path: Path) -> StorageError:
+    there = [str(mount.target) for mount in mounts.mounts() if mount.target.is_relative_to(path)]
+    return StorageError(
+        f"cannot remove {path}: something is mounted there "
+        f"({', '.join(there) or 'and gone again since'})",
+        code="in_use",
+        hint="/proc/*/mountinfo says which processes see it; it is tried again",
+    )
