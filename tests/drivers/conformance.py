@@ -26,6 +26,7 @@ from virtmgr.ports.driver import (
     PROTOCOLS,
     CanClone,
     CanExec,
+    CanPublish,
     ExecRequest,
     Feature,
     HasConsole,
@@ -341,6 +342,27 @@ class DriverConformance:
         assert self._is(driver_kit, clone, RuntimeState.RUNNING).pid
         if isinstance(driver, HasFiles) and driver_kit.keeps_files:
             assert _content(driver, clone.id, "/tmp/note") == b"hello"
+
+    def test_publish(self, driver_kit: DriverKit) -> None:
+        self._need(driver_kit, Feature.PUBLISH)
+        workload, driver = self._started(driver_kit), driver_kit.driver
+        assert isinstance(driver, CanPublish)
+        with pytest.raises(DriverError) as failure:
+            next(driver.export(workload.id))
+        assert failure.value.code == "in_use"
+        driver.stop(workload.id, timeout=0, force=True)
+        if not driver_kit.keeps_files:
+            pytest.skip("it has no disk")
+        given_up = driver.export(workload.id)
+        next(given_up)
+        given_up.close()
+        first, second = (b"".join(driver.export(workload.id)) for _ in range(2))
+        assert first
+        assert len(first) == len(second)
+        driver.start(workload, driver_kit.provision_for(workload))
+        driver.destroy(workload.id)
+        with pytest.raises(DriverError):
+            next(driver.export(workload.id))
 
     def test_exec(self, driver_kit: DriverKit) -> None:
         self._need(driver_kit, Feature.EXEC)

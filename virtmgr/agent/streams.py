@@ -9,7 +9,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from io import RawIOBase
 from socket import SHUT_RDWR, SHUT_WR, socket
 from typing import Any, BinaryIO, TypeVar, cast
@@ -25,6 +25,7 @@ from virtmgr.ports.certificates import CONTROL_PLANE, Peer, common_name
 from virtmgr.ports.driver import (
     PROTOCOLS,
     CanExec,
+    CanPublish,
     ExecRequest,
     ExecSession,
     HasConsole,
@@ -97,6 +98,7 @@ class StreamServer:
             "logs": _serve_logs,
             "pull": _serve_pull,
             "push": _serve_push,
+            "export": _serve_export,
         }.get(request.action)
         if serve_action is None:
             raise InvalidRequest(f"there is no stream {request.action!r}")
@@ -261,6 +263,22 @@ def _serve_pull(
         workload.id, parameters["path"]
     )
     _send_all(connection, chunks)
+
+
+def _serve_export(
+    connection: ServerConnection,
+    driver: WorkloadDriver,
+    workload: DesiredWorkload,
+    parameters: dict[str, Any],
+) -> None:
+    del parameters
+    with closing(
+        _capable(driver, CanPublish, "publishing", workload).export(workload.id)
+    ) as chunks:
+        for content in chunks:
+            for start in range(0, max(1, len(content)), _CHUNK):  # an empty one: still at work
+                connection.send(frame(Channel.STDOUT, content[start : start + _CHUNK]))
+    _end(connection, {"exit_code": 0})
 
 
 def _send_all(connection: ServerConnection, chunks: Iterator[bytes]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,6 @@ from virtmgr.api.conventions import Query
 from virtmgr.api.dispatch import RawRequest
 from virtmgr.api.routing import Route, raw
 from virtmgr.domain.access import Action
-from virtmgr.domain.errors import HostError
 from virtmgr.domain.streaming import Channel
 from virtmgr.domain.workload import AbsolutePath
 from virtmgr.ports.streams import AgentStream
@@ -93,11 +91,8 @@ def _content(stream: AgentStream) -> Iterator[bytes]:
 
 
 def _check_end(channel: Channel, content: bytes) -> None:
-    if channel is not Channel.END:
-        return
-    problem = json.loads(content)
-    if "code" in problem:
-        raise HostError(problem["detail"], code=problem["code"], hint=problem.get("hint"))
+    if channel is Channel.END:
+        streams.raise_problem(content)
 
 
 _ONE = "/projects/{project}/workloads/{workload}"

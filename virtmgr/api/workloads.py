@@ -13,6 +13,7 @@ from virtmgr.api.filters import by_id
 from virtmgr.api.merge_patch import Patch
 from virtmgr.api.problems import refusing_invalid
 from virtmgr.api.routing import Route, change, read, start
+from virtmgr.api.schemas.images import present as present_image
 from virtmgr.api.schemas.workloads import (
     PlacementView,
     TicketView,
@@ -33,9 +34,10 @@ from virtmgr.domain.workload import (
     Workload,
     WorkloadSpec,
 )
-from virtmgr.services import cloning, streams, workload_changes, workloads
+from virtmgr.services import cloning, images, publishing, streams, workload_changes, workloads
 from virtmgr.services.cloning import CloneFields
 from virtmgr.services.context import Context
+from virtmgr.services.images import ImageFields
 from virtmgr.services.workloads import Changed
 
 
@@ -147,6 +149,13 @@ def clone(context: Context, *, workload: str, body: CloneFields, query: CreateQu
     found = _for_change(context, workload)
     with refusing_invalid():
         return _made(context, cloning.clone(context, found, body, query.count), query)
+
+
+def publish(context: Context, *, workload: str, body: ImageFields) -> Started:
+    """Make an image from a stopped workload: what it started from, and its disk as it is now"""
+    operation = publishing.publish(context, _for_change(context, workload), body)
+    image = present_image(images.find(context, operation.target_id))
+    return Started([operation], would={"image": image.model_dump(mode="json")})
 
 
 def _made(context: Context, changed: Sequence[Changed], query: CreateQuery) -> Started:
@@ -298,6 +307,7 @@ ROUTES: tuple[Route, ...] = (
     start("POST", _ONE + "/pause", pause, Action.WORKLOADS_POWER),
     start("POST", _ONE + "/resume", resume, Action.WORKLOADS_POWER),
     start("POST", _ONE + "/clone", clone, Action.WORKLOADS_CREATE),
+    start("POST", _ONE + "/publish", publish, Action.IMAGES_CREATE),
     start("POST", _ONE + "/volumes", attach_volume, Action.WORKLOADS_UPDATE),
     start("DELETE", _ONE + "/volumes/{volume}", detach_volume, Action.WORKLOADS_UPDATE),
     start("POST", _ONE + "/nics", attach_nic, Action.WORKLOADS_UPDATE),

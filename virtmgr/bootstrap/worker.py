@@ -1,4 +1,4 @@
-"""The worker process: imports and builds images, notices silent hosts, removes what is stale.
+"""The worker process: makes images, notices silent hosts, removes what is stale.
 
 python -m virtmgr.bootstrap.worker    (started by ``virtmgr serve``)
 """
@@ -13,7 +13,9 @@ from datetime import timedelta
 
 import structlog
 
+from virtmgr.api.dialling import WebSocketDialler
 from virtmgr.bootstrap import logs
+from virtmgr.bootstrap.certificate import OwnCertificate
 from virtmgr.bootstrap.control_plane import build_services, server_certificate
 from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
@@ -23,7 +25,13 @@ from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
 from virtmgr.services.container import Services
-from virtmgr.services.image_worker import ImageWorker, remove_failed, remove_leftovers
+from virtmgr.services.image_worker import (
+    MADE_HERE,
+    MADE_WITH_HOSTS,
+    ImageWorker,
+    remove_failed,
+    remove_leftovers,
+)
 from virtmgr.services.sync import LEASE, mark_unreachable
 
 _LEASES = 5.0  # seconds between looks at the hosts' leases
@@ -38,7 +46,8 @@ def main() -> None:
     die_with_parent()
     logs.configure("worker")
     settings = ServerSettings.load({}, os.environ)
-    services = build_services(settings)
+    certificate = OwnCertificate(settings)
+    services = build_services(settings, dial=WebSocketDialler(certificate.for_agents()))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -47,20 +56,25 @@ def main() -> None:
         mirrors=Mirror.parse_all(settings.registry_mirrors),
         credentials=settings.data_directory / "registry-auth.json",
     )
-    images = ImageWorker(
-        services,
-        Importer(store=store, registries=registries),
-        Builder(store=store, cache=settings.build_cache or settings.data_directory / "cache"),
-    )
+    importer = Importer(store=store, registries=registries)
+    cache = settings.build_cache or settings.data_directory / "cache"
+    builder = Builder(store=store, cache=cache)
     loops = [
-        threading.Thread(target=images.run, args=(stop,), name="images"),
+        *(
+            threading.Thread(
+                target=ImageWorker(services, importer, builder, verbs).run,
+                args=(stop,),
+                name=f"images-{verbs[0]}",
+            )
+            for verbs in (MADE_HERE, MADE_WITH_HOSTS)
+        ),
         threading.Thread(target=_watch_leases, args=(services, stop), name="leases"),
         threading.Thread(
             target=_every, args=(_STALE, stop, lambda: remove_stale(services)), name="stale"
         ),
         threading.Thread(
             target=_every,
-            args=(_CERTIFICATE, stop, lambda: server_certificate(settings)),
+            args=(_CERTIFICATE, stop, lambda: _renew_certificate(settings, certificate)),
             name="certificate",
         ),
     ]
@@ -69,6 +83,11 @@ def main() -> None:
     for loop in loops:
         loop.join()
     leave()
+
+
+def _renew_certificate(settings: ServerSettings, certificate: OwnCertificate) -> None:
+    server_certificate(settings)
+    certificate.take_up()
 
 
 def _watch_leases(services: Services, stop: threading.Event) -> None:

@@ -11,7 +11,15 @@ from typing import Any
 import click
 
 from virtmgr.cli import secrets
-from virtmgr.cli.command import dry_run_option, group, label_option, output_option, wait_options
+from virtmgr.cli.command import (
+    dry_run_option,
+    group,
+    label_option,
+    output_option,
+    project_option,
+    wait_options,
+    workload_argument,
+)
 from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, finish
 from virtmgr.cli.output import Item, age, column, show_item, show_items, size
 from virtmgr.cli.session import Session, pass_session
@@ -215,6 +223,41 @@ def build(
     if init:
         body["init"] = init
     settle(session, session.client.post("/images/build", body), wait=wait, timeout=timeout)
+
+
+@image.command("publish")
+@workload_argument
+@click.argument("image_name", metavar="NAME")
+@click.option("--alias", "aliases", multiple=True, help="Another name; may be repeated.")
+@label_option
+@wait_options
+@dry_run_option
+@project_option
+@output_option
+@pass_session
+def publish(
+    session: Session,
+    name: str,
+    image_name: str,
+    aliases: tuple[str, ...],
+    labels: dict[str, str],
+    wait: bool,
+    timeout: float,
+    dry_run: bool,
+) -> None:
+    """Make image NAME from a stopped workload, as its disk is now.
+
+    All of its files are in the image, secrets too. Volumes are not.
+
+    \b
+    virtmgr stop web1
+    virtmgr image publish web1 web-golden
+    virtmgr create web2 --kind container --image web-golden
+    """
+    body = {"name": image_name, "aliases": list(aliases), "labels": labels}
+    path = f"{session.path('workloads', name)}/publish"
+    answer = session.client.post(path, body, {"dry_run": dry_run or None})
+    settle(session, answer, wait=wait, timeout=timeout)
 
 
 @image.command("prune")

@@ -33,6 +33,7 @@ _DONE = {
     "pause": "paused",
     "resume": "resumed",
     "update": "updated",
+    "publish": "published",
     "import": "imported",
     "build": "built",
     "upload": "imported",

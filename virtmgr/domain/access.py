@@ -49,7 +49,7 @@ class Action(StrEnum):
     HOSTS_DELETE = "hosts.delete"
     POOLS_VIEW = "pools.view"
     IMAGES_VIEW = "images.view"
-    IMAGES_CREATE = "images.create"  # import, build, upload
+    IMAGES_CREATE = "images.create"  # import, build, upload, publish
     IMAGES_UPDATE = "images.update"
     IMAGES_DELETE = "images.delete"
     NETWORKS_VIEW = "networks.view"

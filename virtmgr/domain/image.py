@@ -19,7 +19,7 @@ class ImageType(StrEnum):
     """What an image holds, and so which kinds can start from it."""
 
     CONTAINER = "container"  # layers and a configuration: containers
-    DISK = "disk"  # a bootable disk: VMs
+    DISK = "disk"  # a disk that boots by itself, or by a kernel beside it: VMs
     ISO = "iso"  # a CD: VMs, to boot from or as an additional drive
     KERNEL = "kernel"  # kernel and initial RAM disk, booted directly: VMs
 
@@ -79,14 +79,14 @@ class Kernel(Value):
 
 
 class ImageManifest(Value):
-    """All that a host needs to make a root from an image; exactly one part per type."""
+    """All that a host needs to make a root from an image: the parts that its type has."""
 
     type: ImageType
     architecture: str = "x86_64"
     layers: tuple[Layer, ...] = ()  # CONTAINER, lowest first
     config: ContainerConfig | None = None  # CONTAINER
     disk: Disk | None = None  # DISK and ISO
-    kernel: Kernel | None = None  # KERNEL
+    kernel: Kernel | None = None  # KERNEL; DISK: of one that was published from such a VM
     registry_digest: Digest | None = None  # of the registry's manifest or index that it is of
     history: tuple[HistoryEntry, ...] = ()  # CONTAINER, oldest first
 

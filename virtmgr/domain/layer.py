@@ -19,8 +19,8 @@ from enum import StrEnum
 from virtmgr.domain.errors import ImageError
 from virtmgr.domain.tar import Member, MemberType
 
-_WHITEOUT = ".wh."
-_OPAQUE = ".wh..wh..opq"
+WHITEOUT = ".wh."
+OPAQUE = ".wh..wh..opq"
 _AUFS_PREFIX = ".wh..wh."
 _STANDARD_DEVICES = {
     "console": (5, 1),
@@ -88,10 +88,10 @@ class LayerRules:
         self._count_name(path)
         self._charge(member)
         directory, _, last = path.rpartition("/")
-        if f"/{_AUFS_PREFIX}" in f"/{path}" and last != _OPAQUE:
+        if f"/{_AUFS_PREFIX}" in f"/{path}" and last != OPAQUE:
             return Step(Action.SKIP, "")  # bookkeeping of AUFS, which old images still have
         self._check_parents(path)
-        if last.startswith(_WHITEOUT):
+        if last.startswith(WHITEOUT):
             return self._whiteout(directory, last)
         if _is_standard_device(path, member):
             return Step(Action.SKIP, path)
@@ -140,7 +140,7 @@ class LayerRules:
             held = self._held.get(parent)
             if held is not None and held is not Action.WHITEOUT:
                 raise _refuse(f"{path!r} lies beneath {parent!r}, which is a {held}")
-            if parent.rpartition("/")[2].startswith(_WHITEOUT):
+            if parent.rpartition("/")[2].startswith(WHITEOUT):
                 raise _refuse(f"{path!r} lies beneath {parent!r}, which is a whiteout")
             self._count_name(parent)
             missing.append(parent)
@@ -151,9 +151,9 @@ class LayerRules:
             self._held[made] = MemberType.DIRECTORY
 
     def _whiteout(self, directory: str, last: str) -> Step:
-        if last == _OPAQUE:
+        if last == OPAQUE:
             return Step(Action.OPAQUE, directory)
-        name = last.removeprefix(_WHITEOUT)
+        name = last.removeprefix(WHITEOUT)
         if name in ("", ".", ".."):
             raise _refuse(f"the whiteout {last!r} in {directory!r} names no file")
         return self._hide(f"{directory}/{name}" if directory else name)

@@ -93,6 +93,7 @@ class Verb(StrEnum):
     ATTACH_NIC = "attach_nic"
     DETACH_NIC = "detach_nic"
     CLONE = "clone"
+    PUBLISH = "publish"
     EXEC = "exec"
     CONSOLE = "console"
     VNC = "vnc"
@@ -124,6 +125,7 @@ _ANY = frozenset(State) - {State.DELETING}
 _COMING = frozenset({State.PENDING, State.PREPARING, State.STARTING})
 _HAS_PROCESS = frozenset({State.STARTING, State.RUNNING, State.PAUSED, State.STOPPING})
 _CHANGE = VerbRule(allowed=_ANY)  # of the spec: the host takes it up when it can
+_AT_REST = VerbRule(allowed=frozenset({State.STOPPED}))  # so is its disk
 
 RULES: Final[Mapping[Verb, VerbRule]] = {
     Verb.START: VerbRule(
@@ -156,7 +158,8 @@ RULES: Final[Mapping[Verb, VerbRule]] = {
     Verb.DETACH_VOLUME: _CHANGE,
     Verb.ATTACH_NIC: _CHANGE,
     Verb.DETACH_NIC: _CHANGE,
-    Verb.CLONE: VerbRule(allowed=frozenset({State.STOPPED})),  # its disk is at rest
+    Verb.CLONE: _AT_REST,
+    Verb.PUBLISH: _AT_REST,
     Verb.EXEC: VerbRule(allowed=frozenset({State.RUNNING})),
     Verb.CONSOLE: VerbRule(allowed=_HAS_PROCESS),
     Verb.VNC: VerbRule(allowed=_HAS_PROCESS),
@@ -208,6 +211,37 @@ def check_verb(
             field="protected",
         )
     return Outcome.ACT
+
+
+def check_at_rest(
+    verb: Verb | str, state: State, spec: WorkloadSpec, deleting: bool = False
+) -> None:
+    """Refuse to copy the disk of a workload that is not stopped, or is about to be started.
+
+    :raises IllegalTransition: it is one; see ``check_verb``.
+    """
+    check_verb(verb, state, spec, deleting)
+    if spec.state is not PowerState.STOPPED:
+        raise IllegalTransition(
+            f"cannot {verb} workload {spec.name!r}: it ended by itself and may be started again",
+            hint="stop it first",
+        )
+
+
+def check_not_published(verb: Verb | str, name: str, images: Sequence[str]) -> None:
+    """Refuse to change, start or delete a workload while its host sends its disk.
+
+    :param images: names of those that are being made from it.
+    :raises IllegalTransition: there are some.
+    """
+    if images:
+        raise IllegalTransition(
+            f"cannot {verb.replace('_', ' ')} workload {name!r}: image {', '.join(images[:3])} is "
+            "being made from it",
+            code="being_published",
+            hint="wait until the image is made, or delete it",
+            detail={"verb": str(verb), "images": list(images)},
+        )
 
 
 def check_not_copied(verb: Verb | str, name: str, copies: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from virtmgr.domain import registry
 from virtmgr.domain.compression import Compression, decompressed
 from virtmgr.domain.errors import ImageError, InvalidRequest
 from virtmgr.domain.image import Disk, ImageManifest, ImageType
+from virtmgr.domain.workload import Kind
 from virtmgr.images.archive import ArchiveKind, extract_kernel, extract_oci, identify
 from virtmgr.images.blobs import BlobStore
 from virtmgr.images.disk import check_disk
@@ -23,6 +24,7 @@ from virtmgr.images.kernel import collect_kernel, import_kernel
 from virtmgr.images.limits import ImportLimits
 from virtmgr.images.oci import OciLayout, Wanted
 from virtmgr.images.probe import Format, Probe, probe, read_head
+from virtmgr.images.publishing import add_layer, on_own_kernel
 from virtmgr.images.rootfs import import_root_fs
 from virtmgr.images.simplestreams import (
     LARGEST_METADATA,
@@ -35,7 +37,7 @@ from virtmgr.images.simplestreams import (
 from virtmgr.images.skopeo import Access, archive_source, copy_to_layout, resolve
 from virtmgr.images.squashfs import convert_to_tar
 from virtmgr.images.task import Task
-from virtmgr.ports.images import Cancelled, ImageProgress, ImportRequest
+from virtmgr.ports.images import Cancelled, ImageProgress, ImportRequest, PublishRequest
 
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 _TAGGED = re.compile(r"(?:oci|oci-archive|docker-archive):[^:]*:(.+)")
@@ -71,6 +73,19 @@ class Importer:
             task = Task(progress, cancelled)
             work = _Import(request, scratch, self._store, self._limits, self._registries, task)
             return work.run()
+
+    def publish(
+        self, request: PublishRequest, progress: ImageProgress, cancelled: Cancelled
+    ) -> ImageManifest:
+        if request.kind is Kind.CONTAINER:
+            task = Task(progress, cancelled)
+            return add_layer(request, store=self._store, limits=self._limits, task=task)
+        disk = self.import_image(
+            ImportRequest(source="published", path=request.path, type=ImageType.DISK),
+            progress,
+            cancelled,
+        )
+        return on_own_kernel(disk, request.base)
 
 
 class _Import:

@@ -7,7 +7,7 @@ workload. Failures are raised as ``virtmgr.domain.errors.DriverError`` (or anoth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -35,6 +35,7 @@ class Feature(StrEnum):
     LOGS = "logs"
     FILES = "files"
     CLONE = "clone"
+    PUBLISH = "publish"
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,22 @@ class CanClone(Protocol):
         ...
 
 
+@runtime_checkable
+class CanPublish(Protocol):
+    def export(self, workload_id: str) -> Generator[bytes, None, None]:
+        """What a workload that does not run has on its own disk, for an image to be made of.
+
+        A container: one layer of what it changed of its image, a tar (OCI image-spec layer.md)
+        that may be compressed by zstd. A VM: its root disk as a qcow2 that needs no other file.
+        Yields ``b""`` at least every few seconds while nothing comes, so that its reader can give
+        up. It cannot be started meanwhile; what it needed is gone once the iterator is closed.
+        Raised as it is read:
+
+        :raises DriverError: it runs, is not on this host, or has what no image can hold.
+        """
+        ...
+
+
 PROTOCOLS: Mapping[Feature, type] = {
     Feature.EXEC: CanExec,
     Feature.CONSOLE: HasConsole,
@@ -261,6 +278,7 @@ PROTOCOLS: Mapping[Feature, type] = {
     Feature.LOGS: HasLogs,
     Feature.FILES: HasFiles,
     Feature.CLONE: CanClone,
+    Feature.PUBLISH: CanPublish,
 }
 """What a driver that declares a feature is, too."""
 

@@ -54,6 +54,16 @@ class BuildRequest:
     mirror: str | None = None  # the one that the control plane's own apt uses, unless given
 
 
+@dataclass(frozen=True)
+class PublishRequest:
+    """What a host sent of a stopped workload's disk (``ports.driver.CanPublish``)."""
+
+    path: Path
+    kind: Kind
+    base: ImageManifest | None  # what the workload started from
+    comment: str  # for the image's history
+
+
 class ImageImporter(Protocol):
     def import_image(
         self, request: ImportRequest, progress: ImageProgress, cancelled: Cancelled
@@ -65,6 +75,18 @@ class ImageImporter(Protocol):
 
         :raises ImageError: it cannot be had, is damaged, or is refused.
         :raises InvalidRequest: the request names what cannot be.
+        """
+        ...
+
+    def publish(
+        self, request: PublishRequest, progress: ImageProgress, cancelled: Cancelled
+    ) -> ImageManifest:
+        """Add what a workload has on its own disk to what it started from.
+
+        The host is trusted no more than any source, and the same is refused. The blobs of
+        ``base`` are not looked at.
+
+        :raises ImageError: it is damaged or refused.
         """
         ...
 

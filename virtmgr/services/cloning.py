@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from virtmgr.domain.errors import Conflict, IllegalTransition, Unsupported
+from virtmgr.domain.errors import Conflict
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.states import check_verb
+from virtmgr.domain.states import check_at_rest
 from virtmgr.domain.values import Name, Value
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import PowerState, Workload
 from virtmgr.ports.driver import Feature
-from virtmgr.services import workloads
+from virtmgr.services import features, workloads
 from virtmgr.services.context import Context
 from virtmgr.services.pinned import pinned
 from virtmgr.services.references import References, resolve
@@ -67,13 +67,8 @@ def clone(
 
 
 def _check_source(context: Context, source: Workload, *, with_volumes: bool) -> None:
-    check_verb("clone", source.status.state, source.spec, source.deleting)
-    if source.spec.state is not PowerState.STOPPED:
-        raise IllegalTransition(
-            f"cannot clone workload {source.name!r}: it ended by itself and may be started again",
-            hint="stop it first",
-        )
-    _check_driver(context, source)
+    check_at_rest("clone", source.status.state, source.spec, source.deleting)
+    features.require(context.uow, source, Feature.CLONE)
     if source.spec.volumes and not with_volumes:
         names = ", ".join(mount.volume for mount in source.spec.volumes)
         raise Conflict(
@@ -82,22 +77,6 @@ def _check_source(context: Context, source: Workload, *, with_volumes: bool) -> 
             code="volumes_not_shared",
             field="with_volumes",
             hint="have them copied with with_volumes (--with-volumes), or detach them first",
-        )
-
-
-def _check_driver(context: Context, source: Workload) -> None:
-    host = context.uow.hosts.get(source.host_id) if source.host_id is not None else None
-    if host is None:
-        return
-    able = any(
-        source.kind in driver["kinds"] and Feature.CLONE in driver["features"]
-        for driver in host.facts.get("drivers", ())
-    )
-    if not able:
-        raise Unsupported(
-            f"cannot clone workload {source.name!r}: the driver of host {host.name!r} for "
-            f"workloads of kind {source.kind} does not clone",
-            hint=f"see 'virtmgr host show {host.name}'",
         )
 
 

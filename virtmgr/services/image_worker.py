@@ -1,4 +1,4 @@
-"""Carries out imports and builds: takes their operations, and finishes the images.
+"""Carries out imports, builds and publishing: takes their operations, and finishes the images.
 
 An operation is held by a lease that a heartbeat renews. A worker that dies lets it run out; the
 next one begins again, and finds the blobs that are stored already.
@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -32,15 +32,18 @@ from virtmgr.ports.images import (
     ImageImporter,
     ImportRequest,
     Leftover,
+    PublishRequest,
 )
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
-from virtmgr.services import partial_uploads
+from virtmgr.services import exports, partial_uploads
 from virtmgr.services.container import Services
 from virtmgr.services.records import Target, add_event
 
 log = structlog.get_logger(__name__)
 
-VERBS: Final = ("import", "build")
+MADE_HERE: Final = ("import", "build")
+MADE_WITH_HOSTS: Final = ("publish",)  # apart, as a slow host must not keep others waiting
+VERBS: Final = MADE_HERE + MADE_WITH_HOSTS
 FAILED_LIFE: Final = timedelta(days=3)
 LEFTOVER_LIFE: Final = timedelta(hours=24)  # since something came last
 _LEASE: Final = timedelta(seconds=60)
@@ -172,10 +175,17 @@ class _Progress:
 
 
 class ImageWorker:
-    """Runs imports and builds one after the other; start several for more at a time."""
+    """Carries out ``verbs`` one after the other; start several for more at a time."""
 
-    def __init__(self, services: Services, importer: ImageImporter, builder: ImageBuilder) -> None:
+    def __init__(
+        self,
+        services: Services,
+        importer: ImageImporter,
+        builder: ImageBuilder,
+        verbs: Sequence[str] = VERBS,
+    ) -> None:
         self._services = services
+        self._verbs = verbs
         self._importer = importer
         self._builder = builder
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
@@ -209,7 +219,7 @@ class ImageWorker:
     def _take(self) -> Operation | None:
         now = self._services.clock.now()
         with self._services.units() as uow:
-            operation = uow.operations.take(VERBS, self._owner, now + _LEASE, now)
+            operation = uow.operations.take(self._verbs, self._owner, now + _LEASE, now)
             uow.commit()
         return operation
 
@@ -230,6 +240,10 @@ class ImageWorker:
         if operation.verb == "build":
             request = _build_request(parameters)
             return self._builder.build(request, progress.report, cancelled)
+        if operation.verb == "publish":
+            return self._importer.publish(
+                self._publish_request(operation, progress), progress.report, cancelled
+            )
         return self._importer.import_image(
             self._import_request(operation), progress.report, cancelled
         )
@@ -248,6 +262,15 @@ class ImageWorker:
             insecure_registry=bool(asked.get("insecure_registry")),
             credentials=None if credentials is None else self._wait_for(credentials),
         )
+
+    def _publish_request(self, operation: Operation, progress: _Progress) -> PublishRequest:
+        path = self._services.blobs.upload_path(operation.parameters["upload"])
+        workload_id = operation.parameters["workload"]
+        exported = exports.receive(
+            self._services, workload_id, path, progress.report, progress.cancelled.is_set
+        )
+        comment = f"published from workload {exported.workload}"
+        return PublishRequest(path, exported.kind, exported.base, comment)
 
     def _wait_for(self, private_file: str) -> Path:
         """It is written just after the operation is committed."""

@@ -153,7 +153,7 @@ def begin_import(context: Context, fields: ImageImport) -> Operation:
     asked = fields.model_dump(mode="json", exclude=hidden)
     if fields.registry_auth is not None:
         asked["credentials"] = _keep_credentials(context, fields.source, fields.registry_auth)
-    return _begin(context, fields, fields.source, "import", {**asked, "type": _type(fields.format)})
+    return begin(context, fields, fields.source, "import", {**asked, "type": _type(fields.format)})
 
 
 def _begin_uploaded(context: Context, fields: ImageImport) -> Operation:
@@ -188,7 +188,7 @@ def begin_build(context: Context, fields: ImageBuild) -> Operation:
     """An image that the worker is to build."""
     asked = fields.model_dump(mode="json", exclude=set(ImageFields.model_fields))
     source = f"build:{fields.distribution}/{fields.suite}/{fields.kind.value}"
-    return _begin(context, fields, source, "build", asked)
+    return begin(context, fields, source, "build", asked)
 
 
 def begin_upload(
@@ -196,16 +196,20 @@ def begin_upload(
 ) -> Operation:
     """An image that the worker is to import from an uploaded file."""
     parameters = {**asked, "type": _type(asked.get("format")), "upload": upload_id}
-    return _begin(context, fields, f"upload:{fields.name}", "import", parameters)
+    return begin(context, fields, f"upload:{fields.name}", "import", parameters)
 
 
 def _type(format: str | None) -> str | None:
     return None if format is None else _TYPE_OF_FORMAT[format].value
 
 
-def _begin(
+def begin(
     context: Context, fields: ImageFields, source: str, verb: str, parameters: Mapping[str, Any]
 ) -> Operation:
+    """An image that the worker is to make by ``verb``.
+
+    :raises NameTaken: another image has the name or alias.
+    """
     _replace_failed(context, (fields.name, *fields.aliases))
     image = Image(
         id=new_id(),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from virtmgr.domain.errors import Conflict, Unauthenticated, Unavailable
+from virtmgr.domain.errors import Conflict, HostError, Unauthenticated, Unavailable
 from virtmgr.domain.host import Host, HostState
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.operation import StreamTicket
-from virtmgr.domain.states import check_verb
+from virtmgr.domain.states import Verb, check_verb
 from virtmgr.domain.streaming import StreamRequest
 from virtmgr.domain.workload import Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
@@ -99,9 +100,9 @@ def redeem(services: Services, secret: str) -> Route:
 
 
 def direct(uow: UnitOfWork, workload: Workload, action: str, parameters: dict[str, Any]) -> Route:
-    """The route of a stream that the control plane itself relays (logs and files)."""
+    """The route of a stream that the control plane itself relays (logs, files, exports)."""
     check_verb(
-        "logs" if action == "logs" else "files",
+        {"logs": Verb.LOGS, "export": Verb.PUBLISH}.get(action, Verb.FILES),
         workload.status.state,
         workload.spec,
         workload.deleting,
@@ -112,6 +113,16 @@ def direct(uow: UnitOfWork, workload: Workload, action: str, parameters: dict[st
         agent_url=_stream_url(host),
         request=StreamRequest(workload_id=workload.id, action=action, parameters=parameters),
     )
+
+
+def raise_problem(content: bytes) -> None:
+    """Raise the problem that a stream ended with; nothing if it ended well.
+
+    :raises HostError: it did not.
+    """
+    problem = json.loads(content)
+    if "code" in problem:
+        raise HostError(problem["detail"], code=problem["code"], hint=problem.get("hint"))
 
 
 def _reachable_host(uow: UnitOfWork, workload: Workload) -> Host:

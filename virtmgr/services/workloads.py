@@ -16,12 +16,13 @@ from virtmgr.domain.ids import new_id
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.quota import amounts_of
 from virtmgr.domain.scheduling import Decision, PlacementRequest
-from virtmgr.domain.states import Outcome, check_not_copied, check_verb
+from virtmgr.domain.states import Outcome, check_not_copied, check_not_published, check_verb
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import PowerState, State, Workload, WorkloadSpec
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import ipam, placement
 from virtmgr.services.context import Context
+from virtmgr.services.publishing import images_in_making
 from virtmgr.services.references import References, placement_request, resolve
 
 MOST_AT_ONCE = 1000
@@ -247,8 +248,9 @@ def set_power(
 def refuse_while_copied(context: Context, workload: Workload, verb: str) -> None:
     """Its disks are read to the end first.
 
-    :raises IllegalTransition: clones of it are not made yet.
+    :raises IllegalTransition: clones of it, or images from it, are not made yet.
     """
+    check_not_published(verb, workload.name, images_in_making(context.uow, workload.id))
     copies = context.uow.workloads.copies_of(workload.id)
     check_not_copied(verb, workload.name, [copy.name for copy in copies])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -127,6 +128,54 @@ def test_a_clone_has_what_its_source_had_on_its_disk(kit: VmKit) -> None:
     kit.wait_log(booted, linux.UP, count=2)
     assert kit.run(booted, "head -n 1 /dev/vda") == b"from-source"
     assert kit.domain(clone.id).name().startswith("virtmgr-clone-")
+
+
+def test_an_exported_disk_needs_no_other(kit: VmKit) -> None:
+    first = workload(kit.kernel_image(), root_disk={"size": 8 * MIB})
+    kit.booted(first)
+    kit.run(first.id, "echo first > /dev/vda; sync")
+    with pytest.raises(DriverError) as failure:
+        next(kit.driver.export(first.id))
+    assert failure.value.code == "in_use"
+    kit.driver.stop(first.id, timeout=0, force=True)
+    disk = kit.root / "first.qcow2"
+    disk.write_bytes(b"".join(kit.driver.export(first.id)))
+
+    kernel = kit.kernel_image()
+    image = disk_image(8 * MIB)
+    manifest = image.manifest.model_copy(update={"kernel": kernel.manifest.kernel})
+    published = image.model_copy(update={"manifest": manifest})
+    local = LocalImage(disk=disk, kernel=kit.guest.kernel, initrd=kit.guest.initrd)
+    second = workload(published, root_disk={"size": 8 * MIB}, name="second")
+    kit.booted(second, kit.provision(image=local))
+    assert kit.run(second.id, "head -n 1 /dev/vda") == b"first"
+    kit.run(second.id, "echo second | dd of=/dev/vda seek=8; sync")
+    kit.driver.stop(second.id, timeout=0, force=True)
+    flat = kit.root / "second.qcow2"
+    flat.write_bytes(b"".join(kit.driver.export(second.id)))
+    disk.unlink()
+    told = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", str(flat)]))
+    assert ("backing-filename" in told, told["virtual-size"]) == (False, 8 * MIB)
+    raw = kit.root / "flat.raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", str(flat), str(raw)], check=True)
+    content = raw.read_bytes()
+    assert content.startswith(b"first\n")
+    assert content[8 * 512 :].startswith(b"second\n")
+    assert not list(kit.state.glob("*/*.partial"))
+
+
+def test_an_export_that_is_given_up_leaves_nothing(kit: VmKit) -> None:
+    desired = workload(kit.kernel_image(), root_disk={"size": 8 * MIB})
+    kit.driver.prepare(desired, kit.provision())
+    given_up = kit.driver.export(desired.id)
+    assert next(given_up) == b""
+    given_up.close()
+    assert not list(kit.state.glob("*/*.partial"))
+    none = workload(kit.kernel_image(), name="diskless")
+    kit.driver.prepare(none, kit.provision())
+    with pytest.raises(DriverError) as failure:
+        next(kit.driver.export(none.id))
+    assert failure.value.code == "no_root_disk"
 
 
 def test_two_share_a_console(kit: VmKit) -> None:

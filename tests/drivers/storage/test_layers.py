@@ -187,7 +187,7 @@ def test_callers_share_one_fetch(storage: LocalStorage, source: Source) -> None:
 
 
 def test_layers_are_shared_and_collected(storage: LocalStorage, source: Source) -> None:
-    base = tar_of(("base", {"content": bytes(100_000)}))
+    base = tar_of(("base", {"content": b"x" * 100_000}))
     first = container(source, base)
     second = container(source, base, tar_of(("more", {"content": b"1"})))
     ensure(storage, first, source)

@@ -7,7 +7,7 @@ import io
 import posixpath
 import socket
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Thread
@@ -273,6 +273,19 @@ class FakeDriver:
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
         return iter([archive.getvalue()])
+
+    def export(self, workload_id: str) -> Generator[bytes, None, None]:
+        """Its files as a tar; of a VM, too."""
+        guest = self.world.guest(workload_id)
+        if guest is None or guest.state in _LIVE:
+            raise DriverError(f"workload {workload_id} runs or is not here", code="in_use")
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name, content in sorted(guest.files.items()):
+                member = tarfile.TarInfo(name.lstrip("/"))
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content.encode("latin-1")))
+        yield archive.getvalue()
 
     def push(self, workload_id: str, path: str, tar: BinaryIO) -> None:
         with self.world.verb("push", workload_id):

@@ -6,9 +6,13 @@ could name any file of the host as its backing file.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +27,8 @@ from virtmgr.drivers.storage.files import disk_errors, sync_directory
 from virtmgr.ports.driver import Provision
 
 _TIMEOUT = 120
+_LOOK = 0.5  # seconds between two signs of life of a long copy
+_WORDS = 1000  # bytes of a complaint that are shown
 _HEADER = struct.Struct(">4sIQIIQ")
 
 
@@ -81,6 +87,36 @@ def copy(source: Path, path: Path, owner: Owner | None) -> None:
         sparse.copy(source, path, durable=True)
         sync_directory(path.parent)
     grant(path, owner)
+
+
+def flatten(disk: Path, target: Path) -> Iterator[None]:
+    """Write a disk that no VM uses to the new file ``target``, a qcow2 without a backing file.
+
+    Yields every now and then until it is written; closed before, it ends at once.
+
+    :raises StorageError: the disk is full, or qemu-img fails.
+    """
+    command = ["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", str(disk), str(target)]
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        except FileNotFoundError as error:
+            raise _no_qemu_img(f"copy disk {disk}") from error
+        try:
+            while process.poll() is None:
+                yield None
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_LOOK)
+        finally:
+            process.kill()
+            process.wait()
+        said.seek(0)
+        complaint = said.read(_WORDS).decode(errors="replace").strip()
+    if process.returncode != 0:
+        full = os.strerror(errno.ENOSPC) in complaint
+        raise StorageError(
+            f"cannot copy disk {disk}: {complaint}", code="disk_full" if full else None
+        )
 
 
 def grow(path: Path, size: int) -> None:
@@ -163,13 +199,15 @@ def _require(path: Path, owner: Owner, bit: int) -> None:
         )
 
 
+def _no_qemu_img(what: str) -> StorageError:
+    return StorageError(f"cannot {what}: qemu-img is not installed", hint="install qemu-utils")
+
+
 def _run(command: list[str], what: str) -> None:
     try:
         subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=True)
     except FileNotFoundError as error:
-        raise StorageError(
-            f"cannot {what}: {command[0]} is not installed", hint="install qemu-utils"
-        ) from error
+        raise _no_qemu_img(what) from error
     except subprocess.CalledProcessError as error:
         raise StorageError(f"cannot {what}: {error.stderr.strip()}") from error
     except subprocess.TimeoutExpired as error:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +16,7 @@ import libvirt
 
 from virtmgr.domain.errors import DriverError
 from virtmgr.domain.host import DriverFacts
+from virtmgr.domain.ids import new_id
 from virtmgr.domain.network import bridge_name
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.domain.workload import Kind, Reason, Usage
@@ -81,6 +82,7 @@ _CAPABILITIES = Capabilities(
             Feature.LOGS,
             Feature.FILES,
             Feature.CLONE,
+            Feature.PUBLISH,
         }
     ),
     within={
@@ -94,6 +96,7 @@ _CAPABILITIES = Capabilities(
     },
 )
 _KVM = Path("/dev/kvm")
+_PIECE = 1024**2
 _INACTIVE = libvirt.VIR_DOMAIN_AFFECT_CONFIG
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -105,7 +108,7 @@ _UNDEFINE = (
 
 class LibvirtDriver:
     """Runs VMs through the libvirtd at ``uri``. Implements WorkloadDriver, CanExec, HasConsole,
-    HasDisplay, HasLogs, HasFiles and CanClone.
+    HasDisplay, HasLogs, HasFiles, CanClone and CanPublish.
 
     Each VM is a persistent domain whose UUID is the workload's id, marked by metadata of ours;
     other domains on the host are never touched, those of another state directory included. Its
@@ -184,8 +187,7 @@ class LibvirtDriver:
         if self._find(workload.id) is None:
             layout = self._layout(workload.id)
             with self._runs.hold(source_id):  # it cannot be started meanwhile
-                if power.is_active(source):
-                    raise DriverError(f"VM {source_id} runs", code="in_use", hint="stop it first")
+                _check_rest(source, source_id)
                 layout.make()
                 for file, copy in self._layout(source_id).disks(layout):
                     disks.copy(file, copy, owner)
@@ -309,6 +311,23 @@ class LibvirtDriver:
 
     def push(self, workload_id: str, path: str, tar: BinaryIO) -> None:
         files.push(self._agent(workload_id), path, tar)
+
+    def export(self, workload_id: str) -> Generator[bytes, None, None]:
+        _check_rest(self._require(workload_id), workload_id)
+        layout = self._layout(workload_id)
+        if not layout.root_disk.exists():
+            raise DriverError(f"VM {workload_id} has no root disk", code="no_root_disk")
+        flat = layout.export(new_id())
+        try:
+            # QEMU's own lock on the disk keeps the VM from starting meanwhile.
+            for _ in disks.flatten(layout.root_disk, flat):
+                yield b""
+            file = flat.open("rb", buffering=0)
+        finally:
+            flat.unlink(missing_ok=True)
+        with file:
+            while piece := file.read(_PIECE):
+                yield piece
 
     def close(self) -> None:
         self._consoles.close()
@@ -493,6 +512,11 @@ class LibvirtDriver:
             message=f"VMs are emulated, which is slow: {self._accelerator.reason}",
             hint="enable virtualisation in the firmware, or nested virtualisation",
         )
+
+
+def _check_rest(domain: Any, workload_id: str) -> None:
+    if power.is_active(domain):
+        raise DriverError(f"VM {workload_id} runs", code="in_use", hint="stop it first")
 
 
 def _check_firmware(blueprint: Blueprint) -> None:

@@ -47,6 +47,10 @@ class Layout:
     def run(self) -> Path:
         return self.directory / "run.json"
 
+    def export(self, id: str) -> Path:
+        """The root disk while it is flattened; what a crash leaves goes as half written."""
+        return self.directory / f"export-{id}.partial"
+
     def disks(self, other: Layout) -> Iterator[tuple[Path, Path]]:
         """What the guest has written: its files that are there, and where ``other`` has them."""
         for mine, theirs in ((self.root_disk, other.root_disk), (self.nvram, other.nvram)):

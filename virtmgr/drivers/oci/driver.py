@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from virtmgr.drivers.oci import (
     cgroups,
     console,
     exec,
+    export,
     files,
     guest,
     idmap,
@@ -42,7 +44,7 @@ from virtmgr.drivers.oci.places import Places, Run
 from virtmgr.drivers.oci.rootfs import RootFilesystems
 from virtmgr.drivers.oci.runtime import Runtime
 from virtmgr.drivers.oci.watch import Watcher
-from virtmgr.drivers.storage.files import storage_error
+from virtmgr.drivers.storage.files import open_directory, storage_error
 from virtmgr.ports.driver import (
     Capabilities,
     ExecRequest,
@@ -389,6 +391,15 @@ class OciDriver:
     def push(self, workload_id: str, path: str, tar: BinaryIO) -> None:
         root, id_base = self._open_root(workload_id)
         files.push(root, path, tar, id_base)
+
+    def export(self, workload_id: str) -> Generator[bytes, None, None]:
+        with _explained("read the files of", workload_id), ExitStack() as undo:
+            place, record = undo.enter_context(self._life.at_rest(workload_id))
+            self._life.mount_root(workload_id)
+            upper, root = (
+                undo.enter_context(open_directory(path)) for path in (place.upper, place.rootfs)
+            )
+            yield from export.layer(upper, root, record.id_base)
 
     def _open_root(self, workload_id: str) -> tuple[int, int]:
         """The container's root as it sees it; of one that does not run, without volumes."""

@@ -25,7 +25,7 @@ _NOBODY = 65534
 _CHUNK = 65536
 
 
-def _inside(host_id: int, id_base: int) -> int:
+def inside(host_id: int, id_base: int) -> int:
     """An owner as the container sees it."""
     return host_id - id_base if id_base <= host_id < id_base + ID_COUNT else _NOBODY
 
@@ -121,7 +121,7 @@ def _add(tar: tarfile.TarFile, handle: int, name: str, id_base: int) -> None:
     status = os.fstat(handle)
     member = tarfile.TarInfo(name)
     member.mode = stat.S_IMODE(status.st_mode)
-    member.uid, member.gid = (_inside(found, id_base) for found in (status.st_uid, status.st_gid))
+    member.uid, member.gid = (inside(found, id_base) for found in (status.st_uid, status.st_gid))
     member.mtime = status.st_mtime
     if stat.S_ISLNK(status.st_mode):
         member.type = tarfile.SYMTYPE

@@ -102,6 +102,24 @@ class Lifecycle:
             )
         return run
 
+    @contextmanager
+    def at_rest(self, workload_id: str) -> Iterator[tuple[Place, Record]]:
+        """A container that does not run, and cannot be started inside the block.
+
+        :raises DriverError: it runs, or is not on this host.
+        """
+        with self.locked(workload_id) as place:
+            record, run = places.load_record(place), places.load_run(place)
+            if record is None:
+                raise DriverError(
+                    f"workload {workload_id} is not on this host", code="not_prepared"
+                )
+            if run is not None and self.is_alive(run):
+                raise DriverError(
+                    f"workload {workload_id} runs", code="in_use", hint="stop it first"
+                )
+            yield place, record
+
     # -- prepare ---------------------------------------------------------------------------
 
     def prepare(self, workload: DesiredWorkload, provision: Provision) -> Record:
@@ -121,12 +139,7 @@ class Lifecycle:
 
     def clone(self, source_id: str, workload: DesiredWorkload, provision: Provision) -> None:
         """``prepare``, on a copy of the private disk of a container that has ended."""
-        with self.locked(source_id) as source, self.locked(workload.id) as place:
-            record, run = places.load_record(source), places.load_run(source)
-            if record is None:
-                raise DriverError(f"workload {source_id} is not on this host", code="not_prepared")
-            if run is not None and self.is_alive(run):
-                raise DriverError(f"workload {source_id} runs", code="in_use", hint="stop it first")
+        with self.at_rest(source_id) as (source, record), self.locked(workload.id) as place:
             if places.load_record(place) is None:
                 place.make()
                 self.roots.copy(

@@ -73,6 +73,7 @@ class RootFilesystems:
         """
         try:
             self._mount_disk(place, id_base)
+            layers = _each_once(layers)
             if not mounts.is_mounted(place.rootfs):
                 place.rootfs.mkdir(exist_ok=True)
                 self._mount_overlay(place, layers, id_base)
@@ -161,6 +162,12 @@ class RootFilesystems:
             with syscalls.user_namespace(id_base, idmap.ID_COUNT) as userns:
                 names = _bind_layers(place, layers, userns, undo)
             syscalls.in_own_thread(lambda: _overlay(place, names, ""))
+
+
+def _each_once(layers: Sequence[Path]) -> Sequence[Path]:
+    """Without layers that come again higher up: overlayfs refuses one twice, and the higher has all
+    that the lower has. Pure."""
+    return list(dict.fromkeys(reversed(layers)))[::-1]
 
 
 def _bind_layers(

@@ -21,6 +21,8 @@ from virtmgr.domain.tar import Member, MemberType, TarReader
 
 _MEMORY = 2 * 1024**3  # address space; a layer of two million members needs about 1 GiB
 _PIECE = 1024**2
+_BLOCK = 4096
+_ZEROS = bytes(_PIECE)
 
 assert encodings.idna  # loaded before chroot, after which no module can be found
 
@@ -133,14 +135,22 @@ def _write_file(path: str, member: Member, content: Iterator[bytes]) -> None:
     descriptor = os.open(path, flags, 0o600)
     try:
         for piece in content:
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            if len(piece) >= _BLOCK and piece == _ZEROS[: len(piece)]:
+                os.lseek(descriptor, len(piece), os.SEEK_CUR)  # zeros become a hole
+            else:
+                _write_all(descriptor, piece)
+        os.ftruncate(descriptor, member.size)
         os.fchown(descriptor, member.uid, member.gid)
         os.fchmod(descriptor, member.mode)
         os.utime(descriptor, (member.mtime, member.mtime))
     finally:
         os.close(descriptor)
+
+
+def _write_all(descriptor: int, piece: bytes) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 if __name__ == "__main__":
