@@ -39,7 +39,7 @@ class Line:
     asked: list[StreamRequest] = field(default_factory=list)
     closed: int = 0
 
-    def __call__(self, url: str, host_id: str, request: StreamRequest) -> Line:
+    def __call__(self, _url: str, _host_id: str, request: StreamRequest) -> Line:
         self.asked.append(request)
         if not self.scripts:
             raise Unavailable("nobody answers", code="host_unreachable")
@@ -245,7 +245,8 @@ def test_a_vm_becomes_a_disk_with_the_kernel_that_it_had(
     disk = tmp_path / "disk.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "8M"], check=True)
     make(api, host, kind="vm", image="busybox-vm", root_disk={"size": "8MiB"})
-    line.sends((Channel.STDOUT, disk.read_bytes()), ENDED)
+    whole = disk.read_bytes().ljust(4 * 65536, b"\0")
+    line.sends((Channel.STDOUT, whole), ENDED)
     publish(api)
     worker.run_once()
     image = api.get("/images/golden").body

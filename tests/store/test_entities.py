@@ -21,7 +21,7 @@ from virtmgr.domain.image import (
 from virtmgr.domain.network import NetworkType
 from virtmgr.domain.operation import IdempotencyKey, OperationState, StreamTicket
 from virtmgr.domain.project import Role, RoleBinding, Token
-from virtmgr.domain.workload import Init, State, Usage, WorkloadStatus
+from virtmgr.domain.workload import Init, Port, State, Usage, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
@@ -350,5 +350,12 @@ def test_workload_lookups(units: SqlUnitOfWorkFactory, inventory: Inventory) -> 
         assert [entry[1:] for entry in uow.workloads.placed()] == [
             (inventory.project.id, inventory.host.id, {"tier": "web"})
         ] * 2
+        assert uow.workloads.published() == []
+        web = Port(host=8080, guest=80)
+        for name, deleting in (("d", False), ("e", True)):
+            made = inventory.make_workload(name, deleting=deleting)
+            made.spec = made.spec.model_copy(update={"ports": (web,)})
+            uow.workloads.add(made)
+        assert uow.workloads.published() == [(inventory.host.id, (web,))]
         assert uow.volumes.on_host(inventory.host.id) == [volume]
         assert uow.volumes.of_workload(new_id()) == []

@@ -21,6 +21,7 @@ from virtmgr.domain.operation import Event, IdempotencyKey, Operation, StreamTic
 from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import Kind, Nic, Workload
+from virtmgr.domain.workload import Port as PublishedPort
 
 T = TypeVar("T")
 
@@ -170,6 +171,10 @@ class WorkloadRepository(ProjectRepository[Workload], Protocol):
 
     def copies_of(self, workload_id: str) -> Sequence[Workload]:
         """Clones of it that are not made yet."""
+        ...
+
+    def published(self) -> Sequence[tuple[str, tuple[PublishedPort, ...]]]:
+        """(host id, ports) of all placed ones that publish some and are not being deleted."""
         ...
 
     def placed(self) -> Sequence[tuple[str, str, str, dict[str, str]]]:

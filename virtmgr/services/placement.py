@@ -10,12 +10,14 @@ from virtmgr.domain.scheduling import (
     ClusterView,
     Decision,
     Fleet,
+    HostPort,
     HostView,
     PlacedWorkload,
     PlacementRequest,
     place,
 )
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
+from virtmgr.services.references import host_port
 
 
 class Overtaken(Exception):
@@ -30,24 +32,43 @@ def decide(
     :param alone: let nobody else claim until the unit ends, so that ``commit`` is not overtaken.
     """
     image_ids = {request.image_id for request in requests if request.image_id is not None}
-    return place(fleet(uow, image_ids, alone=alone), requests)
+    with_ports = any(request.ports for request in requests)
+    return place(fleet(uow, image_ids, with_ports=with_ports, alone=alone), requests)
 
 
-def fleet(uow: UnitOfWork, image_ids: Collection[str] = (), *, alone: bool = False) -> Fleet:
-    """The inventory as the scheduler sees it; of images at hand, only ``image_ids``."""
+def fleet(
+    uow: UnitOfWork,
+    image_ids: Collection[str] = (),
+    *,
+    with_ports: bool = False,
+    alone: bool = False,
+) -> Fleet:
+    """The inventory as the scheduler sees it; of images at hand, only ``image_ids``.
+
+    :param with_ports: published ports, too; they cost a look at every workload's spec.
+    """
+    hosts = uow.hosts.all(locked=alone)  # first: what changes after it, their versions tell
+    ports = _published(uow) if with_ports else {}
     clusters = uow.clusters.list(ListQuery(limit=500)).items
     at_hand = uow.hosts.images_at_hand(image_ids)
     return Fleet(
         clusters=tuple(cluster_view(cluster) for cluster in clusters),
         hosts=tuple(
-            host_view(host, at_hand.get(host.id, frozenset()))
-            for host in uow.hosts.all(locked=alone)
+            host_view(host, at_hand.get(host.id, frozenset()), frozenset(ports.get(host.id, ())))
+            for host in hosts
         ),
         placed=tuple(
             PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
             for id, project_id, host_id, labels in uow.workloads.placed()
         ),
     )
+
+
+def _published(uow: UnitOfWork) -> dict[str, set[HostPort]]:
+    found: dict[str, set[HostPort]] = {}
+    for host_id, ports in uow.workloads.published():
+        found.setdefault(host_id, set()).update(host_port(port) for port in ports)
+    return found
 
 
 def commit(
@@ -97,7 +118,9 @@ def cluster_view(cluster: Cluster) -> ClusterView:
     )
 
 
-def host_view(host: Host, image_ids: frozenset[str]) -> HostView:
+def host_view(
+    host: Host, image_ids: frozenset[str], ports: frozenset[HostPort] = frozenset()
+) -> HostView:
     """The parts of a host that placement looks at."""
     return HostView(
         id=host.id,
@@ -116,6 +139,7 @@ def host_view(host: Host, image_ids: frozenset[str]) -> HostView:
         kinds=_kinds(host),
         image_ids=image_ids,
         bridges=frozenset(host.facts.get("bridges", ())),
+        ports=ports,
     )
 
 

@@ -8,9 +8,9 @@ from virtmgr.domain.errors import Conflict, InvalidRequest, NotFound
 from virtmgr.domain.host import Cluster, Host
 from virtmgr.domain.image import Image, ImageState, ImageType
 from virtmgr.domain.network import Network, NetworkType
-from virtmgr.domain.scheduling import PlacementRequest
+from virtmgr.domain.scheduling import HostPort, PlacementRequest
 from virtmgr.domain.volume import Volume, VolumeState
-from virtmgr.domain.workload import Init, Kind, WorkloadSpec
+from virtmgr.domain.workload import Init, Kind, Port, WorkloadSpec
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.desired import device_name
 from virtmgr.services.ipam import find_network
@@ -127,7 +127,13 @@ def placement_request(
         volume_host_ids=frozenset(
             volume.host_id for volume in references.volumes if volume.host_id is not None
         ),
+        ports=frozenset(host_port(port) for port in spec.ports),
     )
+
+
+def host_port(port: Port) -> HostPort:
+    """What a published port takes of its host."""
+    return HostPort(port.protocol, port.host, port.address)
 
 
 def _with_init(spec: WorkloadSpec, image: Image) -> WorkloadSpec:

@@ -7,7 +7,14 @@ from typing import Any
 from hypothesis import strategies as st
 
 from virtmgr.domain.host import HostState, SchedulingPolicy
-from virtmgr.domain.scheduling import ClusterView, Fleet, HostView, PlacedWorkload, PlacementRequest
+from virtmgr.domain.scheduling import (
+    ClusterView,
+    Fleet,
+    HostPort,
+    HostView,
+    PlacedWorkload,
+    PlacementRequest,
+)
 from virtmgr.domain.workload import GIB, Affinity, Init, Kind
 
 SCOPES = ("host", "rack", "zone")
@@ -16,6 +23,12 @@ labels = st.fixed_dictionaries({}, optional={"tier": _ab, "app": _ab})
 places = st.fixed_dictionaries(
     {},
     optional={"zone": st.sampled_from(("z1", "z2")), "rack": st.sampled_from(("r1", "r2"))},
+)
+ports = st.builds(
+    HostPort,
+    st.sampled_from(("tcp", "udp")),
+    st.sampled_from((80, 81)),
+    st.sampled_from(("127.0.0.1", "0.0.0.0")),
 )
 cpus = st.one_of(st.integers(1, 8), st.sampled_from((0.1, 0.3, 0.5, 1.7)))
 overcommit = st.sampled_from((0.5, 1.0, 1.1, 1.5, 4.0))
@@ -99,6 +112,7 @@ def a_host(draw: st.DrawFn, number: int) -> HostView:
         kinds=frozenset(kinds) if draw(st.booleans()) else frozenset({"vm", "container:app"}),
         image_ids=frozenset(draw(st.sets(st.sampled_from(("i1", "i2"))))),
         bridges=frozenset(draw(st.sets(st.sampled_from(("br0", "br1"))))),
+        ports=frozenset(draw(st.lists(ports, max_size=2))),
     )
 
 
@@ -130,6 +144,7 @@ def requests(draw: st.DrawFn, number: int = 0) -> PlacementRequest:
         image_id=seldom(st.sampled_from(("i1", "i2")), None),
         bridges=seldom(st.frozensets(st.sampled_from(("br0", "br1"))), frozenset()),
         volume_host_ids=seldom(st.frozensets(an_id, max_size=2), frozenset()),
+        ports=seldom(st.frozensets(ports, max_size=2), frozenset()),
     )
 
 

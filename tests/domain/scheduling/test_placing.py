@@ -13,6 +13,7 @@ from virtmgr.domain.scheduling import (
     ClusterView,
     Decision,
     Fleet,
+    HostPort,
     HostView,
     Overcommit,
     PlacedWorkload,
@@ -105,6 +106,12 @@ def test_summaries_of_the_edges(hosts: list[HostView], summary: str) -> None:
         ),
         ({}, {"require": {"arch": "riscv64"}}, "lacks_label", "arch=riscv64 is required, it has "),
         ({}, {"bridges": frozenset({"br0"})}, "no_bridge", "the host's bridge br0"),
+        (
+            {"ports": frozenset({HostPort("tcp", 80, "127.0.0.1")})},
+            {"ports": frozenset({HostPort("tcp", 80, "0.0.0.0")})},
+            "port_taken",
+            "its port 0.0.0.0:80/tcp is published by another workload",
+        ),
         ({}, {"host_id": "host-009"}, "not_the_host", "only host host-009 is asked for"),
         (
             {},
@@ -126,6 +133,33 @@ def test_every_rule_says_why(
     assert reason.code == code
     assert message in reason.message
     assert dict(explanation.rejected) == {code: 1}
+
+
+def test_a_batch_that_publishes_one_port_takes_a_host_each() -> None:
+    web = frozenset({HostPort("tcp", 80, "127.0.0.1")})
+    fleet = Fleet([cluster()], [host(1), host(2, ports=web), host(3)])
+    decisions = place(fleet, [request(n, ports=web) for n in range(3)])
+    assert {decision.host_id for decision in decisions} == {"host-001", "host-003", None}
+    assert dict(decisions[2].explanation.rejected) == {"port_taken": 3}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        (("tcp", 80, "127.0.0.1"), ("tcp", 80, "127.0.0.1"), True),
+        (("tcp", 80, "127.0.0.1"), ("tcp", 80, "0.0.0.0"), True),
+        (("tcp", 80, "::"), ("tcp", 80, "fd00::1"), True),
+        (("tcp", 80, "127.0.0.1"), ("udp", 80, "127.0.0.1"), False),
+        (("tcp", 80, "127.0.0.1"), ("tcp", 81, "0.0.0.0"), False),
+        (("tcp", 80, "127.0.0.1"), ("tcp", 80, "192.0.2.1"), False),
+        (("tcp", 80, "0.0.0.0"), ("tcp", 80, "::"), False),
+    ],
+)
+def test_ports_that_a_host_cannot_publish_both(
+    one: tuple[str, int, str], other: tuple[str, int, str], overlap: bool
+) -> None:
+    assert HostPort(*one).overlaps(HostPort(*other)) is overlap
+    assert HostPort(*other).overlaps(HostPort(*one)) is overlap
 
 
 def test_pack_fills_a_host_before_the_next() -> None:

@@ -190,6 +190,12 @@ def true_reasons(fleet: Fleet, host: HostView, wanted: PlacementRequest) -> set[
         "no_driver": wanted.runs_as not in host.kinds,
         "lacks_label": not wanted.require.items() <= labels.items(),
         "no_bridge": not wanted.bridges <= host.bridges,
+        "port_taken": any(
+            (one.protocol, one.port) == (other.protocol, other.port)
+            and (one.address == other.address or "0.0.0.0" in (one.address, other.address))
+            for one in wanted.ports
+            for other in host.ports
+        ),
         "volume_elsewhere": bool(wanted.volume_host_ids - {host.id}),
         "lacks_vcpus": wanted.vcpus + host.claimed_vcpus
         > host.capacity_vcpus * cluster.overcommit_vcpus + 1e-6,

@@ -171,6 +171,10 @@ def test_an_export_that_is_given_up_leaves_nothing(kit: VmKit) -> None:
     assert next(given_up) == b""
     given_up.close()
     assert not list(kit.state.glob("*/*.partial"))
+    empty = kit.root / "empty.qcow2"
+    empty.write_bytes(b"".join(kit.driver.export(desired.id)))
+    told = json.loads(subprocess.check_output(["qemu-img", "check", "--output=json", str(empty)]))
+    assert told["image-end-offset"] <= empty.stat().st_size
     none = workload(kit.kernel_image(), name="diskless")
     kit.driver.prepare(none, kit.provision())
     with pytest.raises(DriverError) as failure:

@@ -1,4 +1,4 @@
-"""Layers of what containers have changed: read from real overlays, unpacked as any image's layer."""
+"""Layers of what containers have changed: read from real overlays, unpacked like any other."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def layer_of(kit: OciKit, workload_id: str) -> bytes:
     return zstd.decompress(b"".join(kit.driver.export(workload_id)))
 
 
-def test_another_container_starts_from_what_was_changed(
-    kit: OciKit, source: Source, tmp_path: Path
-) -> None:
+def test_another_container_starts_from_what_was_changed(kit: OciKit, source: Source) -> None:
     desired = changed(kit)
     place = kit.driver.places.of(desired.id)
     with socket.socket(socket.AF_UNIX) as listening:
@@ -87,9 +85,7 @@ def test_another_container_starts_from_what_was_changed(
     layers = (kit.layer, *image.layers, *image.layers)  # one that comes twice is no hindrance
     base = kit.provision()
     assert base.image is not None
-    provision = replace(
-        base, image=replace(base.image, layers=layers), id_base=ID_BASE + 65536
-    )
+    provision = replace(base, image=replace(base.image, layers=layers), id_base=ID_BASE + 65536)
     other = workload("/bin/sleep", "1000")
     kit.driver.prepare(other, provision)
     root = kit.driver.places.of(other.id).rootfs

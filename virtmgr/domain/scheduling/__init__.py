@@ -28,6 +28,7 @@ from virtmgr.domain.scheduling.explanation import Explanation, HostVerdict
 from virtmgr.domain.scheduling.fleet import Fleet
 from virtmgr.domain.scheduling.model import (
     ClusterView,
+    HostPort,
     HostView,
     PlacedWorkload,
     PlacementRequest,
@@ -40,6 +41,7 @@ __all__ = [
     "Decision",
     "Explanation",
     "Fleet",
+    "HostPort",
     "HostVerdict",
     "HostView",
     "Overcommit",

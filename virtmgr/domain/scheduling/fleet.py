@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -17,7 +17,13 @@ from virtmgr.domain.scheduling.capacity import (
     limits,
     overcommit_of,
 )
-from virtmgr.domain.scheduling.model import ClusterView, HostView, PlacedWorkload, carries
+from virtmgr.domain.scheduling.model import (
+    ClusterView,
+    HostPort,
+    HostView,
+    PlacedWorkload,
+    carries,
+)
 
 T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
@@ -131,6 +137,18 @@ class Fleet:
             return _frozen(counts)
 
         return self.remember(("placed", project_id, tuple(sorted(labels.items()))), count)
+
+    def publishing(self, protocol: str, port: int) -> Sequence[tuple[int, HostPort]]:
+        """(host index, port) of every port of this number that is published."""
+
+        def by_number() -> dict[tuple[str, int], list[tuple[int, HostPort]]]:
+            found: dict[tuple[str, int], list[tuple[int, HostPort]]] = {}
+            for index, host in enumerate(self.hosts):
+                for each in host.ports:
+                    found.setdefault((each.protocol, each.port), []).append((index, each))
+            return found
+
+        return self.remember("ports", by_number).get((protocol, port), ())
 
     def _limits(self) -> Columns:
         found = []

@@ -22,6 +22,32 @@ class ClusterView:
     overcommit_disk: float = 1.0
 
 
+@dataclass(frozen=True, order=True)
+class HostPort:
+    """A port of a host that can lead to one workload only."""
+
+    protocol: str  # tcp | udp
+    port: int
+    address: str  # of the host; 0.0.0.0 and :: are all of their family
+
+    def overlaps(self, other: HostPort) -> bool:
+        """Whether a host cannot publish both."""
+        if (self.protocol, self.port, self._family) != (other.protocol, other.port, other._family):
+            return False
+        return self.address == other.address or bool({self.address, other.address} & _EVERY)
+
+    @property
+    def _family(self) -> int:
+        return 6 if ":" in self.address else 4
+
+    def __str__(self) -> str:
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.port}/{self.protocol}"
+
+
+_EVERY = frozenset({"0.0.0.0", "::"})
+
+
 @dataclass(frozen=True, kw_only=True)
 class HostView:
     """A host as it was read from the inventory. Memory and disk are in bytes."""
@@ -45,6 +71,8 @@ class HostView:
     """Of the images that are asked for, those that it has at hand."""
     bridges: frozenset[str] = frozenset()
     """Bridges of its own that networks of type ``bridge`` may join."""
+    ports: frozenset[HostPort] = frozenset()
+    """Those that its workloads publish, running or not; needed where some are asked for."""
 
     def label(self, key: str) -> str | None:
         """The value of a label; ``arch`` stands for the architecture."""
@@ -94,6 +122,8 @@ class PlacementRequest:
     """Host bridges that its networks need."""
     volume_host_ids: frozenset[str] = frozenset()
     """Hosts that its volumes are on already."""
+    ports: frozenset[HostPort] = frozenset()
+    """Ports of its host that it publishes."""
 
     def __post_init__(self) -> None:
         if self.kind == Kind.CONTAINER and self.init is None:

@@ -46,7 +46,13 @@ def rules_for(tally: Tally, request: PlacementRequest) -> tuple[Rule, ...]:
     """Every rule that the request must pass, those first that say most about a host."""
     fleet = tally.fleet
     fixed = fleet.remember(("rules", *_shape(request)), lambda: tuple(_fixed(fleet, request)))
-    return (*fixed, *_affinity(tally, request), *_kept_away(tally, request), *_room(tally, request))
+    return (
+        *fixed,
+        *_ports(tally, request),
+        *_affinity(tally, request),
+        *_kept_away(tally, request),
+        *_room(tally, request),
+    )
 
 
 def _shape(request: PlacementRequest) -> tuple[object, ...]:
@@ -182,6 +188,17 @@ def _volumes(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
         many="do not have its volumes",
         why=_always(f"its volumes are on {names}"),
     )
+
+
+def _ports(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
+    for port in sorted(request.ports):
+        yield Rule(
+            code="port_taken",
+            passes=~tally.publishing(port),
+            one=f"publishes port {port} already",
+            many=f"publish port {port} already",
+            why=_always(f"its port {port} is published by another workload"),
+        )
 
 
 def _affinity(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:

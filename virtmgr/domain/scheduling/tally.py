@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from virtmgr.domain.scheduling.capacity import RESOURCES
-from virtmgr.domain.scheduling.fleet import Counts, Fleet
-from virtmgr.domain.scheduling.model import PlacedWorkload, PlacementRequest, carries
+from virtmgr.domain.scheduling.fleet import Counts, Fleet, Mask
+from virtmgr.domain.scheduling.model import HostPort, PlacedWorkload, PlacementRequest, carries
 from virtmgr.domain.workload import Affinity
 
 
@@ -21,6 +21,8 @@ class Tally:
         self.claimed = fleet.claimed.copy()
         self._batch: list[PlacedWorkload] = []
         self._batch_with_rules: list[PlacedWorkload] = []
+        self._batch_ports: list[tuple[int, HostPort]] = []
+        self._publishing: dict[HostPort, Mask] = {}  # kept up to date by ``take``, too
         self._counted: dict[_Selection, Counts] = {}  # kept up to date by ``take``
 
     def take(self, request: PlacementRequest, host: int) -> None:
@@ -35,6 +37,9 @@ class Tally:
             affinity=request.affinity,
         )
         self._batch.append(workload)
+        self._batch_ports += [(host, port) for port in request.ports]
+        for wanted, mask in self._publishing.items():
+            mask[host] |= any(port.overlaps(wanted) for port in request.ports)
         if workload.affinity:
             self._batch_with_rules.append(workload)
         for selection, counts in self._counted.items():
@@ -48,6 +53,16 @@ class Tally:
     def made_together(self, project_id: str) -> Counts:
         """How many of this batch's workloads of a project each host has got."""
         return self._count(_Selection(project_id, None), np.zeros(len(self.fleet), np.int64))
+
+    def publishing(self, wanted: HostPort) -> Mask:
+        """The hosts that have published by now what keeps them from publishing ``wanted``."""
+        if wanted not in self._publishing:
+            mask = np.zeros(len(self.fleet), bool)
+            before = self.fleet.publishing(wanted.protocol, wanted.port)
+            for host, port in (*before, *self._batch_ports):
+                mask[host] |= port.overlaps(wanted)
+            self._publishing[wanted] = mask
+        return self._publishing[wanted]
 
     def keeping_away(self, request: PlacementRequest) -> Iterator[tuple[int, Affinity]]:
         """(host index, rule) of every placed workload that requires ``request`` to stay apart."""

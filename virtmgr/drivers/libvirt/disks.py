@@ -27,6 +27,7 @@ from virtmgr.drivers.storage.files import disk_errors, sync_directory
 from virtmgr.ports.driver import Provision
 
 _TIMEOUT = 120
+_CLUSTER = 65536  # bytes, of a qcow2 that says nothing else
 _LOOK = 0.5  # seconds between two signs of life of a long copy
 _WORDS = 1000  # bytes of a complaint that are shown
 _HEADER = struct.Struct(">4sIQIIQ")
@@ -117,6 +118,8 @@ def flatten(disk: Path, target: Path) -> Iterator[None]:
         raise StorageError(
             f"cannot copy disk {disk}: {complaint}", code="disk_full" if full else None
         )
+    # qemu-img leaves the end of the last cluster out, as a file has it that was cut off.
+    os.truncate(target, -(-target.stat().st_size // _CLUSTER) * _CLUSTER)
 
 
 def grow(path: Path, size: int) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Table, func, select
+from sqlalchemy import Boolean, Column, ColumnElement, Table, func, literal_column, select
 
-from virtmgr.domain.workload import Workload
+from virtmgr.domain.workload import Port, Workload
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlProjectRepository
-from virtmgr.store.types import text
+from virtmgr.store.types import Document, text
 
 _workloads = tables.workloads.c
+_PORTS: ColumnElement[Any] = literal_column("spec -> 'ports'", Document())
 
 
 def _name_of(table: Table, reference: Column[Any]) -> ColumnElement[str]:
@@ -66,6 +67,17 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
 
     def copies_of(self, workload_id: str) -> Sequence[Workload]:
         return self._many(_workloads.clone_of == workload_id, order=[_workloads.name])
+
+    def published(self) -> Sequence[tuple[str, tuple[Port, ...]]]:
+        self._session.flush()
+        some = literal_column("spec -> 'ports' <> '[]'", Boolean)
+        statement = select(_workloads.host_id, _PORTS).where(
+            _workloads.host_id.is_not(None), _workloads.deleting.is_(False), some
+        )
+        return [
+            (host, tuple(Port.model_validate(port) for port in ports))
+            for host, ports in self._session.execute(statement)
+        ]
 
     def placed(self) -> Sequence[tuple[str, str, str, dict[str, str]]]:
         self._session.flush()
