@@ -5,10 +5,10 @@ refuse what could reach out of the layer or harm the host: absolute names but th
 itself (a container's root has mode 0755 whatever an archive says), ``..``, members
 beneath links, links that climb out, hard links to what the layer does not hold, device nodes,
 owners outside a container's 65,536 ids, and absurd counts and sizes. Set-user-id bits are kept:
-a container's root is an unprivileged id of its host. Extended attributes (file capabilities
-among them) and ACLs are dropped. Names may hold any character but ``/`` and NUL, as files' names
-do. A layer is judged by itself: a name that lies beneath a link of an earlier layer becomes a
-directory that hides the link, and is never followed.
+a container's root is an unprivileged id of its host. Of extended attributes those of users are
+kept; the others (file capabilities among them) and ACLs are dropped. Names may hold any character
+but ``/`` and NUL, as files' names do. A layer is judged by itself: a name that lies beneath a link
+of an earlier layer becomes a directory that hides the link, and is never followed.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ BLOCK = 512
 _LARGEST_HEADER = 1024**2
 _LATEST_TIME = 2**33
 _NEEDED = (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime")
+XATTR = "SCHILY.xattr."
+"""What an extended header of an extended attribute begins with, as GNU tar and star write it."""
+_USER_XATTR = f"{XATTR}user."
 
 
 class MemberType(StrEnum):
@@ -55,6 +58,7 @@ class Member:
     mtime: int
     link: str = ""
     device: tuple[int, int] = (0, 0)
+    xattrs: tuple[tuple[str, bytes], ...] = ()  # those of users (xattr(7)), the others are not read
 
 
 class TarReader:
@@ -153,6 +157,11 @@ def _member(header: bytes, size: int, extended: dict[str, str]) -> Member:
         mtime=_time(header[136:148], extended),
         link=extended.get("linkpath") or _text(header[157:257]),
         device=_device(header, type_),
+        xattrs=tuple(
+            (key.removeprefix(XATTR), value.encode("utf-8", "surrogateescape"))
+            for key, value in extended.items()
+            if key.startswith(_USER_XATTR)
+        ),
     )
 
 
@@ -203,7 +212,7 @@ def _pax_records(body: bytes) -> dict[str, str]:
             raise _corrupt("is corrupt: an extended header cannot be read")
         if key.startswith(b"GNU.sparse."):
             raise _sparse()
-        if key in _NEEDED:
+        if key in _NEEDED or key.startswith(_USER_XATTR.encode()):
             records[_decode(key)] = _decode(value[:-1])
         position = end
     return records

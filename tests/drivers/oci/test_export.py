@@ -64,6 +64,8 @@ def layer_of(kit: OciKit, workload_id: str) -> bytes:
 def test_another_container_starts_from_what_was_changed(kit: OciKit, source: Source) -> None:
     desired = changed(kit)
     place = kit.driver.places.of(desired.id)
+    os.setxattr(place.rootfs / "made/one", "user.note", b"\xffkept=\n\0")
+    os.setxattr(place.rootfs / "made", "user.note", b"too")
     with socket.socket(socket.AF_UNIX) as listening:
         before = Path.cwd()
         os.chdir(place.rootfs / "made")
@@ -95,6 +97,8 @@ def test_another_container_starts_from_what_was_changed(kit: OciKit, source: Sou
     assert not (root / "data").exists()
     assert (root / "moved/deep/file").read_text() == "as it was\n"
     assert (image.layers[0] / "made/two").samefile(image.layers[0] / "made/one")
+    assert os.getxattr(root / "made/one", "user.note") == b"\xffkept=\n\0"
+    assert os.getxattr(root / "made", "user.note") == b"too"
     one = (root / "made/one").stat()
     assert (one.st_uid - ID_BASE - 65536, one.st_gid - ID_BASE - 65536) == (1000, 200)
     assert stat.S_IMODE(one.st_mode) == 0o4750

@@ -3,8 +3,8 @@
 Read from overlayfs' upper directory (Documentation/filesystems/overlayfs.rst): its whiteouts and
 opaque directories become the image's. What there is only the mark of a change (a directory that
 was renamed, an inode whose data stays below) is read from the mounted root instead. Owners are
-those that the container sees. Left out are devices, sockets, and extended attributes, which hosts
-would not unpack.
+those that the container sees. Left out are devices, sockets, and what hosts would not unpack:
+access lists, and extended attributes but for users' own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from backports import zstd
 
 from virtmgr.domain.errors import DriverError
 from virtmgr.domain.layer import OPAQUE, WHITEOUT, LayerLimits
-from virtmgr.domain.tar import BLOCK
+from virtmgr.domain.tar import BLOCK, XATTR
 from virtmgr.drivers import sparse
 from virtmgr.drivers.oci import syscalls
 from virtmgr.drivers.oci.files import inside
@@ -77,8 +77,7 @@ class _Layer:
         member = self._member(path, status)
         if stat.S_ISDIR(status.st_mode):
             member.type = tarfile.DIRTYPE
-            yield _header(member)
-            yield from self._subdirectory(directory, name, path, merged=merged)
+            yield from self._subdirectory(directory, name, member, merged=merged)
         elif stat.S_ISLNK(status.st_mode):
             member.type, member.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=directory)
             yield _header(member)
@@ -98,12 +97,15 @@ class _Layer:
         return member
 
     def _subdirectory(
-        self, directory: int, name: str, path: str, *, merged: bool
+        self, directory: int, name: str, member: tarfile.TarInfo, *, merged: bool
     ) -> Iterator[bytes]:
+        path = member.name
         if path.count("/") + 1 >= self._depth:
             raise _unfit(path, f"an image has at most {self._depth} directories in each other")
         handle = os.open(name, _DIRECTORY, dir_fd=directory)
         try:
+            member.pax_headers = _attributes(handle)
+            yield _header(member)
             renamed = not merged and _mark(handle, "redirect") is not None
             if renamed or (not merged and _mark(handle, "opaque") == b"y"):
                 yield _empty(_join(path, OPAQUE))
@@ -135,6 +137,7 @@ class _Layer:
                 os.close(handle)
                 handle = whole
             member.size = os.fstat(handle).st_size
+            member.pax_headers = _attributes(handle)
             yield _header(member)
             yield from _content(handle, member)
         finally:
@@ -173,6 +176,15 @@ def _header(member: tarfile.TarInfo) -> bytes:
 
 def _join(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
+
+
+def _attributes(handle: int) -> dict[str, str]:
+    """Users' extended attributes, as extended headers."""
+    return {
+        XATTR + name: os.getxattr(handle, name).decode("utf-8", "surrogateescape")
+        for name in os.listxattr(handle)
+        if name.startswith("user.") and "=" not in name
+    }
 
 
 def _mark(handle: int, name: str) -> bytes | None:

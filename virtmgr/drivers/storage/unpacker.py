@@ -8,6 +8,7 @@ Whiteouts become what overlayfs understands (Documentation/filesystems/overlayfs
 from __future__ import annotations
 
 import encodings.idna
+import errno
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ from virtmgr.domain.tar import Member, MemberType, TarReader
 _MEMORY = 2 * 1024**3  # address space; a layer of two million members needs about 1 GiB
 _PIECE = 1024**2
 _BLOCK = 4096
+_NO_ATTRIBUTE = (errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EINVAL)
 _ZEROS = bytes(_PIECE)
 
 assert encodings.idna  # loaded before chroot, after which no module can be found
@@ -120,6 +122,7 @@ def _create(step: Step, member: Member, content: Iterator[bytes]) -> None:
             os.utime(path, (member.mtime, member.mtime), follow_symlinks=False)
         case MemberType.DIRECTORY:
             os.makedirs(path, exist_ok=True)  # noqa: PTH103
+            _set_attributes(path, member)
             os.chown(path, member.uid, member.gid)
             os.chmod(path, member.mode)  # noqa: PTH101
         case MemberType.FIFO:
@@ -140,11 +143,22 @@ def _write_file(path: str, member: Member, content: Iterator[bytes]) -> None:
             else:
                 _write_all(descriptor, piece)
         os.ftruncate(descriptor, member.size)
+        _set_attributes(descriptor, member)
         os.fchown(descriptor, member.uid, member.gid)
         os.fchmod(descriptor, member.mode)
         os.utime(descriptor, (member.mtime, member.mtime))
     finally:
         os.close(descriptor)
+
+
+def _set_attributes(path: str | int, member: Member) -> None:
+    """Those that the pool's file system cannot hold, or finds too large, are left out."""
+    for name, value in member.xattrs:
+        try:
+            os.setxattr(path, name, value)
+        except OSError as error:
+            if error.errno not in _NO_ATTRIBUTE:
+                raise
 
 
 def _write_all(descriptor: int, piece: bytes) -> None:
