@@ -19,8 +19,8 @@ from virtmgr.ports.images import Cancelled, ImageProgress
 from virtmgr.ports.streams import AgentStream
 from virtmgr.services import streams
 from virtmgr.services.container import Services
+from virtmgr.services.partial_uploads import LARGEST
 
-LARGEST: Final = 512 * 1024**3  # bytes
 _PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds; an agent is back sooner
 _LOOK: Final = 0.2
 

@@ -11,7 +11,7 @@ import os
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,7 @@ def copy(source: Path, path: Path, owner: Owner | None) -> None:
     grant(path, owner)
 
 
-def flatten(disk: Path, target: Path) -> Iterator[None]:
+def flatten(disk: Path, target: Path) -> Generator[None, None, None]:
     """Write a disk that no VM uses to the new file ``target``, a qcow2 without a backing file.
 
     Yields every now and then until it is written; closed before, it ends at once.

@@ -320,8 +320,9 @@ class LibvirtDriver:
         flat = layout.export(new_id())
         try:
             # QEMU's own lock on the disk keeps the VM from starting meanwhile.
-            for _ in disks.flatten(layout.root_disk, flat):
-                yield b""
+            with contextlib.closing(disks.flatten(layout.root_disk, flat)) as copying:
+                for _ in copying:
+                    yield b""
             file = flat.open("rb", buffering=0)
         finally:
             flat.unlink(missing_ok=True)

@@ -335,7 +335,6 @@ class Lifecycle:
                     hint="stop it first",
                 )
             self.roots.unmount(place)
-            mounts.unmount_below(place.run)
             rootfs.remove_tree(place.run)
 
     def _abandon(self, place: Place, run: Run | None) -> None:
@@ -355,7 +354,6 @@ class Lifecycle:
             if run is not None:
                 self._end_conmon(run)
             self.roots.unmount(place)
-            mounts.unmount_below(place.run)
             rootfs.remove_tree(place.run)
             rootfs.remove_tree(place.state)
             self.places.exit_file(workload_id).unlink(missing_ok=True)
