@@ -135,6 +135,8 @@ def test_the_workload_is_left_alone_until_the_image_is_made(
     api: Api, host: PretendHost, line: Line, worker: ImageWorker
 ) -> None:
     make(api, host)
+    tried = api.post(f"{ONE}/publish", {"name": "golden"}, query={"dry_run": "true"})
+    assert tried.body["would"]["image"]["source"] == "publish:default/web1"
     publish(api)
     for refused in (
         api.post(f"{ONE}/start"),

@@ -154,8 +154,12 @@ def clone(context: Context, *, workload: str, body: CloneFields, query: CreateQu
 def publish(context: Context, *, workload: str, body: ImageFields) -> Started:
     """Make an image from a stopped workload: what it started from, and its disk as it is now"""
     operation = publishing.publish(context, _for_change(context, workload), body)
-    image = present_image(images.find(context, operation.target_id))
-    return Started([operation], would={"image": image.model_dump(mode="json")})
+
+    def would() -> dict[str, Any]:
+        image = images.find(context, operation.target_id)
+        return {"image": present_image(image).model_dump(mode="json")}
+
+    return Started([operation], would=would)
 
 
 def _made(context: Context, changed: Sequence[Changed], query: CreateQuery) -> Started:
