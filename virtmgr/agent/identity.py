@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -15,8 +15,6 @@ from virtmgr.agent.control_plane import ControlPlane, join
 from virtmgr.config.settings import AgentSettings
 from virtmgr.domain.errors import InvalidRequest
 from virtmgr.ports.certificates import KeyTools
-
-_RENEW_BEFORE = timedelta(days=30)
 
 _log = structlog.get_logger()
 
@@ -85,8 +83,8 @@ def client_context(identity: Identity, tools: KeyTools) -> ssl.SSLContext:
 
 def renew_if_due(identity: Identity, control_plane: ControlPlane, tools: KeyTools) -> bool:
     """Get a fresh certificate when a third of its life is left; whether one was got."""
-    expires = tools.certificate_expiry(identity.certificate.read_bytes())
-    if expires - datetime.now(UTC) > _RENEW_BEFORE:
+    life = tools.certificate_life(identity.certificate.read_bytes())
+    if datetime.now(UTC) < life.renewal_due:
         return False
     request = tools.signing_request(identity.key.read_bytes()).decode()
     answer = control_plane.renew(request)

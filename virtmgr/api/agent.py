@@ -59,9 +59,10 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
 
     @routes.post("/renew")
     def renew() -> Response:
-        host_id = _authenticate(services).id
+        host_id, serial = _certificate()
+        body = _parse(RenewBody)
         issued = enrolment.renew(
-            services, authority, host_id, _parse(RenewBody).signing_request, _peer_address()
+            services, authority, host_id, serial, body.signing_request, _peer_address()
         )
         return jsonify(certificate=issued.pem.decode())
 

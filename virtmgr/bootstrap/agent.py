@@ -115,7 +115,7 @@ def run_agent(settings: AgentSettings) -> None:
     outbox = Outbox()
     networks = NetworkKeeper(host.network)
     boot = boot_id(settings.run_directory)
-    control_plane = _Connector(identity)
+    control_plane = Connector(identity)
     clock = SystemClock()
     files = StateFiles(settings.data_directory / "state")
     images = ImageKeeper(
@@ -155,7 +155,7 @@ def run_agent(settings: AgentSettings) -> None:
                 f"wss://{settings.stream_listen.host}:{streams.port}",
                 host.network.facts().features,
             ),
-            renew=partial(_renew, identity, control_plane, served),
+            renew=partial(renew, identity, control_plane, served),
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -167,7 +167,7 @@ def run_agent(settings: AgentSettings) -> None:
     _log.info("agent.stopped")
 
 
-class _Connector:
+class Connector:
     """Makes connections to the control plane with the certificate as it is now."""
 
     def __init__(self, identity: Identity) -> None:
@@ -186,8 +186,8 @@ class _Connector:
         self._blobs = self()  # a fetch that is under way goes on over the old connection
 
 
-def _renew(
-    identity: Identity, connector: _Connector, served: ssl.SSLContext, connection: ControlPlane
+def renew(
+    identity: Identity, connector: Connector, served: ssl.SSLContext, connection: ControlPlane
 ) -> bool:
     """Get a fresh certificate where it is due, and take it up everywhere; whether it was."""
     if not renew_if_due(identity, connection, _TOOLS):

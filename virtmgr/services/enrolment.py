@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 from collections.abc import Sequence
 
-from virtmgr.domain.errors import Forbidden, Unauthenticated
+from virtmgr.domain.errors import Unauthenticated
 from virtmgr.domain.host import Host
 from virtmgr.ports.certificates import Authority, Certificate
 from virtmgr.services.container import Services
@@ -53,19 +53,26 @@ def join(
 
 
 def renew(
-    services: Services, authority: Authority, host_id: str, signing_request: str, peer: str
+    services: Services,
+    authority: Authority,
+    host_id: str,
+    serial: str,
+    signing_request: str,
+    peer: str,
 ) -> Certificate:
-    """A fresh certificate. The old one stays good until the new one is first used, so that a
-    lost answer locks nobody out."""
+    """A fresh certificate. The one that it was asked for with stays good until the new one is first
+    used: lost answers lock nobody out, however many.
+
+    :param serial: of the certificate that the agent came with.
+    :raises Unauthenticated: the host is gone, or has a newer certificate.
+    """
     now = services.clock.now()
     with services.units() as uow:
-        host = uow.hosts.lock(host_id)
-        if host is None:
-            raise Forbidden("this host is not in the inventory any more", code="host_removed")
+        host = check_certificate(uow.hosts.lock(host_id), serial)
         issued = authority.issue_host(
             signing_request.encode(), host.id, _addresses(host.name, peer)
         )
-        host.previous_certificate_serial = host.certificate_serial
+        host.previous_certificate_serial = serial
         host.certificate_serial = issued.serial
         host.certificate_expires_at = issued.expires_at
         target = Target("host", host.id, host.name, None, host.id)
