@@ -12,8 +12,10 @@ from pathlib import Path
 import structlog
 
 from virtmgr.agent.control_plane import ControlPlane, join
+from virtmgr.agent.fingerprint import machine_id
 from virtmgr.config.settings import AgentSettings
 from virtmgr.domain.errors import InvalidRequest
+from virtmgr.domain.machine import Machine
 from virtmgr.ports.certificates import KeyTools
 
 _log = structlog.get_logger()
@@ -67,7 +69,7 @@ def load_or_join(settings: AgentSettings, tools: KeyTools) -> Identity:
         tools.client_context(directory / "ca.crt"),
         settings.join_token_file.read_text().strip(),
         tools.signing_request(key.read_bytes()).decode(),
-        socket.gethostname(),
+        Machine(machine_id(), socket.gethostname()),
     )
     tools.write_private(directory / "host.crt", answer["certificate"].encode())
     server = answer.get("agent_server") or settings.server
