@@ -23,6 +23,7 @@ from tests.fixtures.enrolled_host import TOOLS, enrol
 from virtmgr.agent import agent as agents
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.files import StateFiles
+from virtmgr.agent.fingerprint import machine_id
 from virtmgr.agent.identity import Identity, client_context
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
@@ -93,7 +94,13 @@ def running(identity: Identity, directory: Path) -> Iterator[StreamServer]:
 
 def _fingerprint() -> Fingerprint:
     return Fingerprint(
-        hostname="h", machine_id="m", boot_id="b", architecture="x86_64", vcpus=1, memory=1, disk=1
+        hostname="h",
+        machine_id=machine_id(),
+        boot_id="b",
+        architecture="x86_64",
+        vcpus=1,
+        memory=1,
+        disk=1,
     )
 
 

@@ -181,6 +181,10 @@ class Connector:
         """``ports.host.BlobSource``, over a connection of its own."""
         return self._blobs.fetch(digest, offset)
 
+    def close(self) -> None:
+        """End the connection for blobs."""
+        self._blobs.close()
+
     def renewed(self) -> None:
         """The certificate is a new one: the old one is refused once the new one was seen."""
         self._blobs = self()  # a fetch that is under way goes on over the old connection

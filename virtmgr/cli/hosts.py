@@ -116,10 +116,10 @@ def token(
         raise click.UsageError("--again takes the host as it is: no --cluster, no --label")
     if again:
         path = NOUN.path(session, name, "join-token")
-        body = {"another_machine": True} if another_machine else None
-        _tell_token(session, name, session.client.post(path, body, repeatable=False))
+        how = {"another_machine": True} if another_machine else None
+        _tell_token(session, name, session.client.post(path, how, repeatable=False))
         return
-    body = {"name": name}
+    body: dict[str, Any] = {"name": name}
     if cluster:
         body["cluster"] = cluster
     if labels:

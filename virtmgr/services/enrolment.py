@@ -57,9 +57,9 @@ def join(
         host.certificate_expires_at = issued.expires_at
         host.join_token_hash = host.join_token_expires_at = None
         target = Target("host", host.id, host.name, None, host.id)
-        message = f"{machine} from {peer}" + (
-            ", again: earlier certificates are refused" if again else ""
-        )
+        message = f"{machine} from {peer}"
+        if again:
+            message += ", again: earlier certificates are refused"
         add_event(uow, "host.joined", target, now=now, message=message)
         uow.commit()
     services.committed.notify()

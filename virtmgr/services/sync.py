@@ -165,7 +165,8 @@ def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
         host.capacity_vcpus = fingerprint.vcpus
         host.capacity_memory = fingerprint.memory
         host.capacity_disk = fingerprint.disk
-    kept = {key: host.facts[key] for key in ("cordoned", MAY_REPLACE) if key in host.facts}
+    ours: tuple[str, ...] = ("cordoned", MAY_REPLACE)
+    kept = {key: host.facts[key] for key in ours if key in host.facts}
     host.facts = {**fingerprint.model_dump(mode="json"), **kept}
 
 
