@@ -130,8 +130,13 @@ class _Newcomer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket from a loop that has not read from it yet."""
         given = transport.get_extra_info("socket")
-        client = socket.socket(fileno=os.dup(given.fileno()))
-        cast(asyncio.Transport, transport).abort()
+        try:
+            client = socket.socket(fileno=os.dup(given.fileno()))
+        except OSError as error:  # no file descriptors are left
+            _log.warning("connection_refused", reason=str(error))
+            return
+        finally:
+            cast(asyncio.Transport, transport).abort()
         client.setblocking(False)
         self._door.admit(client, self._make)
 
