@@ -60,7 +60,7 @@ class PretendHost:
         features = tuple(feature.value for feature in Feature if feature not in self.without)
         return Fingerprint(
             hostname="host",
-            machine_id="m",
+            machine_id=self.id,
             boot_id="b",
             architecture="x86_64",
             vcpus=4,

@@ -8,12 +8,15 @@ import pytest
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
-from virtmgr.domain.errors import Unauthenticated
-from virtmgr.domain.host import Host, HostState, Pool
+from virtmgr.domain.errors import Forbidden, Unauthenticated
+from virtmgr.domain.host import Fingerprint, Host, HostState, Pool
 from virtmgr.domain.ids import new_id
+from virtmgr.domain.machine import Machine
+from virtmgr.domain.sync import SyncRequest
 from virtmgr.enrollment import pki
 from virtmgr.services import auth, enrolment
 from virtmgr.services.container import Services
+from virtmgr.services.sync import sync
 
 
 def _enrol(services: Services, name: str) -> None:
@@ -111,7 +114,8 @@ def test_a_host_that_lost_its_key_joins_again(api: Api, services: Services, tmp_
 
     def join(token: str) -> tuple[str, str]:
         request = pki.signing_request(pki.new_key()).decode()
-        host, issued = enrolment.join(services, ca, token, request, "10.0.0.7")
+        machine = Machine("1" * 32, "one")
+        host, issued = enrolment.join(services, ca, token, request, machine, "10.0.0.7")
         return host.id, issued.serial
 
     made = api.post("/hosts", {"name": "host1"})
@@ -135,3 +139,56 @@ def test_a_host_that_lost_its_key_joins_again(api: Api, services: Services, tmp_
     assert len(api.get("/events", type="host.enrol_again").body["items"]) == 2
     assert "again" in api.get("/events", type="host.joined").body["items"][0]["message"]
     assert api.post("/hosts/nowhere/join-token").status == 404
+
+
+def test_a_name_belongs_to_one_machine(api: Api, services: Services, tmp_path: Path) -> None:
+    ca = pki.CertificateAuthority(tmp_path / "ca")
+    ca.create()
+    one, two = Machine("1" * 32, "one"), Machine("2" * 32, "two")
+
+    def join(token: str, machine: Machine) -> str:
+        request = pki.signing_request(pki.new_key()).decode()
+        return enrolment.join(services, ca, token, request, machine, "10.0.0.7")[0].id
+
+    def refused(token: str, machine: Machine) -> str:
+        with pytest.raises(Forbidden) as error:
+            join(token, machine)
+        return error.value.code
+
+    def says(host_id: str, machine: Machine) -> None:
+        fingerprint = Fingerprint(
+            hostname=machine.hostname,
+            machine_id=machine.id,
+            boot_id="b",
+            architecture="x86_64",
+            vcpus=1,
+            memory=1,
+            disk=1,
+        )
+        sync(services, host_id, SyncRequest(full=True, fingerprint=fingerprint))
+
+    node1 = join(api.post("/hosts", {"name": "node1"}).body["join_token"], one)
+    token = api.post("/hosts", {"name": "node2"}).body["join_token"]
+    assert refused(token, one) == "machine_enrolled"  # before the first sync, too
+    assert join(token, two)  # the refused token was not used up
+    says(node1, one)
+    with pytest.raises(Forbidden) as error:
+        says(node1, two)
+    assert error.value.code == "another_machine"
+    assert api.get("/hosts/node1").body["facts"]["hostname"] == "one"
+
+    three = Machine("3" * 32, "three")
+    again = "/hosts/node1/join-token"
+    assert refused(api.post(again).body["join_token"], three) == "another_machine"
+    api.post(again, {"another_machine": True})
+    token = api.post(again).body["join_token"]  # the last one counts
+    assert refused(token, three) == "another_machine"
+    told = api.post(again, {"another_machine": True}).body
+    assert "another_machine" not in told["facts"]
+    says(node1, one)  # it is still there
+    assert refused(told["join_token"], two) == "machine_enrolled"
+    assert join(told["join_token"], three) == node1
+    says(node1, three)
+    with pytest.raises(Forbidden):
+        says(node1, one)
+    assert refused(api.post(again).body["join_token"], one) == "another_machine"  # said once

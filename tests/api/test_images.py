@@ -517,6 +517,6 @@ def test_nothing_is_pruned_while_images_are_made(
 
 def _first_sync(*image_ids: str) -> SyncRequest:
     fingerprint = Fingerprint(
-        hostname="h", machine_id="m", boot_id="b", architecture="x86_64", vcpus=1, memory=1, disk=1
+        hostname="h", machine_id="", boot_id="b", architecture="x86_64", vcpus=1, memory=1, disk=1
     )
     return SyncRequest(full=True, fingerprint=fingerprint, images=image_ids)

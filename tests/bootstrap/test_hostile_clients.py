@@ -4,62 +4,49 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from tests.bootstrap.raw import PATIENCE, connected, eventually, plain, resident, until_closed
 from tests.fixtures.control_plane import Client, Server, new_control_plane, served
-from virtmgr.api import agent, app, hub, parsing
+from tests.store.inventory import make_event
+from virtmgr.api import admission, agent, app, hub, parsing
 from virtmgr.bootstrap import serving, web
 from virtmgr.config.resources import resource_path
 from virtmgr.config.settings import Endpoint
-
-PATIENCE = 60.0  # seconds that a test waits for what a server does after one or two
+from virtmgr.domain.streaming import LARGEST_MESSAGE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, int]]:
     server = new_control_plane(tmp_path_factory.mktemp("hostile"))
-    with served(server, module="tests.fixtures.impatient_web"):
-        yield server
+    with served(server, module="tests.fixtures.impatient_web") as (arbiter,):
+        yield server, arbiter
+
+
+@pytest.fixture
+def server(running: tuple[Server, int]) -> Server:
+    return running[0]
+
+
+@pytest.fixture
+def worker(running: tuple[Server, int]) -> int:
+    """Id of the process that serves."""
+    arbiter = running[1]
+    (worker,) = Path(f"/proc/{arbiter}/task/{arbiter}/children").read_text().split()
+    return int(worker)
 
 
 @pytest.fixture(params=["operators", "agents"])
 def endpoint(request: pytest.FixtureRequest, server: Server) -> Endpoint:
     settings = server.settings
     return settings.listen if request.param == "operators" else settings.agent_listen
-
-
-@contextmanager
-def _plain(endpoint: Endpoint) -> Iterator[socket.socket]:
-    with socket.create_connection((endpoint.host, endpoint.port), PATIENCE) as connection:
-        yield connection
-
-
-@contextmanager
-def _connected(server: Server, endpoint: Endpoint) -> Iterator[ssl.SSLSocket]:
-    with (
-        _plain(endpoint) as plain,
-        server.tls().wrap_socket(plain, server_hostname=endpoint.host) as connection,
-    ):
-        yield connection
-
-
-def _until_closed(connection: socket.socket) -> bytes:
-    """All that comes; fails if the server does not end it."""
-    received = b""
-    try:
-        while piece := connection.recv(65536):
-            received += piece
-    except (ConnectionResetError, ssl.SSLEOFError):
-        pass
-    return received
 
 
 def _head(server: Server, line: str, *fields: str) -> bytes:
@@ -77,6 +64,14 @@ def _served_meanwhile(server: Server) -> None:
     client = Client(server)
     assert client.call("GET", "/whoami").status == 200
     client.close()
+
+
+def _is_served(server: Server) -> bool:
+    try:
+        _served_meanwhile(server)
+    except OSError:
+        return False
+    return True
 
 
 CHUNKED = "Transfer-Encoding: chunked"
@@ -97,6 +92,13 @@ REFUSED: dict[str, tuple[int, Callable[[Server], bytes]]] = {
     "chunked not last": (400, lambda s: _post(s, b"", CHUNKED + ", identity")),
     "folded header": (400, lambda s: _head(s, GET, "X-A: 1", " 2")),
     "space before colon": (400, lambda s: _head(s, GET, "Content-Length : 2")),
+    "no host": (400, lambda _: f"{GET} HTTP/1.1\r\n\r\n".encode()),
+    "two hosts": (400, lambda s: _head(s, GET, "Host: virtmgr")),
+    "two hosts in HTTP/1.0": (
+        400,
+        lambda _: f"{GET} HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n".encode(),
+    ),
+    "no host's name": (400, lambda _: f"{GET} HTTP/1.1\r\nHost: a/b@c\r\n\r\n".encode()),
     "NUL in header": (400, lambda s: _head(s, GET, "X-A: a\0b")),
     "chunk size": (400, lambda s: _post(s, b"zz\r\n{}\r\n0\r\n\r\n", CHUNKED)),
     "chunk end": (400, lambda s: _post(s, b"2\r\n{}xx0\r\n\r\n", CHUNKED)),
@@ -125,9 +127,9 @@ REFUSED: dict[str, tuple[int, Callable[[Server], bytes]]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_it_is_refused_with_a_problem(server: Server, name: str) -> None:
     status, request = REFUSED[name]
-    with _connected(server, server.settings.listen) as connection:
+    with connected(server, server.settings.listen) as connection:
         connection.sendall(request(server))
-        answer = _until_closed(connection)
+        answer = until_closed(connection)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode()), head
     assert b"content-type: application/problem+json" in head.lower()
@@ -136,46 +138,52 @@ def test_it_is_refused_with_a_problem(server: Server, name: str) -> None:
     _served_meanwhile(server)
 
 
+def test_http_1_0_needs_no_host(server: Server) -> None:
+    with connected(server, server.settings.listen) as connection:
+        connection.sendall(f"{GET} HTTP/1.0\r\n\r\n".encode())
+        assert b" 200 OK" in until_closed(connection)
+
+
 def test_slow_handshakes_and_heads_end(server: Server, endpoint: Endpoint) -> None:
     with ExitStack() as stack:
-        silent = stack.enter_context(_plain(endpoint))
-        half = stack.enter_context(_plain(endpoint))
+        silent = stack.enter_context(plain(endpoint))
+        half = stack.enter_context(plain(endpoint))
         half.sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a TLS hello
-        idle = stack.enter_context(_connected(server, endpoint))
-        head = stack.enter_context(_connected(server, endpoint))
+        idle = stack.enter_context(connected(server, endpoint))
+        head = stack.enter_context(connected(server, endpoint))
         head.sendall(b"GET / HTTP/1.1\r\nX-A: ")
         _served_meanwhile(server)
         for connection in (silent, half, idle, head):
-            assert b"200" not in _until_closed(connection)
+            assert b"200" not in until_closed(connection)
 
 
 def test_plain_http_is_no_tls(endpoint: Endpoint, server: Server) -> None:
-    with _plain(endpoint) as connection:
+    with plain(endpoint) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b"200" not in _until_closed(connection)
+        assert b"200" not in until_closed(connection)
     assert "Traceback" not in server.log.read_text()
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000", CHUNKED])
 def test_a_slow_body_is_given_up(server: Server, framing: str) -> None:
-    with _connected(server, server.settings.listen) as connection:
+    with connected(server, server.settings.listen) as connection:
         connection.sendall(_post(server, b"8\r\n{", framing))
         _served_meanwhile(server)
-        answer = _until_closed(connection)
+        answer = until_closed(connection)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"request_timeout"' in answer
 
 
 def test_a_slow_upload_is_given_up_and_leaves_nothing(server: Server) -> None:
     line = "POST /api/v1/images/upload?name=slow"
-    with _connected(server, server.settings.listen) as connection:
+    with connected(server, server.settings.listen) as connection:
         connection.sendall(_head(server, line, "Content-Length: 100000000") + b"x" * 100_000)
-        assert _until_closed(connection).startswith(b"HTTP/1.1 408 ")
+        assert until_closed(connection).startswith(b"HTTP/1.1 408 ")
     assert not list((server.settings.data_directory / "images").rglob("*upload*/*"))
 
 
 def test_an_answer_that_is_not_read_is_given_up(server: Server) -> None:
-    with _connected(server, server.settings.listen) as connection:
+    with connected(server, server.settings.listen) as connection:
         request = _head(server, "GET /api/v1/openapi.json")
         connection.settimeout(0.5)
         deadline = time.monotonic() + PATIENCE
@@ -189,29 +197,57 @@ def test_an_answer_that_is_not_read_is_given_up(server: Server) -> None:
         _served_meanwhile(server)
 
 
+def test_events_that_are_not_read_are_given_up(server: Server, worker: int) -> None:
+    """The log is far larger than what the kernel keeps for a connection: that is all it costs."""
+    newest = _add_events(server, 2_000)
+    memory = resident(worker)
+    before = server.log.read_text().count("answer_not_read")
+    follow = _head(server, "GET /api/v1/events?after=0", "Accept: text/event-stream")
+    with ExitStack() as stack:
+        readers = [stack.enter_context(connected(server, server.settings.listen)) for _ in range(5)]
+        for reader in readers:
+            reader.sendall(follow)
+        other = stack.enter_context(connected(server, server.settings.listen))
+        other.sendall(
+            _head(server, f"GET /api/v1/events?after={newest}", "Accept: text/event-stream")
+        )
+        assert other.recv(4096)
+        eventually(lambda: server.log.read_text().count("answer_not_read") == before + 5)
+        assert resident(worker) - memory < 64 * 2**20
+        _served_meanwhile(server)
+        _add_events(server, 1)
+        received = b""
+        while f"id: {newest + 1}\n".encode() not in received:  # it follows all the time
+            piece = other.recv(4096)
+            assert piece
+            received += piece
+        for reader in readers:  # what was on the way, and no end
+            assert f"id: {newest}\n".encode() not in until_closed(reader)
+
+
+def _add_events(server: Server, count: int) -> int:
+    """The sequence of the last of them."""
+    with server.inventory() as uow:
+        for _ in range(count):
+            uow.events.append(make_event(data={"command": "x" * 10_000}))
+    with server.inventory() as uow:
+        return uow.events.last_sequence()
+
+
 def test_one_client_cannot_take_every_connection(server: Server, endpoint: Endpoint) -> None:
     refused = "connections already"
     before = server.log.read_text().count(refused)
     with ExitStack() as stack:
         for _ in range(70):
-            stack.enter_context(_plain(endpoint)).sendall(b"\x16")
-        deadline = time.monotonic() + PATIENCE
-        while server.log.read_text().count(refused) == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    while True:  # they are counted down again
-        try:
-            _served_meanwhile(server)
-            return
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+            stack.enter_context(plain(endpoint)).sendall(b"\x16")
+        eventually(lambda: server.log.read_text().count(refused) > before)
+    eventually(lambda: _is_served(server))  # they are counted down again
 
 
 def test_agents_need_a_certificate(server: Server) -> None:
-    with _connected(server, server.settings.agent_listen) as connection:
+    with connected(server, server.settings.agent_listen) as connection:
         connection.sendall(b"GET /agent/v1/wake HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        answer = _until_closed(connection)
+        answer = until_closed(connection)
     assert answer.startswith(b"HTTP/1.1 401 ")
     assert b"certificate_required" in answer
 
@@ -232,5 +268,11 @@ def test_the_documented_limits_are_the_real_ones() -> None:
         "body, bytes": app.MAX_BODY,
         "an agent's sync, bytes": agent.MAX_SYNC,
         "nesting of JSON": parsing.MAX_DEPTH,
-        "streams: handshake and request, seconds each": hub.OPEN_SECONDS,
+        "streams: connections to the port": admission.CONNECTIONS,
+        "streams: connections of one address": admission.CONNECTIONS_PER_ADDRESS,
+        "streams: open ones of one user": admission.STREAMS_PER_USER,
+        "streams: handshake and request, seconds each": admission.OPEN_SECONDS,
+        "streams: one message, bytes": LARGEST_MESSAGE,
+        "streams: each message to a client, seconds": hub.SEND_SECONDS,
+        "streams: between pings, and for the answer to each, seconds": hub.PING_SECONDS,
     }

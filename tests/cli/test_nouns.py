@@ -118,6 +118,10 @@ def test_a_host_joins_again_only_if_that_is_said(virtmgr: Run, state: State) -> 
     assert virtmgr("host", "token", "h1", "--again").stdout == "vmj_again\n"
     assert state.requests[-1][:2] == ("POST", "/api/v1/hosts/h1/join-token")
     assert virtmgr("host", "token", "h1", "--again", "--cluster", "c").exit_code == 2
+    state.answers.append(answer({"id": "1", "name": "h1", "join_token": "vmj_again"}))
+    virtmgr("host", "token", "h1", "--again", "--another-machine")
+    assert state.requests[-1][2] == {"another_machine": True}
+    assert virtmgr("host", "token", "h1", "--another-machine").exit_code == 2
 
 
 def test_unbind_finds_the_binding(virtmgr: Run, state: State) -> None:

@@ -20,7 +20,7 @@ from typing import Protocol
 import pytest
 
 from virtmgr.domain.errors import DriverError, VirtmgrError
-from virtmgr.domain.sync import DesiredVolume, DesiredWorkload
+from virtmgr.domain.sync import DesiredNic, DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import MIB
 from virtmgr.ports.driver import (
     PROTOCOLS,
@@ -88,6 +88,10 @@ class DriverKit(Protocol):
 
     def volume(self) -> tuple[DesiredVolume, Path]:
         """An empty volume and its file; in a container it is mounted."""
+        ...
+
+    def nic(self) -> DesiredNic:
+        """A NIC on a network of this host."""
         ...
 
     def echo(self, text: str) -> tuple[str, ...]:
@@ -263,6 +267,20 @@ class DriverConformance:
             assert set(waiting) <= driver_kit.undecided
         driver_kit.driver.destroy(workload.id)
         assert path.exists(), "the data stays"
+
+    def test_a_nic_comes_and_goes_as_declared(self, driver_kit: DriverKit) -> None:
+        self._need(driver_kit, Feature.ATTACH_NIC_LIVE)
+        workload = self._started(driver_kit)
+        driver_kit.wait_ready(workload.id)
+        provision = driver_kit.provision_for(workload)
+        nic = driver_kit.nic()
+        for number, nics in enumerate([(nic,), (nic,), (), (nic,)], start=2):
+            changed = workload.model_copy(update={"nics": nics, "generation": number})
+            waiting = driver_kit.driver.update(changed, provision).needs_restart
+            assert set(waiting) <= driver_kit.undecided
+            driver_kit.restart_agent()  # which knows of it, too
+        assert driver_kit.driver.inspect(workload.id).state is RuntimeState.RUNNING
+        driver_kit.driver.destroy(workload.id)
 
     def test_console_and_display(self, driver_kit: DriverKit) -> None:
         workload, driver = self._started(driver_kit), driver_kit.driver

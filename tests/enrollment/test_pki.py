@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from virtmgr.domain.errors import InvalidRequest, Unavailable
 from virtmgr.enrollment import pki
-from virtmgr.ports.certificates import Certificate
+from virtmgr.ports.certificates import Certificate, Life
 
 HOST = "01997d2e-7c1e-7aaa-8000-00000000abcd"
 
@@ -54,7 +54,7 @@ def test_a_hosts_certificate_names_it_and_verifies_against_the_ca(
     assert names.get_values_for_type(x509.DNSName) == ["node1.example"]
     assert not constraints.ca
     assert f"{certificate.serial_number:x}" == issued.serial
-    assert pki.certificate_expiry(issued.pem) == issued.expires_at.replace(microsecond=0)
+    assert pki.certificate_life(issued.pem).ends == issued.expires_at.replace(microsecond=0)
     private = serialization.load_pem_private_key(key, None)
     assert certificate.public_key() == private.public_key()
 
@@ -171,12 +171,18 @@ def test_the_servers_certificate_is_renewed_before_it_expires(
 ) -> None:
     path, _ = ca.ensure_server(["127.0.0.1"])
     first = path.read_bytes()
-    assert pki.certificate_expiry(first) - datetime.now(UTC) > timedelta(days=60)
+    assert pki.certificate_life(first).ends - datetime.now(UTC) > timedelta(days=60)
     soon = datetime.now(UTC) + timedelta(days=10)
     with monkeypatch.context() as patched:
-        patched.setattr(pki, "certificate_expiry", lambda _: soon)
+        patched.setattr(pki, "certificate_life", lambda _: Life(soon - timedelta(days=90), soon))
         ca.ensure_server(["127.0.0.1"])
     assert path.read_bytes() != first
+
+
+def test_a_third_of_its_life_is_left_to_renew_a_certificate() -> None:
+    begins = datetime(2026, 1, 1, tzinfo=UTC)
+    assert Life(begins, begins + timedelta(days=90)).renewal_due == begins + timedelta(days=60)
+    assert Life(begins, begins + timedelta(hours=3)).renewal_due == begins + timedelta(hours=2)
 
 
 # ---- the TLS contexts, over a real connection

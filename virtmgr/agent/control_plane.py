@@ -10,6 +10,7 @@ from typing import Any
 import httpx2 as httpx
 
 from virtmgr.domain.errors import Forbidden, ImageError, Unavailable
+from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import SyncRequest, SyncResponse
 
 WAKE_SECONDS = 25
@@ -89,14 +90,19 @@ class ControlPlane:
 
 
 def join(
-    server: str, context: ssl.SSLContext, token: str, signing_request: str, hostname: str
+    server: str, context: ssl.SSLContext, token: str, signing_request: str, machine: Machine
 ) -> dict[str, Any]:
     """Enrol with a one-time join token; answers certificate, CA and the host's id.
 
-    :raises Forbidden: the token is wrong, used or too old.
+    :raises Forbidden: the token is wrong, used, too old, or for another machine.
     :raises Unavailable: the control plane does not answer.
     """
-    body = {"token": token, "signing_request": signing_request, "hostname": hostname}
+    body = {
+        "token": token,
+        "signing_request": signing_request,
+        "hostname": machine.hostname,
+        "machine_id": machine.id,
+    }
     try:
         with httpx.Client(base_url=server, verify=context, timeout=_TIMEOUT) as client:
             response = client.post("/agent/v1/join", json=body)

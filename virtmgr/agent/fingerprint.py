@@ -57,7 +57,7 @@ def fingerprint(
     usage = os.statvfs(data_directory)
     return Fingerprint(
         hostname=socket.gethostname(),
-        machine_id=_machine_id(),
+        machine_id=machine_id(),
         boot_id=boot,
         architecture=platform.machine(),
         os=_os_name(),
@@ -105,7 +105,8 @@ def kernel_features() -> Mapping[str, bool]:
     }
 
 
-def _machine_id() -> str:
+def machine_id() -> str:
+    """machine-id(5) of this host; empty where it has none."""
     path = Path("/etc/machine-id")
     return path.read_text().strip() if path.exists() else ""
 

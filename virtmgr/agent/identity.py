@@ -6,17 +6,17 @@ import json
 import socket
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
 from virtmgr.agent.control_plane import ControlPlane, join
+from virtmgr.agent.fingerprint import machine_id
 from virtmgr.config.settings import AgentSettings
 from virtmgr.domain.errors import InvalidRequest
+from virtmgr.domain.machine import Machine
 from virtmgr.ports.certificates import KeyTools
-
-_RENEW_BEFORE = timedelta(days=30)
 
 _log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ def load_or_join(settings: AgentSettings, tools: KeyTools) -> Identity:
         tools.client_context(directory / "ca.crt"),
         settings.join_token_file.read_text().strip(),
         tools.signing_request(key.read_bytes()).decode(),
-        socket.gethostname(),
+        Machine(machine_id(), socket.gethostname()),
     )
     tools.write_private(directory / "host.crt", answer["certificate"].encode())
     server = answer.get("agent_server") or settings.server
@@ -85,8 +85,8 @@ def client_context(identity: Identity, tools: KeyTools) -> ssl.SSLContext:
 
 def renew_if_due(identity: Identity, control_plane: ControlPlane, tools: KeyTools) -> bool:
     """Get a fresh certificate when a third of its life is left; whether one was got."""
-    expires = tools.certificate_expiry(identity.certificate.read_bytes())
-    if expires - datetime.now(UTC) > _RENEW_BEFORE:
+    life = tools.certificate_life(identity.certificate.read_bytes())
+    if datetime.now(UTC) < life.renewal_due:
         return False
     request = tools.signing_request(identity.key.read_bytes()).decode()
     answer = control_plane.renew(request)

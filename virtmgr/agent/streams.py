@@ -6,6 +6,7 @@ The control plane dials; its certificate is the authorisation. One thread a stre
 from __future__ import annotations
 
 import json
+import select
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import structlog
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 from websockets.sync.server import Server, ServerConnection, serve
 
 from virtmgr.domain.errors import InvalidRequest, NotFound, Unsupported, VirtmgrError
@@ -36,6 +38,7 @@ from virtmgr.ports.driver import (
 )
 
 _CHUNK = 65536
+_LOOK = 1000  # milliseconds between looks whether a command has ended
 
 _log = structlog.get_logger()
 P = TypeVar("P")
@@ -140,12 +143,30 @@ def _serve_exec(
     reader = threading.Thread(target=_read_exec_input, args=(connection, session), daemon=True)
     for thread in (*pumps, reader):
         thread.start()
+    ended = threading.Event()
+    watch = threading.Thread(target=_end_with, args=(connection, session, ended), daemon=True)
+    watch.start()
     code = session.wait()
+    ended.set()
     for pump in pumps:
         pump.join()
     _end(connection, {"exit_code": code})
     connection.close()
     reader.join()
+
+
+def _end_with(connection: ServerConnection, session: ExecSession, ended: threading.Event) -> None:
+    """End a command whose client is gone, also one that neither writes nor takes its input.
+
+    Then nothing is read from the connection, and only the kernel knows that it was closed.
+    """
+    hung_up = select.poll()
+    with suppress(OSError, ValueError):  # it is closed on this side, too
+        hung_up.register(connection.socket, select.POLLRDHUP)
+        while not ended.is_set() and connection.state is not State.CLOSED:
+            if hung_up.poll(_LOOK):
+                break
+    session.kill()  # no effect on a command that has ended
 
 
 def _read_exec_input(connection: ServerConnection, session: ExecSession) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from virtmgr.api import problems
 from virtmgr.domain.errors import InvalidRequest, NotFound, Unauthenticated
 from virtmgr.domain.host import Host
+from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import SyncRequest
 from virtmgr.domain.values import Value
 from virtmgr.ports.certificates import Authority, common_name
@@ -32,6 +33,7 @@ class JoinBody(Value):
     token: str
     signing_request: str
     hostname: str
+    machine_id: str = ""
 
 
 class RenewBody(Value):
@@ -48,7 +50,12 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     def join() -> Response:
         body = _parse(JoinBody)
         host, issued = enrolment.join(
-            services, authority, body.token, body.signing_request, _peer_address()
+            services,
+            authority,
+            body.token,
+            body.signing_request,
+            Machine(body.machine_id, body.hostname),
+            _peer_address(),
         )
         return jsonify(
             host_id=host.id,
@@ -59,9 +66,10 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
 
     @routes.post("/renew")
     def renew() -> Response:
-        host_id = _authenticate(services).id
+        host_id, serial = _certificate()
+        body = _parse(RenewBody)
         issued = enrolment.renew(
-            services, authority, host_id, _parse(RenewBody).signing_request, _peer_address()
+            services, authority, host_id, serial, body.signing_request, _peer_address()
         )
         return jsonify(certificate=issued.pem.decode())
 

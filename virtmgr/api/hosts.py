@@ -20,6 +20,7 @@ from virtmgr.api.schemas.hosts import (
 )
 from virtmgr.domain.access import Action
 from virtmgr.domain.host import Host, HostState
+from virtmgr.domain.values import Value
 from virtmgr.services import hosts, pools
 from virtmgr.services.context import Context
 from virtmgr.services.hosts import HostCreate, HostFields
@@ -37,6 +38,14 @@ class PoolParameters(ListParameters):
     """Filters of the list of pools."""
 
     host: str | None = Field(None, max_length=128, description="Host, by name or id.")
+
+
+class JoinAgainBody(Value):
+    """How a host joins again."""
+
+    another_machine: bool = Field(
+        False, description="Another machine than it was may take its place."
+    )
 
 
 def _answer(context: Context, host: Host) -> Answer[HostView]:
@@ -57,9 +66,11 @@ def make(context: Context, body: HostCreate) -> Answer[NewHostView]:
     return Answer(view, host.version, f"/hosts/{host.id}")
 
 
-def enrol_again(context: Context, host: str) -> Answer[NewHostView]:
+def enrol_again(context: Context, host: str, body: JoinAgainBody) -> Answer[NewHostView]:
     """Let an enrolled host that lost its key join again: answers a join token, good for an hour"""
-    found, secret, expires_at = hosts.enrol_again(context, host)
+    found, secret, expires_at = hosts.enrol_again(
+        context, host, another_machine=body.another_machine
+    )
     shown = host_presenter(context.uow)(found)
     view = NewHostView(**dict(shown), join_token=secret, join_token_expires_at=expires_at)
     return Answer(view, found.version)

@@ -117,7 +117,7 @@ def run_agent(settings: AgentSettings) -> None:
     outbox = Outbox()
     networks = NetworkKeeper(host.network)
     boot = boot_id(settings.run_directory)
-    control_plane = _Connector(identity)
+    control_plane = Connector(identity)
     clock = SystemClock()
     files = StateFiles(settings.data_directory / "state")
     images = ImageKeeper(
@@ -157,7 +157,7 @@ def run_agent(settings: AgentSettings) -> None:
                 f"wss://{settings.stream_listen.host}:{streams.port}",
                 host.network.facts().features,
             ),
-            renew=partial(_renew, identity, control_plane, served),
+            renew=partial(renew, identity, control_plane, served),
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -169,7 +169,7 @@ def run_agent(settings: AgentSettings) -> None:
     _log.info("agent.stopped")
 
 
-class _Connector:
+class Connector:
     """Makes connections to the control plane with the certificate as it is now."""
 
     def __init__(self, identity: Identity) -> None:
@@ -183,13 +183,17 @@ class _Connector:
         """``ports.host.BlobSource``, over a connection of its own."""
         return self._blobs.fetch(digest, offset)
 
+    def close(self) -> None:
+        """End the connection for blobs."""
+        self._blobs.close()
+
     def renewed(self) -> None:
         """The certificate is a new one: the old one is refused once the new one was seen."""
         self._blobs = self()  # a fetch that is under way goes on over the old connection
 
 
-def _renew(
-    identity: Identity, connector: _Connector, served: ssl.SSLContext, connection: ControlPlane
+def renew(
+    identity: Identity, connector: Connector, served: ssl.SSLContext, connection: ControlPlane
 ) -> bool:
     """Get a fresh certificate where it is due, and take it up everywhere; whether it was."""
     if not renew_if_due(identity, connection, _TOOLS):

@@ -16,7 +16,7 @@ from virtmgr.api.hub import Hub
 from virtmgr.bootstrap import logs
 from virtmgr.bootstrap.certificate import LOOK, OwnCertificate
 from virtmgr.bootstrap.control_plane import build_services, reachable
-from virtmgr.bootstrap.processes import die_with_parent, leave
+from virtmgr.bootstrap.processes import allow_many_connections, die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 
 
@@ -48,6 +48,7 @@ async def _keep(certificate: OwnCertificate) -> None:
 
 def main() -> None:
     die_with_parent()
+    allow_many_connections()
     logs.configure("hub")
     uvloop.run(run(ServerSettings.load({}, os.environ)))
     leave()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -34,6 +35,12 @@ def die_with_parent(parent: int | None = None) -> None:
         raise OSError(number, os.strerror(number))
     if os.getppid() != parent:
         sys.exit("the parent process is gone already")
+
+
+def allow_many_connections() -> None:
+    """As many open files as this process may have; the usual 1024 are fewer than its limits."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def apart(work: Callable[[], None]) -> None:

@@ -9,7 +9,9 @@ has all limits in one table.
 from __future__ import annotations
 
 import gc
+import re
 from collections import Counter
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -40,6 +42,11 @@ _STATUS: Final = (
     (LimitRequestHeaders, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
     (ExpectationFailed, HTTPStatus.EXPECTATION_FAILED),
     (ParseException, HTTPStatus.BAD_REQUEST),
+)
+
+# RFC 3986, 3.2.2 and 3.2.3; without an authority it is empty (RFC 9112, 3.2).
+_HOST: Final = re.compile(
+    r"(\[[0-9A-Fa-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(:[0-9]*)?", re.ASCII
 )
 
 log = structlog.get_logger(__name__)
@@ -123,6 +130,23 @@ class BoundedBody:
         return getattr(self._body, name)
 
 
+class WrongHost(ParseException):  # type: ignore[misc]
+    """It is not clear whom a request is for."""
+
+
+def check_host(version: tuple[int, int], fields: Iterable[tuple[str, str]]) -> None:
+    """Refuse a request without exactly one valid ``Host`` (RFC 9112, 3.2).
+
+    :param fields: names in capitals and values, as gunicorn gives them.
+    :raises WrongHost: it has none (HTTP/1.0 may do without), several, or one that is no address.
+    """
+    hosts = [value for name, value in fields if name == "HOST"]
+    if len(hosts) > 1 or (not hosts and version >= (1, 1)):
+        raise WrongHost(f"it has {len(hosts)} Host fields instead of one")
+    if hosts and _HOST.fullmatch(hosts[0]) is None:
+        raise WrongHost("its Host field is no address")
+
+
 class BoundedWorker(GeventWorker):  # type: ignore[misc]
     """A worker whose clients are bounded."""
 
@@ -135,6 +159,7 @@ class BoundedWorker(GeventWorker):  # type: ignore[misc]
         super().init_process()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        check_host(req.version, req.headers)
         req.body = BoundedBody(req.body)
         return super().handle_request(listener_name, req, sock, addr)
 

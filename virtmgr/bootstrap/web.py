@@ -16,7 +16,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from virtmgr.bootstrap import logs, serving
-from virtmgr.bootstrap.processes import die_with_parent, leave
+from virtmgr.bootstrap.processes import allow_many_connections, die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -118,6 +118,7 @@ class Applications:
 
 def main() -> None:
     die_with_parent()
+    allow_many_connections()
     logs.configure("web")
     settings = ServerSettings.load({}, os.environ)
     settings.run_directory.mkdir(parents=True, exist_ok=True, mode=0o711)

@@ -6,8 +6,10 @@ imported when they are called.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -17,11 +19,19 @@ from virtmgr.cli.command import command, confirm, group, yes_option
 from virtmgr.cli.contexts import Context
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.config.settings import AgentSettings, Initialised, ServerSettings, has_password
+from virtmgr.domain.errors import Unavailable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SERVER = ServerSettings()
 _AGENT = AgentSettings()
+_RIGHTS = "run it as root, or as the user that the directories belong to"
+_WAYS_OUT = {
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: "choose a directory that can be written to: --data-directory, --run-directory",
+    errno.ENOSPC: "make room on that disk",
+}
 
 
 def _option(name: str, help: str, default: object, variable: str) -> Callable[[F], F]:
@@ -123,6 +133,23 @@ def agent_options(function: F) -> F:
     )
 
 
+@contextmanager
+def telling() -> Iterator[None]:
+    """What the system refuses while virtmgr itself is set up or run, as an error with a way out.
+
+    :raises Unavailable: it refused something.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        raise Unavailable(
+            f"virtmgr cannot be run: {what}{error.strerror or error}",
+            code="os_error",
+            hint=_WAYS_OUT.get(error.errno or 0, "see that the options name what is there"),
+        ) from error
+
+
 def _without_password(_ctx: click.Context, _parameter: click.Parameter, url: str | None) -> Any:
     if url and has_password(url):
         raise click.UsageError(
@@ -166,7 +193,8 @@ def init(session: Session, context_name: str, no_context: bool, **options: str |
     from virtmgr import bootstrap
 
     known = session.load_contexts()  # complains before anything is made
-    made: Initialised = bootstrap.init(_server_settings(options))
+    with telling():
+        made: Initialised = bootstrap.init(_server_settings(options))
     if made.token is None:
         click.echo("virtmgr is initialised already; nothing was changed", err=True)
         return
@@ -184,7 +212,8 @@ def serve(**options: str | None) -> None:
     """Run the control plane in the foreground."""
     from virtmgr import bootstrap
 
-    bootstrap.serve(_server_settings(options))
+    with telling():
+        bootstrap.serve(_server_settings(options))
 
 
 @command("agent")
@@ -193,7 +222,8 @@ def agent(**options: str | None) -> None:
     """Run the agent of this host in the foreground; enrol it first if it is new."""
     from virtmgr import bootstrap
 
-    bootstrap.agent(_agent_settings(options))
+    with telling():
+        bootstrap.agent(_agent_settings(options))
 
 
 @group("db")
@@ -207,7 +237,8 @@ def upgrade(**options: str | None) -> None:
     """Bring the database to this version's schema."""
     from virtmgr import bootstrap
 
-    bootstrap.upgrade_database(_server_settings(options))
+    with telling():
+        bootstrap.upgrade_database(_server_settings(options))
 
 
 @db.command("current")
@@ -216,7 +247,9 @@ def current(**options: str | None) -> None:
     """Show which revision of the schema the database has."""
     from virtmgr import bootstrap
 
-    click.echo(bootstrap.current_revision(_server_settings(options)) or "none")
+    with telling():
+        revision = bootstrap.current_revision(_server_settings(options))
+    click.echo(revision or "none")
 
 
 @command("host-stop")
@@ -230,7 +263,8 @@ def host_stop(yes: bool, **options: str | None) -> None:
     from virtmgr import bootstrap
 
     confirm("Stop all workloads of virtmgr on this host?", yes=yes)
-    bootstrap.stop_host(_agent_settings(options))
+    with telling():
+        bootstrap.stop_host(_agent_settings(options))
 
 
 @command("host-clean")
@@ -244,4 +278,5 @@ def host_clean(yes: bool, **options: str | None) -> None:
     from virtmgr import bootstrap
 
     confirm("Remove all workloads and data of virtmgr from this host?", yes=yes)
-    bootstrap.clean_host(_agent_settings(options))
+    with telling():
+        bootstrap.clean_host(_agent_settings(options))

@@ -89,23 +89,35 @@ def uncordon(session: Session, name: str) -> None:
 @click.option(
     "--again", is_flag=True, help="For a host that is enrolled and has lost its key or certificate."
 )
+@click.option(
+    "--another-machine", is_flag=True, help="With --again: another machine takes the host's place."
+)
 @label_option
 @output_option
 @pass_session
 def token(
-    session: Session, name: str, cluster: str | None, again: bool, labels: dict[str, str]
+    session: Session,
+    name: str,
+    cluster: str | None,
+    again: bool,
+    another_machine: bool,
+    labels: dict[str, str],
 ) -> None:
     """Register a host and make the token with which its agent joins, once.
 
     Write it to a file on the host and run 'virtmgr agent --join-token-file FILE' there.
     With --again it stays the same host, with its workloads; once it has joined, its earlier
-    certificates are refused.
+    certificates are refused. The token is for the machine that the host was, unless you say
+    --another-machine.
     """
+    if another_machine and not again:
+        raise click.UsageError("--another-machine goes with --again")
     if again and (cluster or labels):
         raise click.UsageError("--again takes the host as it is: no --cluster, no --label")
     if again:
         path = NOUN.path(session, name, "join-token")
-        _tell_token(session, name, session.client.post(path, repeatable=False))
+        how = {"another_machine": True} if another_machine else None
+        _tell_token(session, name, session.client.post(path, how, repeatable=False))
         return
     body: dict[str, Any] = {"name": name}
     if cluster:

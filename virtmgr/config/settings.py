@@ -67,7 +67,7 @@ class ServerSettings:
         names = ("data_directory", "run_directory", "build_cache")
         paths = _paths(names, options, environment, SERVER_PREFIX)
         listeners = {
-            name: Endpoint.parse(text)
+            name: _endpoint(name, text)
             for name in ("listen", "agent_listen", "stream_listen")
             if (text := _given(name, options, environment, SERVER_PREFIX))
         }
@@ -104,7 +104,7 @@ class AgentSettings:
         names = ("data_directory", "run_directory", "join_token_file", "ca_file")
         known: dict[str, Any] = {**_paths(names, options, environment, AGENT_PREFIX)}
         if text := _given("stream_listen", options, environment, AGENT_PREFIX):
-            known["stream_listen"] = Endpoint.parse(text)
+            known["stream_listen"] = _endpoint("stream_listen", text)
         if text := _given("runtime", options, environment, AGENT_PREFIX):
             known["runtime"] = text
         if text := _given("keep_images", options, environment, AGENT_PREFIX):
@@ -128,6 +128,13 @@ class Initialised:
 def has_password(url: str) -> bool:
     """Whether a database URL carries a password."""
     return urlsplit(url).password is not None
+
+
+def _endpoint(name: str, text: str) -> Endpoint:
+    try:
+        return Endpoint.parse(text)
+    except ValueError as error:
+        raise ValueError(f"--{name.replace('_', '-')}: {error}") from error
 
 
 def _hours(name: str, text: str) -> float:

@@ -20,11 +20,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from virtmgr.domain.errors import InvalidRequest, Unavailable
-from virtmgr.ports.certificates import CONTROL_PLANE, Certificate
+from virtmgr.ports.certificates import CONTROL_PLANE, Certificate, Life
 
 _CA_LIFE = timedelta(days=3650)
-_LEAF_LIFE = timedelta(days=90)
-_SKEW = timedelta(minutes=5)  # clocks of hosts may be behind
+SERVER_LIFE = timedelta(days=90)
+HOST_LIFE = timedelta(days=90)
+SKEW = timedelta(minutes=5)  # clocks of hosts may be behind
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -58,8 +59,9 @@ def signing_request(key_pem: bytes) -> bytes:
     return request.public_bytes(serialization.Encoding.PEM)
 
 
-def certificate_expiry(pem: bytes) -> datetime:
-    return x509.load_pem_x509_certificate(pem).not_valid_after_utc
+def certificate_life(pem: bytes) -> Life:
+    certificate = x509.load_pem_x509_certificate(pem)
+    return Life(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
 class CertificateAuthority:
@@ -91,7 +93,7 @@ class CertificateAuthority:
             .issuer_name(name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _SKEW)
+            .not_valid_before(now - SKEW)
             .not_valid_after(now + _CA_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(signs_certificates=True), critical=True)
@@ -132,7 +134,7 @@ class CertificateAuthority:
                 field="signing_request",
                 hint="make a P-256 key",
             )
-        return self._issue(public_key, host_id, addresses)
+        return self._issue(public_key, host_id, addresses, HOST_LIFE)
 
     def ensure_server(self, addresses: Sequence[str]) -> tuple[Path, Path]:
         """Certificate and key of the control plane itself, renewed when a third of life is left."""
@@ -144,19 +146,24 @@ class CertificateAuthority:
             and key_path.exists()
             and names_path.exists()
             and names_path.read_text() == names
-            and certificate_expiry(path.read_bytes()) - datetime.now(UTC) > _LEAF_LIFE / 3
+            and datetime.now(UTC) < certificate_life(path.read_bytes()).renewal_due
         )
         if not fresh:
             names_path.unlink(missing_ok=True)  # what a crash leaves half done is made again
             key = new_key()
-            issued = self._issue(_load(key).public_key(), CONTROL_PLANE, addresses)
+            public_key = _load(key).public_key()
+            issued = self._issue(public_key, CONTROL_PLANE, addresses, SERVER_LIFE)
             write_private(key_path, key)
             write_private(path, issued.pem)
             write_private(names_path, names.encode())
         return path, key_path
 
     def _issue(
-        self, public_key: ec.EllipticCurvePublicKey, common_name: str, addresses: Sequence[str]
+        self,
+        public_key: ec.EllipticCurvePublicKey,
+        common_name: str,
+        addresses: Sequence[str],
+        life: timedelta,
     ) -> Certificate:
         try:
             ca_key = _load(self._key_path.read_bytes())
@@ -167,7 +174,7 @@ class CertificateAuthority:
                 hint="run 'virtmgr init', or restore the directory from a backup",
             ) from error
         now = datetime.now(UTC)
-        expires = now + _LEAF_LIFE
+        expires = now + life
         serial = x509.random_serial_number()
         certificate = (
             x509.CertificateBuilder()
@@ -175,7 +182,7 @@ class CertificateAuthority:
             .issuer_name(ca.subject)
             .public_key(public_key)
             .serial_number(serial)
-            .not_valid_before(now - _SKEW)
+            .not_valid_before(now - SKEW)
             .not_valid_after(expires)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)

@@ -13,6 +13,19 @@ CONTROL_PLANE: Final = "virtmgr-control-plane"
 """Common name of the control plane's own certificate; a host's is the host's id."""
 
 
+@dataclass(frozen=True)
+class Life:
+    """When a certificate begins to be valid, and when it ends."""
+
+    begins: datetime
+    ends: datetime
+
+    @property
+    def renewal_due(self) -> datetime:
+        """When to get the next one: a third is left to do it in."""
+        return self.begins + (self.ends - self.begins) * 2 / 3
+
+
 class Peer(Protocol):
     """A TLS connection's other side: a socket or an object of the ``ssl`` module."""
 
@@ -66,7 +79,7 @@ class KeyTools(Protocol):
 
     def signing_request(self, key_pem: bytes) -> bytes: ...
 
-    def certificate_expiry(self, certificate_pem: bytes) -> datetime: ...
+    def certificate_life(self, certificate_pem: bytes) -> Life: ...
 
     def write_private(self, path: Path, content: bytes) -> None:
         """Write a file that only its owner may read, atomically and durably."""

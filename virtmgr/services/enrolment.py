@@ -5,24 +5,32 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Sequence
+from typing import Any
 
-from virtmgr.domain.errors import Forbidden, Unauthenticated
+from virtmgr.domain.errors import Unauthenticated
 from virtmgr.domain.host import Host
+from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine
 from virtmgr.ports.certificates import Authority, Certificate
 from virtmgr.services.container import Services
 from virtmgr.services.records import Target, add_event
 
 
 def join(
-    services: Services, authority: Authority, token: str, signing_request: str, peer: str
+    services: Services,
+    authority: Authority,
+    token: str,
+    signing_request: str,
+    machine: Machine,
+    peer: str,
 ) -> tuple[Host, Certificate]:
     """Enrol the host that a join token was given for; the token is used up.
 
     One that was enrolled before stays the same host; its earlier certificates are refused from
-    here on.
+    here on. A token that is refused to a machine is not used up.
 
     :param peer: the address that the host calls from, which its certificate names.
     :raises Unauthenticated: the token is unknown, used or too old.
+    :raises Forbidden: it is for another machine, or the machine is another host already.
     """
     now = services.clock.now()
     with services.units() as uow:
@@ -36,16 +44,22 @@ def join(
                 code="join_token_refused",
                 hint="make a new one with 'virtmgr host token NAME'",
             )
+        replaces = bool(host.facts.get(MAY_REPLACE))
+        # Locked, so that of two copies that join at once one sees the other.
+        check_machine(host, machine, uow.hosts.all(locked=True), may_replace=replaces)
         issued = authority.issue_host(
             signing_request.encode(), host.id, _addresses(host.name, peer)
         )
+        host.facts = _facts(host, machine)
         again = host.certificate_serial is not None
         host.certificate_serial = issued.serial
         host.previous_certificate_serial = None
         host.certificate_expires_at = issued.expires_at
         host.join_token_hash = host.join_token_expires_at = None
         target = Target("host", host.id, host.name, None, host.id)
-        message = f"from {peer}" + (", again: earlier certificates are refused" if again else "")
+        message = f"{machine} from {peer}"
+        if again:
+            message += ", again: earlier certificates are refused"
         add_event(uow, "host.joined", target, now=now, message=message)
         uow.commit()
     services.committed.notify()
@@ -53,19 +67,26 @@ def join(
 
 
 def renew(
-    services: Services, authority: Authority, host_id: str, signing_request: str, peer: str
+    services: Services,
+    authority: Authority,
+    host_id: str,
+    serial: str,
+    signing_request: str,
+    peer: str,
 ) -> Certificate:
-    """A fresh certificate. The old one stays good until the new one is first used, so that a
-    lost answer locks nobody out."""
+    """A fresh certificate. The one that it was asked for with stays good until the new one is first
+    used: lost answers lock nobody out, however many.
+
+    :param serial: of the certificate that the agent came with.
+    :raises Unauthenticated: the host is gone, or has a newer certificate.
+    """
     now = services.clock.now()
     with services.units() as uow:
-        host = uow.hosts.lock(host_id)
-        if host is None:
-            raise Forbidden("this host is not in the inventory any more", code="host_removed")
+        host = check_certificate(uow.hosts.lock(host_id), serial)
         issued = authority.issue_host(
             signing_request.encode(), host.id, _addresses(host.name, peer)
         )
-        host.previous_certificate_serial = host.certificate_serial
+        host.previous_certificate_serial = serial
         host.certificate_serial = issued.serial
         host.certificate_expires_at = issued.expires_at
         target = Target("host", host.id, host.name, None, host.id)
@@ -116,6 +137,14 @@ def check_certificate(host: Host | None, serial: str) -> Host:
 def _supersedes(host: Host, serial: str) -> bool:
     """Whether the certificate's first use ends the one before."""
     return serial == host.certificate_serial and host.previous_certificate_serial is not None
+
+
+def _facts(host: Host, machine: Machine) -> dict[str, Any]:
+    """What is known of a host that joins: the agent says all else when it syncs."""
+    kept = {name: value for name, value in host.facts.items() if name != MAY_REPLACE}
+    if machine.id:
+        kept |= {"machine_id": machine.id, "hostname": machine.hostname}
+    return kept
 
 
 def _addresses(name: str, peer: str) -> Sequence[str]:

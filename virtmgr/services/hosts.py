@@ -10,6 +10,7 @@ from pydantic import Field
 from virtmgr.domain.errors import Conflict, NotFound
 from virtmgr.domain.host import Host, HostState
 from virtmgr.domain.ids import new_id
+from virtmgr.domain.machine import MAY_REPLACE
 from virtmgr.domain.values import Labels, Name, Reference, Value
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services import clusters
@@ -80,16 +81,23 @@ def create(context: Context, fields: HostCreate) -> tuple[Host, str, datetime]:
     return host, secret, expires_at
 
 
-def enrol_again(context: Context, reference: str) -> tuple[Host, str, datetime]:
+def enrol_again(
+    context: Context, reference: str, *, another_machine: bool = False
+) -> tuple[Host, str, datetime]:
     """A join token for a host that is enrolled and has lost its key: it stays the same host, with
     its workloads. Its present certificate is good until the token is used. Twice: the last counts.
 
+    :param another_machine: which the token is for may be another than the host was.
     :raises NotFound: there is no such host.
     """
     host = lock(context, reference)
     secret, host.join_token_hash = new_secret("vmj_")
     host.join_token_expires_at = expires_at = context.now + JOIN_TOKEN_LIFETIME
+    kept = {name: value for name, value in host.facts.items() if name != MAY_REPLACE}
+    host.facts = {**kept, MAY_REPLACE: True} if another_machine else kept
     message = f"host {host.name} may join again, with a new key"
+    if another_machine:
+        message += ", as another machine"
     context.record("host.enrol_again", host, message, host_id=host.id)
     context.uow.flush()
     return host, secret, expires_at

@@ -40,6 +40,13 @@ class Route:
     request: StreamRequest
 
 
+@dataclass(frozen=True)
+class OpenedRoute(Route):
+    """One that a ticket stood for, and whose it was."""
+
+    user_id: str | None
+
+
 def issue(context: Context, workload: Workload, action: str, parameters: dict[str, Any]) -> Ticket:
     """The right to open one stream to a workload.
 
@@ -70,7 +77,7 @@ def issue(context: Context, workload: Workload, action: str, parameters: dict[st
     return Ticket(f"{context.services.stream_url}/streams/v1/{secret}", ticket.expires_at)
 
 
-def redeem(services: Services, secret: str) -> Route:
+def redeem(services: Services, secret: str) -> OpenedRoute:
     """Use a ticket up.
 
     :raises Unauthenticated: it is unknown, too old or used.
@@ -86,7 +93,8 @@ def redeem(services: Services, secret: str) -> Route:
                 hint="ask for a new one",
             )
         host = uow.hosts.get(ticket.host_id)
-        route = Route(
+        route = OpenedRoute(
+            user_id=ticket.user_id,
             host_id=ticket.host_id,
             agent_url=_stream_url(host),
             request=StreamRequest(

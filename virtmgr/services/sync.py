@@ -12,6 +12,7 @@ from typing import Any
 from virtmgr.domain.errors import Forbidden, InvalidRequest
 from virtmgr.domain.host import Fingerprint, Host, HostState, Pool
 from virtmgr.domain.ids import new_id
+from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine, is_news
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.outcome import outcome
 from virtmgr.domain.sync import (
@@ -41,7 +42,7 @@ def sync(
 
     :param serial: of the certificate that the agent came with; None where that was checked before.
     :raises InvalidRequest: the agent speaks another protocol.
-    :raises Forbidden: the host is not in the inventory any more.
+    :raises Forbidden: the host is not in the inventory any more, or is another machine.
     :raises Unauthenticated: the certificate is not the host's (any more).
     """
     if request.protocol != PROTOCOL:
@@ -119,6 +120,7 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
     host.last_seen_at = now
     host.lease_expires_at = now + LEASE
     if request.fingerprint is not None:
+        _check_machine(uow, host, request.fingerprint)
         if host.facts.get("boot_id") not in (None, request.fingerprint.boot_id):
             _note_reboot(uow, host, now)
         _note_fingerprint(host, request.fingerprint)
@@ -129,6 +131,13 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
         type = "host.enrolled" if was is HostState.ENROLLING else "host.recovered"
         add_event(uow, type, _host_target(host), now=now, message=f"it was {was.value}")
     return was is HostState.UNREACHABLE
+
+
+def _check_machine(uow: UnitOfWork, host: Host, fingerprint: Fingerprint) -> None:
+    """A key that was copied to another machine is worth nothing there."""
+    machine = Machine(fingerprint.machine_id, fingerprint.hostname)
+    if is_news(host, machine):
+        check_machine(host, machine, uow.hosts.all())
 
 
 def _note_reboot(uow: UnitOfWork, host: Host, now: datetime) -> None:
@@ -156,7 +165,8 @@ def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
         host.capacity_vcpus = fingerprint.vcpus
         host.capacity_memory = fingerprint.memory
         host.capacity_disk = fingerprint.disk
-    kept = {key: host.facts[key] for key in ("cordoned",) if key in host.facts}
+    ours: tuple[str, ...] = ("cordoned", MAY_REPLACE)
+    kept = {key: host.facts[key] for key in ours if key in host.facts}
     host.facts = {**fingerprint.model_dump(mode="json"), **kept}
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from virtmgr.domain.errors import InvalidRequest, Unavailable
@@ -31,6 +32,7 @@ WRITER_PATIENCE = 15.0
 
 _POSTGRESQL_OPTIONS = "-c timezone=UTC -c lock_timeout=15s"
 _READERS = 8
+_URL_HINT = "use sqlite:////absolute/path/virtmgr.db or postgresql://user@host/database"
 
 
 def parse_url(url: str) -> URL:
@@ -38,7 +40,10 @@ def parse_url(url: str) -> URL:
 
     :raises InvalidRequest: it is neither a SQLite file nor PostgreSQL.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:  # it is not shown: there may be a password in it
+        raise InvalidRequest("open the database: its URL cannot be read", hint=_URL_HINT) from error
     backend = parsed.get_backend_name()
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
@@ -46,7 +51,7 @@ def parse_url(url: str) -> URL:
         return parsed.set(drivername="sqlite+pysqlite")
     raise InvalidRequest(
         f"open the database {parsed.render_as_string()}: only a SQLite file or PostgreSQL will do",
-        hint="use sqlite:////absolute/path/virtmgr.db or postgresql://user@host/database",
+        hint=_URL_HINT,
     )
 
 

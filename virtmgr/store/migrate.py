@@ -5,6 +5,7 @@ One transaction each, under a lock: several processes may start at once and upgr
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,9 +17,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.types import TypeDecorator
 
 from virtmgr.config.resources import resource_path
+from virtmgr.domain.errors import Unavailable
 from virtmgr.store.engine import make_migration_engine
 from virtmgr.store.tables import ONLY_ON, metadata
 
@@ -26,8 +30,11 @@ _LOCK = 0x76697274_6D696772  # "virtmigr"
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the schema to ``revision``; nothing happens where it is there already."""
-    with locked(make_migration_engine(url)) as connection:
+    """Bring the schema to ``revision``; nothing happens where it is there already.
+
+    :raises Unavailable: the database cannot be opened.
+    """
+    with _opened(url) as connection:
         command.upgrade(_config(connection), revision)
 
 
@@ -38,8 +45,11 @@ def downgrade(url: str, revision: str) -> None:
 
 
 def current_revision(url: str) -> str | None:
-    """The revision that the database is at; None: it is empty."""
-    with locked(make_migration_engine(url)) as connection:
+    """The revision that the database is at; None: it is empty.
+
+    :raises Unavailable: the database cannot be opened.
+    """
+    with _opened(url) as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -55,6 +65,22 @@ def pending_changes(url: str) -> list[Any]:
     with locked(make_migration_engine(url)) as connection:
         context = MigrationContext.configure(connection, opts=compare_options(connection))
         return list(compare_metadata(context, metadata))
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[Connection]:
+    """The same as ``locked``, for whoever only knows the URL and not whether anything is there."""
+    try:
+        with locked(make_migration_engine(url)) as connection:
+            yield connection
+    except (OSError, sqlite3.Error, OperationalError) as error:
+        reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
+        raise Unavailable(
+            f"open the database {make_url(url).render_as_string()}: {reason}",
+            code="database_unreachable",
+            hint="is it there and may this user write to it? 'virtmgr init' makes a new one; "
+            "--data-directory, --database or --database-file say where",
+        ) from error
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import pytest
 from tests.drivers.conformance import DriverConformance
 from virtmgr.domain.errors import DriverError
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.sync import DesiredVolume, DesiredWorkload
+from virtmgr.domain.network import mac_address
+from virtmgr.domain.sync import DesiredNic, DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import Init, Kind, PowerState, WorkloadSpec
 from virtmgr.drivers.fake.driver import FakeDriver
 from virtmgr.drivers.fake.world import FakeWorld
@@ -75,6 +76,10 @@ class FakeKit:
     def volume(self) -> tuple[DesiredVolume, Path]:
         made = DesiredVolume(id=new_id(), name="data", size=1)
         return made, Path("/dev/null")
+
+    def nic(self) -> DesiredNic:
+        made = new_id()
+        return DesiredNic(id=made, index=0, network_id=new_id(), mac=mac_address(made))
 
     def echo(self, text: str) -> tuple[str, ...]:
         return ("echo", text)

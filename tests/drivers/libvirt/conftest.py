@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -18,3 +20,14 @@ def kit(daemon: Libvirtd) -> Iterator[VmKit]:
     daemon.start()
     with vm_kit() as made:
         yield made
+
+
+@pytest.fixture
+def bridge() -> Iterator[str]:
+    name = f"vmt{os.getpid()}"
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    try:
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "del", name], check=True)

@@ -133,6 +133,7 @@ class VmKit:
 
     root: Path
     changes: list[str] = field(default_factory=list)
+    bridge: str = ""  # of the NICs that it makes
     guest: linux.Guest = field(init=False)
     driver: LibvirtDriver = field(init=False)
 
@@ -188,6 +189,9 @@ class VmKit:
 
     keeps_files = False  # a RAM disk is all they have
     undecided = frozenset({"volumes"})  # before the guest's kernel is up it lets go of nothing
+
+    def nic(self) -> DesiredNic:
+        return nic(self.bridge)
 
     def echo(self, text: str) -> tuple[str, ...]:
         return ("echo", text)

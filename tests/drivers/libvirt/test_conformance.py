@@ -12,5 +12,6 @@ pytestmark = pytest.mark.host
 
 class TestConformance(DriverConformance):
     @pytest.fixture
-    def driver_kit(self, kit: VmKit) -> VmKit:
+    def driver_kit(self, kit: VmKit, bridge: str) -> VmKit:
+        kit.bridge = bridge
         return kit

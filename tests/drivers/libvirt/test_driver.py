@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -35,17 +34,6 @@ from virtmgr.ports.driver import LocalImage, Provision, RuntimeState
 pytestmark = pytest.mark.host
 MIB = 1 << 20
 QEMU_LOGS = Path("/var/log/libvirt/qemu")
-
-
-@pytest.fixture
-def bridge() -> Iterator[str]:
-    name = f"vmt{os.getpid()}"
-    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
-    try:
-        subprocess.run(["ip", "link", "set", name, "up"], check=True)
-        yield name
-    finally:
-        subprocess.run(["ip", "link", "del", name], check=True)
 
 
 def test_a_vm_boots_shows_itself_and_stops_when_asked(kit: VmKit) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.drivers.conformance import DriverConformance
-from tests.drivers.oci.kit import ID_BASE, OciKit, workload
+from tests.drivers.oci.kit import ID_BASE, OciKit, nic, workload
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.sync import DesiredVolume, DesiredWorkload
+from virtmgr.domain.sync import DesiredNic, DesiredVolume, DesiredWorkload
 from virtmgr.drivers.oci.driver import OciDriver
 from virtmgr.drivers.oci.idmap import ID_COUNT
 from virtmgr.ports.driver import Provision
@@ -63,6 +63,9 @@ class OciConformanceKit:
         path = self._kit.volume_file()
         size = path.stat().st_size
         return DesiredVolume(id=new_id(), name="data", size=size, path="/data"), path
+
+    def nic(self) -> DesiredNic:
+        return nic()
 
     def echo(self, text: str) -> tuple[str, ...]:
         return ("echo", text)

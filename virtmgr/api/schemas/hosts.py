@@ -12,7 +12,10 @@ from virtmgr.api.answers import View
 from virtmgr.api.schemas.common import ReferenceView, Referrer
 from virtmgr.api.secrets import secret_field
 from virtmgr.domain.host import Host, HostState, Pool
+from virtmgr.domain.machine import MAY_REPLACE
 from virtmgr.ports.unit_of_work import UnitOfWork
+
+_OF_OURS = ("cordoned", MAY_REPLACE)  # among the facts, and not from the agent
 
 
 class CapacityView(View):
@@ -91,7 +94,7 @@ def host_presenter(uow: UnitOfWork) -> Callable[[Host], HostView]:
                 vcpus=host.claimed_vcpus, memory=host.claimed_memory, disk=host.claimed_disk
             ),
             free=_free(uow, host),
-            facts={name: value for name, value in host.facts.items() if name != "cordoned"},
+            facts={name: host.facts[name] for name in host.facts if name not in _OF_OURS},
             certificate_expires_at=host.certificate_expires_at,
             lease_expires_at=host.lease_expires_at,
             last_seen_at=host.last_seen_at,

@@ -59,7 +59,7 @@ class Connection:
     """
 
     def __init__(self, uri: str, setup: Setup) -> None:
-        self._uri = uri
+        self.uri = uri
         self._setup = setup
         self._lock = threading.Lock()
         self._link: _Link | None = None
@@ -94,19 +94,19 @@ class Connection:
     def _get_link(self) -> _Link:
         with self._lock:
             if self._closed:
-                raise DriverError(f"cannot use libvirt at {self._uri}: the driver is closed")
+                raise DriverError(f"cannot use libvirt at {self.uri}: the driver is closed")
             if self._link is not None and self._link.dead:
                 self._discard()
             if self._link is None:
                 try:
                     self._link = self._open()
                 except libvirt.libvirtError as error:
-                    raise translate(f"reach libvirt at {self._uri}", error) from error
+                    raise translate(f"reach libvirt at {self.uri}", error) from error
             return self._link
 
     def _open(self) -> _Link:
         ensure_event_loop()
-        connection = libvirt.open(self._uri)
+        connection = libvirt.open(self.uri)
         link = _Link(connection)
         try:
             connection.registerCloseCallback(self._on_close, link)

@@ -1,0 +1,95 @@
+"""What the libvirt driver says of itself: what it can, and whether it works on this host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from virtmgr.domain.errors import DriverError
+from virtmgr.domain.host import DriverFacts
+from virtmgr.domain.workload import Kind, Reason
+from virtmgr.drivers.libvirt.accelerator import Accelerator
+from virtmgr.drivers.libvirt.connection import Connection
+from virtmgr.drivers.libvirt.errors import attempt
+from virtmgr.drivers.libvirt.facts import Owner, is_closed, owner_of
+from virtmgr.ports.driver import Capabilities, Feature
+
+NAME: Final = "libvirt"
+CAPABILITIES: Final = Capabilities(
+    kinds=frozenset({Kind.VM}),
+    features=frozenset(
+        {
+            Feature.PAUSE,
+            Feature.RESIZE_VCPUS_LIVE,
+            Feature.RESIZE_MEMORY_LIVE,
+            Feature.ATTACH_VOLUME_LIVE,
+            Feature.ATTACH_NIC_LIVE,
+            Feature.EXEC,
+            Feature.CONSOLE,
+            Feature.DISPLAY,
+            Feature.LOGS,
+            Feature.FILES,
+            Feature.CLONE,
+            Feature.PUBLISH,
+        }
+    ),
+    within={
+        Feature.RESIZE_VCPUS_LIVE: "up to the CPUs of its host",
+        Feature.RESIZE_MEMORY_LIVE: "down, and up to what it was started with",
+        Feature.EXEC: "through the guest agent, without a terminal",
+        Feature.FILES: "through the guest agent",
+    },
+    why_not={
+        Feature.SHRINK_VCPUS_LIVE: "taking a vCPU from a running guest can hang or crash it",
+    },
+)
+_KVM = Path("/dev/kvm")
+
+
+def facts(connection: Connection, accelerator: Accelerator) -> DriverFacts:
+    """Health and version now, and what is reduced."""
+    if accelerator.name == "none":
+        return _unhealthy(Reason(code="no_qemu", message=accelerator.reason))
+    try:
+        opened = connection.get()
+        with attempt(f"ask libvirt at {connection.uri} for its version"):
+            version = (
+                f"libvirt {_dotted(opened.getLibVersion())}, QEMU {_dotted(opened.getVersion())}"
+            )
+            reason = _reduced(accelerator, owner_of(opened.getCapabilities()))
+    except DriverError as error:
+        return _unhealthy(Reason(code=error.code, message=error.message, hint=error.hint))
+    return DriverFacts(
+        name=NAME,
+        healthy=True,
+        version=version,
+        kinds=(Kind.VM,),
+        features=tuple(sorted(CAPABILITIES.features)),
+        reason=reason,
+    )
+
+
+def _reduced(accelerator: Accelerator, owner: Owner | None) -> Reason | None:
+    if owner is not None and is_closed(_KVM, owner):
+        return Reason(
+            code="kvm_closed",
+            message=f"{_KVM} is closed to QEMU's user {owner.uid}: libvirt then examines QEMU "
+            "anew at each call, which takes seconds",
+            hint=f"chgrp kvm {_KVM} && chmod 660 {_KVM} (udev does that by default)",
+        )
+    if accelerator.name == "kvm":
+        return None
+    return Reason(
+        code="no_kvm",
+        message=f"VMs are emulated, which is slow: {accelerator.reason}",
+        hint="enable virtualisation in the firmware, or nested virtualisation",
+    )
+
+
+def _dotted(version: int) -> str:
+    """libvirt's 1,000,000 × major + 1,000 × minor + release."""
+    return f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}"
+
+
+def _unhealthy(reason: Reason) -> DriverFacts:
+    return DriverFacts(name=NAME, healthy=False, reason=reason)
