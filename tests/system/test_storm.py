@@ -31,7 +31,7 @@ def test_random_kills_lose_and_leave_nothing(product: Product, pytestconfig: pyt
     storm.end()
     deadline = time.monotonic() + 60
     while left := left_over(before):
-        assert time.monotonic() < deadline, (left, *storm.done)
+        assert time.monotonic() < deadline, (left, machine.guests(), *storm.done, machine.logs())
         time.sleep(1)
 
 
