@@ -157,6 +157,14 @@ def test_an_agents_directory_takes_overlays_and_loop_devices(lab: Lab) -> None:
         host.run("sh", "-ec", script)
 
 
+def test_a_user_namespace_has_proc_and_sys_of_its_own(lab: Lab) -> None:
+    """Without which no unprivileged container starts."""
+    for host in lab.hosts():
+        for kind in ("proc", "sysfs"):
+            mount = ("mount", "-t", kind, kind, "/mnt")
+            host.run("unshare", "--map-root-user", "--mount", "--net", "--pid", "--fork", *mount)
+
+
 def test_a_directory_is_shared(lab: Lab) -> None:
     first, second, _ = lab.hosts()
     first.path("/srv/shared/note").write_text("from h1")
