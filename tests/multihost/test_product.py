@@ -22,8 +22,12 @@ def test_a_host_that_loses_its_power_is_unreachable_and_comes_back(whole_lab: La
         for host in (first, third):
             fleet.join(host)
         fleet.run("image", "build", "busybox", "--name", "busybox", "--kind", "container")
-        for name in ("app1", "app2"):
-            fleet.run("run", "busybox", "--name", name, "sleep", "1000")
+        fleet.run("host", "cordon", third.name)
+        fleet.run("run", "busybox", "--name", "app1", "sleep", "1000")
+        fleet.run("host", "uncordon", third.name)
+        fleet.run("host", "cordon", first.name)
+        fleet.run("run", "busybox", "--name", "app2", "sleep", "1000")
+        fleet.run("host", "uncordon", first.name)
 
         def states() -> dict[str, str]:
             return {each["host"]["name"]: each["status"]["state"] for each in fleet.json("list")}
