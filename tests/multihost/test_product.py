@@ -12,6 +12,7 @@ from tests.multihost.fleet import running_fleet
 pytestmark = [
     pytest.mark.host,
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
 ]
 
