@@ -40,7 +40,7 @@ class Parts:
     outbox: Outbox
     fingerprint: Callable[[], Fingerprint]
     renew: Callable[[ControlPlane], bool]
-    tell: Callable[[VirtmgrError | None], None]  # how the last sync went
+    tell: Callable[[VirtmgrError | None], None] = lambda _: None  # how the last sync went
 
 
 class Agent:
