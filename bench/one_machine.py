@@ -58,13 +58,16 @@ class Table:
         self._floor: dict[str, float] = {}
         print("| what | median | p95 | ratio to the floor |\n|---|---|---|---|", flush=True)
 
-    def times(self, what: str, seconds: list[float], *, floor: str, is_floor: bool = False) -> None:
+    def times(
+        self, what: str, seconds: list[float], *, floor: str | None = None, is_floor: bool = False
+    ) -> None:
+        """One row; ``floor`` names the row whose median this one's is a multiple of."""
         milliseconds = sorted(1000 * each for each in seconds)
         median = statistics.median(milliseconds)
         p95 = milliseconds[min(len(milliseconds) - 1, int(0.95 * len(milliseconds)))]
-        if is_floor:
+        if is_floor and floor is not None:
             self._floor[floor] = median
-        ratio = f"{median / self._floor[floor]:.2f}"
+        ratio = f"{median / self._floor[floor]:.2f}" if floor is not None else ""
         print(f"| {what} | {median:.1f} ms | {p95:.1f} ms | {ratio} |", flush=True)
 
     def figure(self, what: str, value: str, note: str = "") -> None:
@@ -137,8 +140,7 @@ def a_hundred(table: Table, rest: Rest) -> None:
     before = Memory.now()
     names = [f"c-{number}" for number in range(100)]
     seconds = [timed(lambda name=name: rest.create(container(name))) for name in names]  # type: ignore[misc]
-    what = "100 containers in sequence, POST to running"
-    table.times(what, seconds, floor=what, is_floor=True)
+    table.times("100 containers in sequence, POST to running", seconds)
     time.sleep(12)  # until every agent has told what they use
     after = Memory.now()
     for who in ("control plane", "agent"):
@@ -154,8 +156,18 @@ def a_hundred(table: Table, rest: Rest) -> None:
             f"lists of 100 workloads a second, {clients} clients",
             f"{lists_a_second(rest, clients):.0f}",
         )
+    table.times("list of 100 workloads after a change", lists_after_a_change(rest))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda name: rest.thread_local().delete(name), names))
+
+
+def lists_after_a_change(rest: Rest, count: int = 40) -> list[float]:
+    """Seconds for each list when the one before it does not hold any more."""
+    found = []
+    for number in range(count):
+        rest.change_something(number)
+        found.append(timed(lambda: rest.list(100)))
+    return found
 
 
 def lists_a_second(rest: Rest, clients: int, seconds: float = 5.0) -> float:

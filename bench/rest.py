@@ -47,6 +47,10 @@ class Rest:
         found: list[dict[str, Any]] = self._ask("GET", f"{_WORKLOADS}?limit={limit}")["items"]
         return found
 
+    def change_something(self, number: int) -> None:
+        """Commit a change, of the project's description."""
+        self._ask("PATCH", "/api/v1/projects/default", {"description": str(number)})
+
     def _finish(self, operation: dict[str, Any]) -> None:
         if operation["state"] != "succeeded":
             raise RuntimeError(f"not done: {operation}")
