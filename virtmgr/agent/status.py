@@ -1,6 +1,6 @@
 """How this host gets on with its control plane, for whoever is on the host: a small file.
 
-    RUN/status.json   {"state": "synced" | "failed", "since": TIME, "error": …, "hint": …}
+RUN/status.json   {"state": "synced" | "failed", "since": TIME, "error": …, "hint": …}
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def wheelhouse(directory: Path, pythons: tuple[str, ...]) -> None:
     """Make what hosts install their agent from, so that they need no internet for it.
 
     DIRECTORY is then the variable virtmgr_wheelhouse of the Ansible collection. Packages come from
-    the package index that pip uses here, and are checked against the digests in virtmgr's lock file.
+    the package index that pip uses here, and are checked against digests that virtmgr carries.
     """
     from virtmgr import bootstrap
 

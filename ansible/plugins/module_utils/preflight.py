@@ -65,14 +65,14 @@ def _system(seen, _wanted):
         yield finding(
             ERROR,
             "privileges",
-            "the tasks run as user id %d, not as root" % seen["uid"],
+            f"the tasks run as user id {seen['uid']}, not as root",
             "run the play with become, or connect as root",
         )
     if seen["machine"] != "x86_64":
         yield finding(
             ERROR,
             "cpu",
-            "this machine is %s" % seen["machine"],
+            f"this machine is {seen['machine']}",
             "virtmgr's hosts are x86_64 in this release",
         )
     versions = SUPPORTED.get(seen["distribution"], ())
@@ -81,8 +81,8 @@ def _system(seen, _wanted):
         yield finding(
             ERROR,
             "distribution",
-            "%s %s is not supported" % (seen["distribution"], version),
-            "use " + ", ".join("%s %s" % (n, "/".join(v)) for n, v in SUPPORTED.items()),
+            f"{seen['distribution']} {version} is not supported",
+            "use " + ", ".join(f"{name} {'/'.join(those)}" for name, those in SUPPORTED.items()),
         )
 
 
@@ -91,7 +91,7 @@ def _cpu(seen, wanted):
         yield finding(
             ERROR,
             "cpu",
-            "%d CPUs, %d wanted" % (seen["cpus"], wanted["min_cpus"]),
+            f"{seen['cpus']} CPUs, {wanted['min_cpus']} wanted",
             "give the machine more, or lower preflight_min_cpus",
         )
     if wanted["vms"] and not seen["kvm"]:
@@ -99,7 +99,7 @@ def _cpu(seen, wanted):
         yield finding(
             WARNING,
             "kvm",
-            "VMs will run without KVM, many times slower: the CPU %s" % flags,
+            f"VMs will run without KVM, many times slower: the CPU {flags}",
             "switch virtualisation on in the firmware (on a VM: nested virtualisation), "
             "and load kvm_intel or kvm_amd",
         )
@@ -110,7 +110,7 @@ def _memory(seen, wanted):
         yield finding(
             ERROR,
             "memory",
-            "%d MiB of memory, %d wanted" % (seen["memory"] // MIB, wanted["min_memory"]),
+            f"{seen['memory'] // MIB} MiB of memory, {wanted['min_memory']} wanted",
             "give the machine more, or lower preflight_min_memory",
         )
 
@@ -119,14 +119,12 @@ def _kernel(seen, _wanted):
     version = tuple(seen["kernel"])
     name = ".".join(map(str, version))
     if version < (5, 4):
-        yield finding(
-            ERROR, "kernel", "kernel %s is older than 5.4" % name, "install a newer kernel"
-        )
+        yield finding(ERROR, "kernel", f"kernel {name} is older than 5.4", "install a newer kernel")
     elif version < (5, 12):
         yield finding(
             WARNING,
             "kernel",
-            "kernel %s has no idmapped mounts: containers start slowly the first time" % name,
+            f"kernel {name} has no idmapped mounts: containers start slowly the first time",
             "install kernel 5.12 or newer",
         )
     for feature, use in KERNEL_FEATURES.items():
@@ -134,7 +132,7 @@ def _kernel(seen, _wanted):
             yield finding(
                 ERROR,
                 "kernel",
-                "the kernel has no %s, which is needed for %s" % (feature, use),
+                f"the kernel has no {feature}, which is needed for {use}",
                 "install the distribution's full kernel (not a stripped one), "
                 "or allow the module to be loaded",
             )
@@ -153,8 +151,8 @@ def _cgroups(seen, _wanted):
         yield finding(
             ERROR,
             "cgroups",
-            "control groups without %s: containers cannot be limited" % ", ".join(missing),
-            "boot with cgroup_enable=%s, or mount cgroup2 at /sys/fs/cgroup" % missing[0],
+            f"control groups without {', '.join(missing)}: containers cannot be limited",
+            f"boot with cgroup_enable={missing[0]}, or mount cgroup2 at /sys/fs/cgroup",
         )
 
 
@@ -165,15 +163,15 @@ def _disk(seen, wanted):
             yield finding(
                 ERROR,
                 "disk",
-                "%d MiB are free for %s, %d wanted" % (place["free"] // MIB, directory, least),
+                f"{place['free'] // MIB} MiB are free for {directory}, {least} wanted",
                 "make room, mount a disk there, or lower preflight_directories",
             )
         for flag in place["flags"]:
             yield finding(
                 ERROR,
                 "disk",
-                "%s is mounted %s" % (directory, flag),
-                "mount it without %s: programs and devices of containers are on it" % flag,
+                f"{directory} is mounted {flag}",
+                f"mount it without {flag}: programs and devices of containers are on it",
             )
 
 
@@ -182,21 +180,21 @@ def _names(seen, wanted):
         yield finding(
             ERROR,
             "names",
-            "the machine's name is %r" % seen["hostname"],
+            f"the machine's name is {seen['hostname']!r}",
             "give it one of its own: hostnamectl set-hostname NAME",
         )
     elif not seen["hostname_resolves"]:
         yield finding(
             WARNING,
             "names",
-            "the machine cannot resolve its own name %s" % seen["hostname"],
+            f"the machine cannot resolve its own name {seen['hostname']}",
             "put it into DNS or /etc/hosts",
         )
     if not seen["server_addresses"]:
         yield finding(
             ERROR,
             "names",
-            "the control plane's name %s cannot be resolved" % wanted["server_name"],
+            f"the control plane's name {wanted['server_name']} cannot be resolved",
             "put it into DNS or /etc/hosts, or use its address in virtmgr_server",
         )
 
@@ -206,7 +204,7 @@ def _control_plane(seen, wanted):
         yield finding(
             ERROR,
             "control plane",
-            "%s does not answer: %s" % (wanted["server"], seen["server_error"]),
+            f"{wanted['server']} does not answer: {seen['server_error']}",
             "let TCP through from this machine to the control plane's port for agents, check that "
             "virtmgr serve listens on that address, and that virtmgr_ca_file is its CA",
         )
@@ -218,7 +216,7 @@ def _clock(seen, wanted):
         yield finding(
             ERROR,
             "clock",
-            "the clock is %+d s off the control plane's" % skew,
+            f"the clock is {skew:+.0f} s off the control plane's",
             "synchronise both: certificates and leases depend on it",
         )
     if not seen["time_sync"]:
@@ -235,20 +233,20 @@ def _ports(seen, wanted):
         yield finding(
             ERROR,
             "ports",
-            "cannot listen on %s port %d: %s"
-            % (seen["stream_address"], wanted["stream_port"], seen["stream_error"]),
+            f"cannot listen on {seen['stream_address']} port {wanted['stream_port']}: "
+            + seen["stream_error"],
             "free the port, or set virtmgr_stream_port or virtmgr_stream_address",
         )
 
 
 def _others(seen, wanted):
+    port = wanted["stream_port"]
     for manager in seen["firewalls"]:
         yield finding(
             WARNING,
             "firewall",
-            "%s is active and may drop what the control plane sends to port %d"
-            % (manager, wanted["stream_port"]),
-            "allow TCP port %d from the control plane in it" % wanted["stream_port"],
+            f"{manager} is active and may drop what the control plane sends to port {port}",
+            f"allow TCP port {port} from the control plane in it",
         )
     if seen["selinux"]:
         yield finding(
