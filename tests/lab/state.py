@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
+from tests.lab.kernel import LabError, Process
 from tests.lab.plan import Flavour, HostPlan, Release
 
 _WAIT_SECONDS = 120
@@ -34,6 +35,11 @@ class HostState:
     delay: float = 0.0
     loss: float = 0.0
     cut_from: tuple[str, ...] = ()
+
+    @property
+    def process(self) -> Process:
+        """Its first process; not alive when it has no power."""
+        return Process(self.pid, self.started)
 
     @property
     def plan(self) -> HostPlan:
@@ -91,28 +97,27 @@ class Changes:
         return _hosts(self._connection)
 
     def host(self, name: str) -> HostState:
-        """:raises KeyError: no host has that name."""
+        """:raises LabError: no host has that name."""
         for host in self.hosts():
             if host.plan.name == name:
                 return host
-        raise KeyError(name)
+        raise LabError(f"the lab has no host {name!r}")
 
     def save(self, host: HostState) -> None:
         values = (*astuple(host)[:-1], json.dumps(host.cut_from))
         marks = ", ".join("?" * len(fields(host)))
         self._connection.execute(f"INSERT OR REPLACE INTO hosts VALUES ({marks})", values)
 
-    def process(self, name: str) -> tuple[int, int] | None:
-        """The id and start time that were noted for a process of the lab itself."""
+    def process(self, name: str) -> Process | None:
+        """What was noted as a process of the lab itself; it may be dead by now."""
         row = self._connection.execute(
             "SELECT pid, started FROM processes WHERE name = ?", (name,)
         ).fetchone()
-        return None if row is None else (int(row[0]), int(row[1]))
+        return None if row is None else Process(*row)
 
-    def note_process(self, name: str, pid: int, started: int) -> None:
-        self._connection.execute(
-            "INSERT OR REPLACE INTO processes VALUES (?, ?, ?)", (name, pid, started)
-        )
+    def note_process(self, name: str, process: Process) -> None:
+        values = (name, process.pid, process.started)
+        self._connection.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?)", values)
 
 
 def _hosts(connection: sqlite3.Connection) -> tuple[HostState, ...]:
