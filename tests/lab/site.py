@@ -68,13 +68,16 @@ class Site:
         :raises LabError: it did not say so.
         """
         group.make()
-        starting = subprocess.Popen(
-            in_group(group, ["setsid", "--fork", *command]),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        with starting:
+        # A log of its own: what outlives this process must not hold its caller's pipes open.
+        with (
+            (self.directory / f"{Path(group.path).name}.log").open("w") as log,
+            subprocess.Popen(
+                in_group(group, ["setsid", "--fork", *command]),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True,
+            ) as starting,
+        ):  # fmt: skip
             assert starting.stdout is not None
             if starting.stdout.readline() != "ready\n":
-                raise LabError(f"{' '.join(command)} did not start")
+                raise LabError(f"{' '.join(command)} did not start; see {log.name}")
         (pid,) = group.pids() - {starting.pid}
         return Process.of(pid)

@@ -9,7 +9,7 @@ from tests.lab import network
 from tests.lab.kernel import LabError, Process, in_group, in_network
 from tests.lab.plan import UPLINK_CIDR
 from tests.lab.site import Site
-from tests.lab.state import Changes
+from tests.lab.state import Changes, LabState
 
 _NAME = "switch"
 # With $1 and $2, files to show as /etc/hosts and /etc/resolv.conf; the rest is a command.
@@ -18,15 +18,15 @@ _RESOLVE = (
 )
 
 
-def found(changes: Changes) -> Process | None:
+def found(state: Changes | LabState) -> Process | None:
     """The process that holds the switch's namespace, if there is one."""
-    noted = changes.process(_NAME)
+    noted = state.process(_NAME)
     return noted if noted is not None and noted.is_alive else None
 
 
-def running(changes: Changes) -> Process:
+def running(state: Changes | LabState) -> Process:
     """:raises LabError: the lab is not up."""
-    switch = found(changes)
+    switch = found(state)
     if switch is None:
         raise LabError("the lab is not up, or its switch was killed: bring it up")
     return switch
@@ -67,8 +67,7 @@ def attached(site: Site, argv: Sequence[str]) -> list[str]:
 
     :raises LabError: the lab is not up.
     """
-    with site.state.change() as changes:
-        switch = running(changes)
+    switch = running(site.state)
     unshare = ["unshare", "--mount", "--propagation", "slave", "--"]
     resolve = ["/bin/sh", "-c", _RESOLVE, "sh", str(site.hosts_file), str(site.resolver_file)]
     command = in_network(switch, [*unshare, *resolve, *argv])
