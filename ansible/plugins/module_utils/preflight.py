@@ -18,6 +18,14 @@ SUPPORTED = {
     "AlmaLinux": ("9", "10"),
 }
 
+# Where the Python that the agent needs stands beside the system's, which libvirt's binding is for.
+CONTAINERS_ONLY = (
+    ("Ubuntu", "22.04"),
+    ("RedHat", "9"),
+    ("Rocky", "9"),
+    ("AlmaLinux", "9"),
+)
+
 # Features of the kernel, and what does not work without them.
 KERNEL_FEATURES = {
     "overlay": "containers' root file systems",
@@ -60,7 +68,11 @@ def findings(seen, wanted):
     return sorted(found, key=lambda each: each["severity"] != ERROR)
 
 
-def _system(seen, _wanted):
+def _is(version, wanted):
+    return version == wanted or version.startswith(wanted + ".")
+
+
+def _system(seen, wanted):
     if seen["uid"] != 0:
         yield finding(
             ERROR,
@@ -77,12 +89,20 @@ def _system(seen, _wanted):
         )
     versions = SUPPORTED.get(seen["distribution"], ())
     version = seen["distribution_version"]
-    if not any(version == each or version.startswith(each + ".") for each in versions):
+    if not any(_is(version, each) for each in versions):
         yield finding(
             ERROR,
             "distribution",
             f"{seen['distribution']} {version} is not supported",
             "use " + ", ".join(f"{name} {'/'.join(those)}" for name, those in SUPPORTED.items()),
+        )
+    name = seen["distribution"]
+    if wanted["vms"] and any(name == n and _is(version, v) for n, v in CONTAINERS_ONLY):
+        yield finding(
+            ERROR,
+            "libvirt",
+            f"{name} {version} has no libvirt binding for the agent's Python: no VMs here",
+            "set virtmgr_vms to false for this host: it runs containers",
         )
 
 
