@@ -140,7 +140,7 @@ def _packed_again(distribution: importlib.metadata.Distribution, directory: Path
 
     Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
     """
-    made_here = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json")
+    made_here = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json")
     wheel = directory / f"virtmgr-{distribution.version}-py3-none-any.whl"
     record = []
     information = f"virtmgr-{distribution.version}.dist-info"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host
-short_description: Hosts: their registration, labels, and whether they take new workloads
+short_description: Registration of hosts, their labels, and whether they take new workloads
 version_added: "0.1.0"
 author: The virtmgr authors
 description:
