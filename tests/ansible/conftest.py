@@ -21,7 +21,7 @@ import yaml
 
 from tests.fixtures.lab import remove_abandoned, session_site
 from tests.lab.fleet import Lab
-from tests.lab.plan import CONTROL_ADDRESS, Flavour, Release, fleet
+from tests.lab.plan import AUTOMATION, CONTROL_ADDRESS, Flavour, Release, fleet
 from virtmgr.enrollment.collection import install_collection
 from virtmgr.enrollment.wheelhouse import make_wheelhouse
 
@@ -188,13 +188,18 @@ def site(
 
 @pytest.fixture(scope="session")
 def enrolled(site: Site) -> Site:
-    """Both machines are hosts: h1 by the REST API, h2 by a token that its operator has made."""
+    """Both machines are hosts: h1 by the REST API and root's log-in, h2 by a token that its operator
+    has made and by sudo."""
     if site.virtmgr("host", "list", "-o", "name").split():
         return site
     join_token = site.directory / "join-token"
     join_token.touch(mode=0o600)
     join_token.write_text(site.virtmgr("host", "token", "h2"))
-    site.host_variables["h2"] = {"virtmgr_join_token_file": str(join_token), "virtmgr_api": ""}
+    site.host_variables["h2"] = {
+        "ansible_user": AUTOMATION,
+        "virtmgr_join_token_file": str(join_token),
+        "virtmgr_api": "",
+    }
     site.enrolment = site.play("virtmgr.core.enroll", virtmgr_labels={"rack": "r1"})
     del site.host_variables["h2"]
     return site

@@ -118,7 +118,7 @@ from ansible_collections.virtmgr.core.plugins.module_utils.preflight import (
 
 _TIMEOUT = 5
 _WRONG_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, …_HAS_EXPIRED
-_IDENTITY = Path("/var/lib/virtmgr-agent/pki/identity.json")
+_AGENT = Path("/opt/virtmgr/current/bin/virtmgr")
 _TIME_KEEPERS = ("chronyd", "ntpd", "ntpsec", "systemd-timesyncd", "systemd-timesyn", "openntpd")
 _FIREWALLS = {"firewalld": "firewall-cmd --state", "ufw": "ufw status"}
 
@@ -303,8 +303,8 @@ def _cannot_listen(address, port):
             listener.bind((address, port))
             listener.listen()
         except OSError as error:
-            enrolled = error.errno == errno.EADDRINUSE and _IDENTITY.exists()
-            return "" if enrolled else error.strerror  # an enrolled host's agent listens there
+            own = error.errno == errno.EADDRINUSE and _AGENT.exists()
+            return "" if own else error.strerror  # where there is an agent, it listens there
     return ""
 
 
