@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-RESOURCES = ("migrations", "templates", "ansible", "alembic.ini")
+RESOURCES = ("migrations", "templates", "ansible", "alembic.ini", "requirements-host.lock")
 
 
 class BuildWithResources(build_py):

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 from tests.lab import plan
-from tests.lab.fleet import DEFAULT_DIRECTORY, Lab, LabHost
+from tests.lab.fleet import DEFAULT_DIRECTORY, Lab
+from tests.lab.host import LabHost
 from tests.lab.kernel import LabError
 from tests.lab.plan import Flavour, Release
+from tests.lab.site import Site
 
 _ON_A_HOST = {
     "power-off": (LabHost.power_off, "cut its power"),
@@ -73,23 +75,20 @@ def _list(lab: Lab) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    lab = Lab(
-        directory=arguments.directory,
-        binds=tuple(path.resolve() for path in getattr(arguments, "bind", ())),
-        say=lambda text: print(f"==> {text}", flush=True),
-    )
+    lab = Lab(Site(arguments.directory), say=lambda text: print(f"==> {text}", flush=True))
     verb = arguments.verb
     command = [word for word in getattr(arguments, "command", ()) if word != "--"]
     if verb == "up":
         releases = [Release(word) for word in arguments.releases.split(",")]
-        lab.up(plan.fleet(arguments.count, releases, arguments.flavour))
+        binds = [path.resolve() for path in arguments.bind]
+        lab.up(plan.fleet(arguments.count, releases, arguments.flavour), binds=binds)
         _list(lab)
     elif verb == "down":
         lab.down()
     elif verb == "list":
         _list(lab)
     elif verb == "run":
-        _become(lab.attached(command or ["/bin/bash"]))
+        _become(lab.attached(*(command or ["/bin/bash"])))
     else:
         _on_host(verb, lab.host(arguments.host), command, arguments)
 
@@ -98,7 +97,7 @@ def _on_host(verb: str, host: LabHost, command: list[str], arguments: argparse.N
     if verb == "shell":
         _become(host.command(*(command or ["/bin/bash"])))
     elif verb == "ssh":
-        _become(host.lab.attached(["ssh", "-F", str(host.lab.ssh_config), host.name, *command]))
+        _become(host.ssh_command(*command))
     elif verb == "partition":
         host.partition(*arguments.peers)
     elif verb == "delay":

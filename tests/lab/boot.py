@@ -183,6 +183,8 @@ def main(configuration_file: str) -> None:
     if not installed.exists():
         _install(root, configuration)
         installed.touch()
+    # not through a link that the host has put there, which would lead to a file of the machine
+    (root / "etc/hosts").unlink(missing_ok=True)
     (root / "etc/hosts").write_text(configuration["hosts"])
     _bind(configuration["shared"], root / "srv/shared")
     for path in configuration["binds"]:

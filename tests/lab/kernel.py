@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,10 @@ _PROC = Path("/proc")
 _END_SECONDS = 20.0
 # With $0…: puts itself into control groups, one file a word up to "--", and becomes the rest.
 _JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 125; shift; done; shift; exec "$@"'
+
+
+# By the file that freezes a group (v1, v2): what to write for "no" and "yes".
+_FREEZERS = {"freezer.state": ("THAWED", "FROZEN"), "cgroup.freeze": ("0", "1")}
 
 
 class LabError(Exception):
@@ -107,18 +112,16 @@ class ControlGroup:
     def freeze(self, frozen: bool) -> None:
         """Stop every process of it where it stands, or let them go on."""
         for directory in self._directories():
-            if (directory / "freezer.state").exists():
-                (directory / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
-            elif (directory / "cgroup.freeze").exists():
-                (directory / "cgroup.freeze").write_text("1" if frozen else "0")
+            for name, words in _FREEZERS.items():
+                if (directory / name).exists():
+                    (directory / name).write_text(words[frozen])
 
     @property
     def is_frozen(self) -> bool:
         for directory in self._directories():
-            for name, words in (("freezer.state", ("FROZEN", "FREEZING")), ("cgroup.freeze", "1")):
-                file = directory / name
-                if file.exists():
-                    return file.read_text().strip() in words
+            for name, words in _FREEZERS.items():
+                if (directory / name).exists():
+                    return (directory / name).read_text().strip() == words[True]
         return False
 
     def pids(self) -> set[int]:
@@ -144,11 +147,17 @@ class ControlGroup:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
-            if self.is_frozen:
-                self.freeze(False)
+            self._thaw_all()
             if time.monotonic() > deadline:
                 raise LabError(f"processes {sorted(pids)} of {self.path} do not die")
             time.sleep(0.005)
+
+    def _thaw_all(self) -> None:
+        # In v1 what is frozen does not even die, and a host may have frozen a container of its own.
+        for directory in self._directories():
+            for file in directory.glob("**/freezer.state"):
+                with suppress(OSError):  # the group may go at any moment
+                    file.write_text("THAWED")
 
     def remove(self) -> None:
         """With all groups below it; it must have no process."""

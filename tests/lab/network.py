@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.lab.kernel import Process, checked, in_network
-from tests.lab.plan import CONTROL, CONTROL_ADDRESS, NETWORK_PREFIX, HostPlan
+from tests.lab.plan import CONTROL, CONTROL_ADDRESS, EVERYTHING, NETWORK_PREFIX, HostPlan
 from tests.lab.state import HostState
 
 BRIDGE = "br0"
@@ -99,6 +99,8 @@ def insert_wire(switch: Process, name: str) -> None:
     ip(
         switch,
         f"link add {_middle(name)} type bridge forward_delay 0",
+        # It must not answer for the control plane's address, which is in the same namespace.
+        f"link set {_middle(name)} arp off addrgenmode none",
         f"link set {_middle(name)} up",
         f"link set {near} master {_middle(name)} up",
         f"link set {far} master {BRIDGE} up",
@@ -107,12 +109,13 @@ def insert_wire(switch: Process, name: str) -> None:
 
 
 def remove_wire(switch: Process, name: str) -> None:
-    """The port is the bridge's own again."""
-    ip(
-        switch,
-        f"link set {port(name)} master {BRIDGE}",
-        f"link delete {_middle(name)}",
-    )
+    """Let the port be the bridge's own again. Safe to repeat."""
+    if _middle(name) in _links(switch):
+        ip(
+            switch,
+            f"link set {port(name)} master {BRIDGE}",
+            f"link delete {_middle(name)}",
+        )
 
 
 def partition_rules(hosts: Iterable[HostState]) -> str:
@@ -127,7 +130,7 @@ def partition_rules(hosts: Iterable[HostState]) -> str:
         name = host.plan.name
         here = _ports(name)
         for peer in sorted(host.cut_from):
-            if peer == "*":
+            if peer == EVERYTHING:
                 forward += [f"iifname {here} drop", f"oifname {here} drop"]
             elif peer != CONTROL:
                 there = _ports(peer)
@@ -135,7 +138,7 @@ def partition_rules(hosts: Iterable[HostState]) -> str:
                     f"iifname {here} oifname {there} drop",
                     f"iifname {there} oifname {here} drop",
                 ]
-            if peer in ("*", CONTROL):
+            if peer in (EVERYTHING, CONTROL):
                 to_control.append(f"iifname {here} drop")
                 from_control.append(f"oifname {here} drop")
     chains = {"forward": forward, "input": to_control, "output": from_control}

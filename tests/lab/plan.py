@@ -13,6 +13,8 @@ UPLINK_CIDR = "198.18.1.0/24"
 UPLINK_RESOLVER = "198.18.1.3"
 MAX_HOSTS = 200
 
+EVERYTHING = "*"
+"""All peers, where peers are named."""
 CONTROL = "control"
 """What the control plane's side of the lab's network is called where peers are named."""
 
@@ -81,6 +83,11 @@ def hosts_file(plans: Iterable[HostPlan]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def resolver_file() -> str:
+    """``/etc/resolv.conf``: whom to ask by way of the uplink."""
+    return f"nameserver {UPLINK_RESOLVER}\n"
+
+
 def ssh_config(plans: Iterable[HostPlan], *, key: str, known_hosts: str) -> str:
     """A client's configuration: every host by its name, its key checked."""
     parts = [f"Host {plan.name}\n    HostName {plan.address}\n" for plan in plans]
@@ -117,7 +124,7 @@ def host_files(
     files = {
         "/etc/hostname": File(plan.name + "\n"),
         "/etc/machine-id": File(machine_id + "\n", 0o444),
-        "/etc/resolv.conf": File(f"nameserver {UPLINK_RESOLVER}\n"),
+        "/etc/resolv.conf": File(resolver_file()),
         "/etc/ssh/ssh_host_ed25519_key": File(host_key, 0o600),
         "/etc/ssh/ssh_host_ed25519_key.pub": File(host_public_key),
         "/etc/ssh/sshd_config.d/virtmgr-lab.conf": File(

@@ -94,9 +94,6 @@ def _make(directory: Path, release: Release, flavour: Flavour, say: Callable[[st
             raise LabError(f"the root tree was not made; the whole log is {log}\n{last}")
         half.rename(directory)
         log.unlink()
-        for old in directory.parent.glob(f"debian-{release}-{flavour}-*"):
-            if old.is_dir() and old != directory:
-                shutil.rmtree(old)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,32 @@ def test_version_and_database(installed: Path, environment: dict[str, str], tmp_
     assert _run([str(installed), "--version"], environment, tmp_path).startswith("virtmgr ")
     _run([str(installed), "db", "upgrade"], environment, tmp_path)
     assert _run([str(installed), "db", "current"], environment, tmp_path).strip() != "none"
+
+
+def test_it_carries_the_collection(
+    installed: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    place = Path(_run([str(installed), "collection", str(tmp_path)], environment, tmp_path).strip())
+    assert place.relative_to(tmp_path) == Path("ansible_collections/virtmgr/core")
+    assert (place / "playbooks/enroll.yml").exists()
+
+
+def test_hosts_get_the_same_wheel_again(
+    installed: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    make = (
+        "import pathlib, sys; from virtmgr.enrollment.wheelhouse import own_wheel; "
+        "print(own_wheel(pathlib.Path(sys.argv[1])))"
+    )
+    python = str(installed.with_name("python"))
+    again = Path(_run([python, "-c", make, str(tmp_path / "own")], environment, tmp_path).strip())
+    (built,) = installed.parents[2].glob("virtmgr-*.whl")
+    with zipfile.ZipFile(built) as first, zipfile.ZipFile(again) as second:
+        names = {name for name in first.namelist() if not name.endswith("/RECORD")}
+        assert names == {name for name in second.namelist() if not name.endswith("/RECORD")}
+        assert all(first.read(name) == second.read(name) for name in names)
+    install = [str(TOOLS / "uv"), "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    _run([*install, "--target", str(tmp_path / "there"), str(again)])
 
 
 @pytest.mark.usefixtures("served")

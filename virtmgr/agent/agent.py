@@ -40,6 +40,7 @@ class Parts:
     outbox: Outbox
     fingerprint: Callable[[], Fingerprint]
     renew: Callable[[ControlPlane], bool]
+    tell: Callable[[VirtmgrError | None], None]  # how the last sync went
 
 
 class Agent:
@@ -73,8 +74,10 @@ class Agent:
                 self._sync()
                 self._renew_certificate()
                 failures = 0
+                self._parts.tell(None)
             except VirtmgrError as error:
                 _log.warning("sync.failed", error=error.message, hint=error.hint)
+                self._parts.tell(error)
                 failures += 1
             except Exception:  # noqa: BLE001  the agent's last resort: logged, and tried again
                 _log.exception("sync.crashed")

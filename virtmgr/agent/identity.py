@@ -88,8 +88,13 @@ def renew_if_due(identity: Identity, control_plane: ControlPlane, tools: KeyTool
     life = tools.certificate_life(identity.certificate.read_bytes())
     if datetime.now(UTC) < life.renewal_due:
         return False
+    renew(identity, control_plane, tools)
+    return True
+
+
+def renew(identity: Identity, control_plane: ControlPlane, tools: KeyTools) -> None:
+    """Get a fresh certificate for the same key. The old one stays good until this one is used."""
     request = tools.signing_request(identity.key.read_bytes()).decode()
     answer = control_plane.renew(request)
     tools.write_private(identity.certificate, answer["certificate"].encode())
     _log.info("certificate.renewed", host=identity.host_id)
-    return True

@@ -3,13 +3,18 @@
     init, upgrade_database, current_revision    set the control plane up
     serve                                       run it: web, hub and worker processes
     agent                                       run a host's agent
+    join_host, renew_host                       enrol a host, renew its certificate
     stop_host, clean_host                       stop a host's workloads, remove every trace
+    wheelhouse, collection                      what Ansible needs to enrol hosts
 
 Each function imports what it needs when it is called: the command line starts fast, and each
 process loads only its own part.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from virtmgr.config.settings import AgentSettings, Initialised, ServerSettings
 
@@ -54,6 +59,20 @@ def current_revision(settings: ServerSettings) -> str | None:
     return current(settings.database)
 
 
+def join_host(settings: AgentSettings) -> str:
+    """Enrol this host by its join token, unless it is enrolled; its id."""
+    from virtmgr.bootstrap.agent import join_control_plane
+
+    return join_control_plane(settings)
+
+
+def renew_host(settings: AgentSettings) -> None:
+    """Get this host a fresh certificate now."""
+    from virtmgr.bootstrap.agent import renew_certificate
+
+    renew_certificate(settings)
+
+
 def stop_host(settings: AgentSettings) -> None:
     """Stop every workload on this host and take its networks down; data stays."""
     from virtmgr.bootstrap.agent import stop_everything
@@ -66,3 +85,17 @@ def clean_host(settings: AgentSettings) -> None:
     from virtmgr.bootstrap.agent import remove_everything
 
     remove_everything(settings)
+
+
+def wheelhouse(directory: Path, pythons: Sequence[str], progress: Callable[[str], None]) -> str:
+    """Make what hosts install their agent from; the release that it is."""
+    from virtmgr.enrollment.wheelhouse import PYTHONS, make_wheelhouse
+
+    return make_wheelhouse(directory, pythons or PYTHONS, progress)
+
+
+def collection(directory: Path) -> Path:
+    """Put the Ansible collection below one of Ansible's collections paths; where it is."""
+    from virtmgr.enrollment.collection import install_collection
+
+    return install_collection(directory)

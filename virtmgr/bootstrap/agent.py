@@ -1,4 +1,4 @@
-"""``virtmgr agent`` and ``virtmgr host-clean``: a host's drivers, storage and network."""
+"""``virtmgr agent`` and ``virtmgr host-…``: a host's drivers, storage and network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,12 @@ from virtmgr.agent.agent import Agent, Parts
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
-from virtmgr.agent.identity import Identity, client_context, load_or_join, renew_if_due
+from virtmgr.agent.identity import Identity, client_context, load_or_join, renew, renew_if_due
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.reconciler import Reconciler
+from virtmgr.agent.status import StatusFile
 from virtmgr.agent.steps import StepRunner
 from virtmgr.agent.streams import StreamServer
 from virtmgr.bootstrap import logs
@@ -158,6 +159,7 @@ def run_agent(settings: AgentSettings) -> None:
                 host.network.facts().features,
             ),
             renew=partial(renew, identity, control_plane, served),
+            tell=StatusFile(settings.run_directory / "status.json", clock).tell,
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -228,6 +230,27 @@ def _fingerprint(
         stream_url=stream_url,
         data_directory=settings.data_directory,
     )
+
+
+def join_control_plane(settings: AgentSettings) -> str:
+    """Enrol this host by its join token, unless it is enrolled; its id. No agent need run.
+
+    :raises InvalidRequest: it is not enrolled, and has no join token.
+    """
+    logs.configure("host-join")
+    return load_or_join(settings, _TOOLS).host_id
+
+
+def renew_certificate(settings: AgentSettings) -> None:
+    """Get this host a fresh certificate now. A running agent takes it up when it is restarted.
+
+    :raises InvalidRequest: it is not enrolled.
+    """
+    logs.configure("host-renew")
+    identity = load_or_join(replace(settings, join_token_file=None), _TOOLS)
+    control_plane = _Connector(identity)()
+    renew(identity, control_plane, _TOOLS)
+    control_plane.close()
 
 
 def stop_everything(settings: AgentSettings) -> None:

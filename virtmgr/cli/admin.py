@@ -1,4 +1,4 @@
-"""The commands that run virtmgr itself: ``init``, ``serve``, ``agent``, ``db``, ``host-clean``.
+"""The commands that run virtmgr itself: ``init``, ``serve``, ``agent``, ``db``, ``host-…``.
 
 They only make the settings; ``virtmgr.bootstrap`` wires and runs what they ask for, and is
 imported when they are called.
@@ -250,6 +250,30 @@ def current(**options: str | None) -> None:
     with telling():
         revision = bootstrap.current_revision(_server_settings(options))
     click.echo(revision or "none")
+
+
+@command("host-join")
+@agent_options
+def host_join(**options: str | None) -> None:
+    """Enrol this host by its join token, and end; 'virtmgr agent' does it too, and goes on.
+
+    Prints the host's id. One that is enrolled stays as it is.
+    """
+    from virtmgr import bootstrap
+
+    click.echo(bootstrap.join_host(_agent_settings(options)))
+
+
+@command("host-renew")
+@agent_options
+def host_renew(**options: str | None) -> None:
+    """Get this host a fresh certificate now, for the same key.
+
+    The agent does it by itself in time. Restart it to let it take up the new one.
+    """
+    from virtmgr import bootstrap
+
+    bootstrap.renew_host(_agent_settings(options))
 
 
 @command("host-stop")

@@ -83,8 +83,12 @@ ENTRIES = {
     "serve": _entry("admin:serve", "Run the control plane.", _SYSTEM),
     "agent": _entry("admin:agent", "Run the agent of this host.", _SYSTEM),
     "db": _entry("admin:db", "The database's schema.", _SYSTEM),
+    "host-join": _entry("admin:host_join", "Enrol this host.", _SYSTEM),
+    "host-renew": _entry("admin:host_renew", "Renew this host's certificate.", _SYSTEM),
     "host-stop": _entry("admin:host_stop", "Stop every workload on this host.", _SYSTEM),
     "host-clean": _entry("admin:host_clean", "Remove every trace from this host.", _SYSTEM),
+    "wheelhouse": _entry("wheelhouse:wheelhouse", "Make what hosts install from.", _SYSTEM),
+    "collection": _entry("wheelhouse:collection", "Put the Ansible collection in place.", _SYSTEM),
 }
 _NOUNS = (
     *("workload", "image", "volume", "network", "project", "quota", "user", "role", "token"),

@@ -84,7 +84,7 @@ class ServerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentSettings:
-    """A host's agent: ``virtmgr agent`` and ``host-clean``."""
+    """A host's agent: ``virtmgr agent`` and ``host-…``."""
 
     data_directory: Path = Path("/var/lib/virtmgr-agent")  # key, desired state, images, disks
     run_directory: Path = Path("/run/virtmgr-agent")

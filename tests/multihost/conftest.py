@@ -1,0 +1,7 @@
+"""Tests on several hosts, of two Debian releases (docs/lab.md)."""
+
+from __future__ import annotations
+
+from tests.fixtures.lab import lab, whole_lab
+
+__all__ = ["lab", "whole_lab"]
