@@ -21,7 +21,8 @@ from virtmgr.agent.agent import Agent, Parts
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
-from virtmgr.agent.identity import Identity, client_context, load_or_join, renew, renew_if_due
+from virtmgr.agent.identity import Identity, client_context, load_or_join, renew_if_due
+from virtmgr.agent.identity import renew as renew_now
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
@@ -248,8 +249,8 @@ def renew_certificate(settings: AgentSettings) -> None:
     """
     logs.configure("host-renew")
     identity = load_or_join(replace(settings, join_token_file=None), _TOOLS)
-    control_plane = _Connector(identity)()
-    renew(identity, control_plane, _TOOLS)
+    control_plane = ControlPlane(identity.server, client_context(identity, _TOOLS))
+    renew_now(identity, control_plane, _TOOLS)
     control_plane.close()
 
 
