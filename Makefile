@@ -28,10 +28,11 @@ clean-host: ## Stop, and remove every trace: domains, containers, bridges, mount
 test: ## Set up, then run all checks and tests, as CI does (needs root)
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
-	@echo "==> tests"; $(VENV)/python -m pytest --ignore tests/system --ignore tests/ansible --ignore tests/drivers/libvirt -n 2 --dist loadfile $(PYTEST_ARGS)
+	@echo "==> tests"; $(VENV)/python -m pytest --ignore tests/system --ignore tests/ansible --ignore tests/drivers/libvirt --ignore tests/multihost -n 2 --dist loadfile $(PYTEST_ARGS)
 	@echo "==> tests of VMs, which share one libvirtd"; $(VENV)/python -m pytest tests/drivers/libvirt $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory test-ansible
 	@$(MAKE) --no-print-directory test-system
+	@$(MAKE) --no-print-directory test-multihost
 
 .PHONY: test-ansible
 test-ansible: ## Only the tests of the Ansible collection, on bare hosts of the lab (needs root)
@@ -44,6 +45,13 @@ test-system: ## Only the tests of the whole product, on a throw-away host (needs
 	@scripts/fill-build-cache
 	@echo "==> tests of the whole product"
 	@scripts/in-lab $(VENV)/python -m pytest tests/system $(PYTEST_ARGS)
+
+.PHONY: test-multihost
+test-multihost: ## Only the tests on several hosts, which they make of namespaces (needs root)
+	@scripts/fill-build-cache
+	@$(VENV)/python -m tests.lab trees
+	@echo "==> tests on several hosts, of Debian 12 and 13"
+	@$(VENV)/python -m pytest tests/multihost $(PYTEST_ARGS)
 
 HOSTS ?= 3
 .PHONY: lab

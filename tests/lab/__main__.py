@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -12,11 +13,13 @@ from tests.lab.fleet import DEFAULT_DIRECTORY, Lab
 from tests.lab.host import LabHost
 from tests.lab.kernel import LabError
 from tests.lab.plan import Flavour, Release
+from tests.lab.roots import root_tree
 from tests.lab.site import Site
 
 _ON_A_HOST = {
     "power-off": (LabHost.power_off, "cut its power"),
     "power-on": (LabHost.power_on, "boot it again"),
+    "reinstall": (LabHost.reinstall, "throw its disk away and boot it as new"),
     "hang": (LabHost.hang, "stop all its processes where they stand"),
     "thaw": (LabHost.thaw, "let it go on"),
     "heal": (LabHost.heal, "end its network's faults"),
@@ -38,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--flavour", type=Flavour, default=Flavour.PREPARED, choices=list(Flavour))
     up.add_argument("--bind", type=Path, action="append", default=[],
                     help="a directory that hosts see, read-only")  # fmt: skip
+    verbs.add_parser(
+        "trees", help="make the root trees of every release, which takes minutes, once"
+    )
     verbs.add_parser("down", help="take everything away")
     verbs.add_parser("list", help="hosts, and their faults")
     run = verbs.add_parser("run", help="run a command in the control plane's place in the network")
@@ -83,6 +89,9 @@ def _run(arguments: argparse.Namespace) -> None:
         binds = [path.resolve() for path in arguments.bind]
         lab.up(plan.fleet(arguments.count, releases, arguments.flavour), binds=binds)
         _list(lab)
+    elif verb == "trees":
+        for release, flavour in itertools.product(Release, Flavour):
+            root_tree(release, flavour, lab.say)
     elif verb == "down":
         lab.down()
     elif verb == "list":

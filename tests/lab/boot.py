@@ -117,8 +117,12 @@ def _mount_control_groups(sys_directory: Path, hierarchies: list[list[str]]) -> 
 
 
 def _mount_kernel_views(root: Path, directory: Path, configuration: dict[str, Any]) -> None:
-    _mount("proc", root / "proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
-    _mount("sysfs", root / "sys", "sysfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    # Twice: the kernel lets user namespaces mount these only where one is seen that has nothing
+    # mounted over a file of it, as the next lines do. LXC keeps such a pair in the same way.
+    for base in (root, root / "dev/.virtmgr-lab"):
+        for name, kind in (("proc", "proc"), ("sys", "sysfs")):
+            (base / name).mkdir(parents=True, exist_ok=True)
+            _mount(kind, base / name, kind, _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     _mount_control_groups(root / "sys", configuration["hierarchies"])
     # Each power-on is a boot of its own, and each host a machine of its own.
     boot_id = directory / "boot_id"

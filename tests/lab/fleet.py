@@ -9,18 +9,20 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab import loops, plan, switch
 from tests.lab.host import LabHost, finished, make_ssh_key
-from tests.lab.kernel import LabError
+from tests.lab.kernel import LabError, wait_until
 from tests.lab.plan import HostPlan
 from tests.lab.roots import root_tree
 from tests.lab.site import Site
 from tests.lab.state import Changes, HostState
 
 DEFAULT_DIRECTORY = Path("/var/lib/virtmgr-lab")
+_END_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,13 @@ class Lab:
         group.remove()
         for image in self.site.directory.glob("hosts/*/disk.img"):
             loops.release(image)
-        if self.site.directory.exists():
+        # Again where it is not empty: of an "up" that was killed, a copy may go on for a moment.
+        wait_until(f"{self.site.directory} is removed", self._remove_files, _END_SECONDS)
+
+    def _remove_files(self) -> bool:
+        with suppress(OSError):
             shutil.rmtree(self.site.directory)
+        return not self.site.directory.exists()
 
     def hosts(self) -> list[LabHost]:
         """All, with and without power."""

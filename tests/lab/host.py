@@ -146,6 +146,15 @@ class LabHost:
         with self.site.state.change() as changes:
             self._power_off(changes.host(self.name), changes, switch.found(changes))
 
+    def reinstall(self) -> None:
+        """The host as it was at its first power-on, with the same name, keys and machine id."""
+        with self.site.state.change() as changes:
+            at = switch.ensure(self.site, changes)
+            self._power_off(changes.host(self.name), changes, at)
+            self._copy_disk()
+            self.boot(changes, at)
+        self.wait_until_ready()
+
     def hang(self) -> None:
         """Stop every process where it stands; connections stay open, and silent."""
         self._running()
@@ -223,10 +232,10 @@ class LabHost:
         if (self.directory / "machine-id").exists():
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        image = self.directory / "disk.img"
-        checked(["cp", "--sparse=always", "--reflink=auto", str(disk), str(image)])
+        made_from = {"layers": [str(layer) for layer in layers], "disk": str(disk)}
+        self._made_from.write_text(json.dumps(made_from))
+        self._copy_disk()
         make_ssh_key(self.directory / "ssh_host_key", f"root@{self.name}")
-        (self.directory / "layers.json").write_text(json.dumps([str(layer) for layer in layers]))
         # Last: with it, the host is made.
         (self.directory / "machine-id").write_text(secrets.token_hex(16) + "\n")
 
@@ -293,6 +302,17 @@ class LabHost:
     def _wire_group(self) -> ControlGroup:
         return self.site.group(f"wire-{self.name}")
 
+    @property
+    def _made_from(self) -> Path:
+        return self.directory / "made-from.json"
+
+    def _copy_disk(self) -> None:
+        disk = json.loads(self._made_from.read_text())["disk"]
+        (self.directory / "installed").unlink(missing_ok=True)
+        image = self.directory / "disk.img"
+        image.unlink(missing_ok=True)
+        checked(["cp", "--sparse=always", "--reflink=auto", disk, str(image)])
+
     def _running(self) -> Process:
         first = self.state.process
         if not first.is_alive:
@@ -322,7 +342,7 @@ class LabHost:
         configuration = {
             "name": self.name,
             "machine_id": self.machine_id,
-            "layers": json.loads((self.directory / "layers.json").read_text()),
+            "layers": json.loads(self._made_from.read_text())["layers"],
             "hierarchies": hierarchies(),
             "files": {path: asdict(each) for path, each in files.items()},
             "passwords": f"{plan.ADMINISTRATOR}:{self.site.password_file.read_text()}",

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from tests.lab import network
 from tests.lab.kernel import LabError, Process, in_group, in_network
-from tests.lab.plan import UPLINK_CIDR
+from tests.lab.plan import CONTROL, UPLINK_CIDR
 from tests.lab.site import Site
 from tests.lab.state import Changes, LabState
 
 _NAME = "switch"
-# With $1 and $2, files to show as /etc/hosts and /etc/resolv.conf; the rest is a command.
-_RESOLVE = (
-    'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/resolv.conf && shift 2 && exec "$@"'
+# With $1, a hostname; $2 and $3, files to show as /etc/hosts and /etc/resolv.conf; and a command.
+_SETTLE = (
+    'echo "$1" >/proc/sys/kernel/hostname && mount --bind "$2" /etc/hosts &&'
+    ' mount --bind "$3" /etc/resolv.conf && shift 3 && exec "$@"'
 )
 
 
@@ -63,12 +64,15 @@ def _start_uplink(site: Site, switch: Process) -> None:
 def attached(site: Site, argv: Sequence[str]) -> list[str]:
     """``argv`` as a command of the machine that has the lab's network in place of its own.
 
-    Names of hosts resolve there. The command belongs to the lab, and is killed with it.
+    It is called ``control`` there, and names of hosts resolve. The command belongs to the lab, and
+    is killed with it.
 
     :raises LabError: the lab is not up.
     """
     switch = running(site.state)
-    unshare = ["unshare", "--mount", "--propagation", "slave", "--"]
-    resolve = ["/bin/sh", "-c", _RESOLVE, "sh", str(site.hosts_file), str(site.resolver_file)]
-    command = in_network(switch, [*unshare, *resolve, *argv])
+    # Its own name too: the machine's does not resolve here.
+    unshare = ["unshare", "--mount", "--uts", "--propagation", "slave", "--"]
+    files = [str(site.hosts_file), str(site.resolver_file)]
+    settle = ["/bin/sh", "-c", _SETTLE, "sh", CONTROL, *files]
+    command = in_network(switch, [*unshare, *settle, *argv])
     return in_group(site.group("control"), command)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from .machine import traces
+from . import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 VIRTMGR = ROOT / ".venv/bin/virtmgr"
@@ -89,7 +89,7 @@ class Product:
 @pytest.fixture(scope="session")
 def bare_host() -> dict[str, set[str]]:
     """What the host had on it before virtmgr came."""
-    return traces()
+    return machine.traces()
 
 
 @pytest.fixture(scope="session")
@@ -105,10 +105,7 @@ def product(bare_host: dict[str, set[str]]) -> Iterator[Product]:
     product = Product(environment)
     done = product.script("up")
     if done.returncode != 0:
-        logs = "\n".join(
-            f"--- {log.name}\n{log.read_text()[-3000:]}"
-            for log in sorted(Path("/var/log/virtmgr").glob("*.log"))
-        )
-        pytest.fail(f"scripts/up → {done.returncode}\n{done.stdout}\n{done.stderr}\n{logs}")
+        said = f"{done.stdout}\n{done.stderr}\n{machine.logs()}"
+        pytest.fail(f"scripts/up → {done.returncode}\n{said}")
     yield product
     product.script("clean-host")

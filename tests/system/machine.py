@@ -105,6 +105,14 @@ def _ancestors(pid: int) -> Iterator[int]:
         pid = found.parent if found is not None else 0
 
 
+def logs() -> str:
+    """The end of each log of virtmgr's processes and libvirt's, for who reads a failure."""
+    return "\n".join(
+        f"--- {log.name}\n{log.read_text()[-20000:]}"
+        for log in sorted(Path("/var/log/virtmgr").glob("*.log"))
+    )
+
+
 def traces() -> dict[str, set[str]]:
     """Everything that virtmgr could leave on a host, by kind of thing."""
     return {

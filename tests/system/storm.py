@@ -75,7 +75,9 @@ class Storm:
         deadline = time.monotonic() + _PATIENCE
         wrong = self._wrong()
         while wrong:
-            assert time.monotonic() < deadline, "\n".join(["not as asked for:", *wrong, *self.done])
+            assert time.monotonic() < deadline, "\n".join(
+                ["not as asked for:", *wrong, *self.done, machine.logs()]
+            )
             time.sleep(0.5)
             wrong = self._wrong()
 

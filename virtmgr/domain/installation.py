@@ -125,8 +125,8 @@ _KNOWN: Final = (
         "machine_enrolled",
         r"machine_enrolled|is host '[^']*' already",
         "this machine is a host already",
-        "use the host that it is, or remove that one first; a clone of a machine needs a machine id "
-        "of its own",
+        "use the host that it is, or remove that one first; a clone of a machine needs a machine "
+        "id of its own",
     ),
     _Known(
         "agent_not_ready",
