@@ -188,8 +188,7 @@ def site(
 
 @pytest.fixture(scope="session")
 def enrolled(site: Site) -> Site:
-    """Both machines are hosts: h1 by the REST API and root's log-in, h2 by a token that its operator
-    has made and by sudo."""
+    """Both are hosts: h1 by the REST API, as root; h2 by its operator's token, by sudo."""
     if site.virtmgr("host", "list", "-o", "name").split():
         return site
     join_token = site.directory / "join-token"
