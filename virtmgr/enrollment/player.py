@@ -102,7 +102,9 @@ def _write_private(path: Path, content: str) -> None:
 
 
 def _watch_input(gone: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    # Not by sys.stdin: a thread that waits in it keeps the interpreter from ending in order.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
     gone.set()
 
 
