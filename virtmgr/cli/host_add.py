@@ -138,9 +138,11 @@ def add(
             continue
         try:
             body = _body(machine, labels, keys[machine.name], keep=given["keep_credentials"])
-            operations += operations_in(session.client.post("/hosts/enroll", body))
+            # Not to be answered again: nothing that has secrets in it is kept, not even its hash.
+            answer = session.client.post("/hosts/enroll", body, repeatable=False)
+            operations += operations_in(answer)
         except VirtmgrError as error:
-            error.message = f"host {machine.name}: {error.message}"
+            error.message, error.field = f"host {machine.name}: {error.message}", None
             failures.append(error)
     if wait and operations:
         operations, failed = wait_for_all(session.client, operations, max(timeout, _LONG))
@@ -183,7 +185,7 @@ def _run_again(verb: str, help: str, done: str) -> None:
             body["host_key"] = given["host_keys"][0]
         if given["keep_credentials"]:
             body["keep_credentials"] = True
-        answer = session.client.post(NOUN.path(session, name, verb), body)
+        answer = session.client.post(NOUN.path(session, name, verb), body, repeatable=False)
         settle(session, answer, wait=wait, timeout=max(timeout, _LONG), done=done)
 
 
