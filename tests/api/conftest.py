@@ -16,8 +16,8 @@ from flask import Flask
 from tests.api.contract import Api, Contract
 from virtmgr.api.app import create_app
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.ssh import HostKey
 from virtmgr.domain.project import Role
+from virtmgr.domain.ssh import HostKey
 from virtmgr.enrollment.vault import KeyFileVault
 from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.clock import Clock
@@ -26,7 +26,6 @@ from virtmgr.services.container import Services
 from virtmgr.store import migrate
 from virtmgr.store.engine import make_engine
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
-
 
 SSH_KEY = HostKey(
     "ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIAz1HAgd/rWl0RvJrrkYYTjXQPWagEbaJcVao1jKi1v7"
