@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -126,9 +127,11 @@ class AnsiblePlaybooks:
                     player.stdin.close()
                 player.stdout.close()  # nothing that it still tells keeps it
                 _wait(player)
+                _end_strays(directory)
                 shutil.rmtree(directory, ignore_errors=True)
 
     def clean(self) -> None:
+        _end_strays(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _wheelhouse_version(self) -> str | None:
@@ -261,6 +264,15 @@ def _unfinished(host: str, status: str, said: str) -> HostError:
         code="interrupted",
         hint=f"'virtmgr host retry {host}' goes on where it was",
     )
+
+
+def _end_strays(directory: Path) -> None:
+    """Kill what is at home below ``directory``: Ansible, where the player itself was killed."""
+    homes = tuple(f"HOME={directory}{end}".encode() for end in ("/", "\0"))
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            if any(b"\0" + home in b"\0" + file.read_bytes() for home in homes):
+                os.kill(int(file.parent.name), signal.SIGKILL)
 
 
 def _wait(player: subprocess.Popen[str]) -> None:
