@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _FILE = click.Path(path_type=Path, allow_dash=True)
 _AT_A_TIME = 8  # ssh servers that are looked at side by side
-_LONG = 3600.0  # seconds; a machine with slow mirrors takes its time
+# Machines with slow mirrors take their time, and others wait for their turn.
+_wait_options = partial(wait_options, seconds=3600)
 
 
 def login_options(function: F) -> F:
@@ -95,7 +97,7 @@ def scan(session: Session, address: str, port: int) -> None:
 @click.option("--no-vms", is_flag=True, help="No libvirt and no QEMU: containers only.")
 @label_option
 @login_options
-@wait_options
+@_wait_options
 @output_option
 @pass_session
 def add(
@@ -145,7 +147,7 @@ def add(
             error.message, error.field = f"host {machine.name}: {error.message}", None
             failures.append(error)
     if wait and operations:
-        operations, failed = wait_for_all(session.client, operations, max(timeout, _LONG))
+        operations, failed = wait_for_all(session.client, operations, timeout)
         failures += failed
     if operations:
         report(session, operations, "is ready")
@@ -157,7 +159,7 @@ def _run_again(verb: str, help: str, done: str) -> None:
     @click.argument("name")
     @click.option("--address", help="Where it is now. Default: as before.")
     @login_options
-    @wait_options
+    @_wait_options
     @output_option
     @pass_session
     def again(
@@ -172,7 +174,7 @@ def _run_again(verb: str, help: str, done: str) -> None:
         body: dict[str, Any] = {"address": address} if address else {}
         machine = Machine(
             name=name,
-            address=address or "",
+            address=address or name,
             port=given["port"],
             user=given["user"],
             key_file=given["key_file"],
@@ -186,7 +188,7 @@ def _run_again(verb: str, help: str, done: str) -> None:
         if given["keep_credentials"]:
             body["keep_credentials"] = True
         answer = session.client.post(NOUN.path(session, name, verb), body, repeatable=False)
-        settle(session, answer, wait=wait, timeout=max(timeout, _LONG), done=done)
+        settle(session, answer, wait=wait, timeout=timeout, done=done)
 
 
 _run_again("retry", "Go on where the installation of a host failed.", "is ready")

@@ -45,7 +45,7 @@ def scan_keys(address: str, port: int) -> tuple[HostKey, ...]:
     command = ["ssh-keyscan", "-T", str(_SCAN), "-p", str(port), "-t", types, "--", address]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=3 * _SCAN, check=False
+            command, capture_output=True, text=True, timeout=2 * _SCAN, check=False
         )
     except FileNotFoundError as error:
         raise Unavailable(

@@ -39,6 +39,8 @@ Address = Annotated[
         description="Its name or IP address, as the control plane reaches it.",
     ),
 ]
+_User = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.-]{0,31}$", description="Who logs in.")]
+_Port = Annotated[int, Field(ge=1, le=65535, description="Of its ssh server.")]
 _Password = Annotated[SecretStr, Field(max_length=1024)]
 HostKeyText = Annotated[
     str,
@@ -51,11 +53,9 @@ HostKeyText = Annotated[
 ]
 
 
-class SshLogin(Value):
-    """How to log in by ssh and become root. Used once and forgotten, unless asked to be kept."""
+class _Credentials(Value):
+    """With what to log in by ssh and become root."""
 
-    user: str = Field("root", pattern=r"^[a-z_][a-z0-9_.-]{0,31}$", description="Who logs in.")
-    port: int = Field(22, ge=1, le=65535)
     private_key: SecretStr | None = Field(
         None, max_length=65536, description="A private key in OpenSSH's or PEM format."
     )
@@ -72,6 +72,20 @@ class SshLogin(Value):
             if secret is not None and not _is_one_line(secret.get_secret_value()):
                 raise ValueError("a password is one line")
         return self
+
+
+class SshLogin(_Credentials):
+    """How to log in by ssh and become root. Used once and forgotten, unless asked to be kept."""
+
+    user: _User = "root"
+    port: _Port = 22
+
+
+class SshAgain(_Credentials):
+    """The same for a further run: who logs in, and where, is as before unless it is given."""
+
+    user: _User | None = None
+    port: _Port | None = None
 
 
 class HostEnroll(HostFields):
@@ -91,7 +105,7 @@ class HostAgain(Value):
     """A further run on a host. What is not given is as it was before."""
 
     address: Address | None = None
-    ssh: SshLogin | None = Field(None, description="Needed unless the credentials were kept.")
+    ssh: SshAgain | None = Field(None, description="Needed unless the credentials were kept.")
     host_key: HostKeyText | None = None
     keep_credentials: bool | None = Field(None, description="Whether to keep them from now on.")
 
@@ -210,29 +224,32 @@ def _access(context: Context, host: Host, asked: HostAgain) -> HostAccess:
         access = HostAccess(
             host_id=host.id,
             address=asked.address,
-            user=asked.ssh.user,
+            user="root",
             host_key=fingerprint_of(asked.host_key),
         )
         context.uow.host_access.add(access)
-    if asked.address is not None and asked.address != access.address:
-        _check_address(context, asked.address, asked.ssh.port if asked.ssh else access.port)
-        access.address = asked.address
     if asked.host_key is not None:
         access.host_key = fingerprint_of(asked.host_key)
     if asked.ssh is not None:
-        access.port, access.user = asked.ssh.port, asked.ssh.user
+        access.port, access.user = asked.ssh.port or access.port, asked.ssh.user or access.user
         access.sealed = _sealed(context, host.id, asked.ssh)
     if asked.keep_credentials is not None:
         access.kept = asked.keep_credentials
+    if asked.address is not None:
+        access.address = asked.address
+        _check_address(context, access.address, access.port, but=host.id)
     return access
 
 
-def _check_address(context: Context, address: str, port: int) -> None:
-    """Refuse the address of a machine that is a host, as far as it can be told by it."""
+def _check_address(context: Context, address: str, port: int, but: str = "") -> None:
+    """Refuse the address of a machine that is a host, as far as it can be told by it.
+
+    :param but: the id of the host that may have it.
+    """
     taken = {each.host_id for each in context.uow.host_access.at(address) if each.port == port}
     for host in context.uow.hosts.all():
         streams = urlsplit(str(host.facts.get("stream_url", ""))).hostname
-        if host.id in taken or streams == address:
+        if host.id != but and (host.id in taken or streams == address):
             raise Conflict(
                 f"the machine at {address} is host {host.name!r} already",
                 code="address_taken",
@@ -247,7 +264,7 @@ def purpose(host_id: str) -> str:
     return f"host {host_id}"
 
 
-def _sealed(context: Context, host_id: str, given: SshLogin) -> str:
+def _sealed(context: Context, host_id: str, given: _Credentials) -> str:
     secrets = {
         name: secret.get_secret_value()
         for name in ("private_key", "password", "become_password")
