@@ -248,7 +248,9 @@ def _agree(
     failures: list[VirtmgrError],
 ) -> dict[str, str]:
     """The key of each machine's ssh server, by the machine's name: given, or confirmed."""
-    keys = {each.name: each.host_key for each in machines if each.host_key is not None}
+    keys = {
+        each.name: fingerprint_of(each.host_key) for each in machines if each.host_key is not None
+    }
     wanted = {fingerprint_of(each) for each in accepted}
     unknown = [each for each in machines if each.name not in keys]
 
