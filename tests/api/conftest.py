@@ -17,6 +17,8 @@ from tests.api.contract import Api, Contract
 from virtmgr.api.app import create_app
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.project import Role
+from virtmgr.domain.ssh import HostKey
+from virtmgr.enrollment.vault import KeyFileVault
 from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.clock import Clock
 from virtmgr.services import auth
@@ -24,6 +26,11 @@ from virtmgr.services.container import Services
 from virtmgr.store import migrate
 from virtmgr.store.engine import make_engine
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
+
+SSH_KEY = HostKey(
+    "ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIAz1HAgd/rWl0RvJrrkYYTjXQPWagEbaJcVao1jKi1v7"
+)
+"""What every ssh server shows."""
 
 
 class StillClock:
@@ -57,7 +64,13 @@ def open_services(empty_database: Path, directory: Path, clock: Clock) -> Iterat
     path = directory / "virtmgr.db"
     shutil.copy(empty_database, path)
     units = SqlUnitOfWorkFactory(make_engine(f"sqlite:///{path}"))
-    yield Services(units=units, blobs=BlobStore(directory / "images"), clock=clock)
+    yield Services(
+        units=units,
+        blobs=BlobStore(directory / "images"),
+        clock=clock,
+        vault=KeyFileVault(directory / "credentials.key"),
+        scan_keys=lambda _address, _port: (SSH_KEY,),
+    )
     units.close()
 
 

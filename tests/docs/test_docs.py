@@ -158,7 +158,7 @@ def test_what_the_test_itself_notices() -> None:
     assert _problem(["--context", "lab", "list"]) is None
     assert _problem(["exec", "-it", "web1", "--", "sh", "--nonsense"]) is None
     assert _problem(["lsit"]) is not None
-    assert _problem(["host", "add", "NAME"]) is not None
+    assert _problem(["host", "bind", "NAME"]) is not None
     assert _problem(["list", "--nonsense"]) is not None
 
 

@@ -36,12 +36,14 @@ class Fleet:
     environment: dict[str, str]
     joined: list[str] = field(default_factory=list)
 
-    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, check: bool = True, timeout: float = _PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
         """Run ``virtmgr WORDS``."""
         done = subprocess.run(
             self.lab.attached(str(VIRTMGR), *words),
             env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            check=False, timeout=_PATIENCE,
+            check=False, timeout=timeout,
         )  # fmt: skip
         assert done.returncode == 0 or not check, f"virtmgr {words}: {done.stderr}"
         return done
@@ -76,8 +78,11 @@ class Fleet:
 
 
 @contextmanager
-def running_fleet(lab: Lab) -> Iterator[Fleet]:
-    """A control plane with nothing in it; hosts that joined it are as new when it has gone."""
+def running_fleet(lab: Lab, **settings: str) -> Iterator[Fleet]:
+    """A control plane with nothing in it; hosts that joined it are as new when it has gone.
+
+    :param settings: further variables of its environment.
+    """
     base = lab.site.directory / "control"
     environment = {
         **os.environ,
@@ -89,6 +94,7 @@ def running_fleet(lab: Lab) -> Iterator[Fleet]:
         "VIRTMGR_AGENT_LISTEN": f"{CONTROL_ADDRESS}:7444",
         "VIRTMGR_STREAM_LISTEN": f"{CONTROL_ADDRESS}:7445",
         "VIRTMGR_PROJECT": "default",
+        **settings,
     }
     fleet = Fleet(lab, environment)
     base.mkdir()

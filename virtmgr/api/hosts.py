@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Response
 from pydantic import Field
 
-from virtmgr.api.answers import Answer, Listing, listing
+from virtmgr.api.answers import Answer, Listing, Started, listing
 from virtmgr.api.conventions import ListParameters
+from virtmgr.api.dispatch import RawRequest, answer_view
 from virtmgr.api.filters import by_id
 from virtmgr.api.merge_patch import Patch
-from virtmgr.api.routing import Route, change, create, delete, read
+from virtmgr.api.routing import Route, change, create, delete, raw, read, start
 from virtmgr.api.schemas.common import ReferenceView
 from virtmgr.api.schemas.hosts import (
     HostView,
     NewHostView,
     PoolView,
+    ScannedView,
     ShownHostView,
     host_presenter,
     pool_presenter,
+    present_keys,
 )
 from virtmgr.domain.access import Action
 from virtmgr.domain.host import Host, HostState
 from virtmgr.domain.values import Value
-from virtmgr.services import hosts, pools
+from virtmgr.services import host_installation, hosts, pools
 from virtmgr.services.context import Context
+from virtmgr.services.host_installation import Address, HostAgain, HostEnroll
 from virtmgr.services.hosts import HostCreate, HostFields
 
 
@@ -38,6 +46,13 @@ class PoolParameters(ListParameters):
     """Filters of the list of pools."""
 
     host: str | None = Field(None, max_length=128, description="Host, by name or id.")
+
+
+class ScanBody(Value):
+    """An ssh server to look at."""
+
+    address: Address
+    port: int = Field(22, ge=1, le=65535)
 
 
 class JoinAgainBody(Value):
@@ -74,6 +89,38 @@ def enrol_again(context: Context, host: str, body: JoinAgainBody) -> Answer[NewH
     shown = host_presenter(context.uow)(found)
     view = NewHostView(**dict(shown), join_token=secret, join_token_expires_at=expires_at)
     return Answer(view, found.version)
+
+
+def scan_key(call: RawRequest, body: ScanBody) -> Response:
+    """Ask an ssh server for its keys, to be compared and then given as host_key"""
+    keys = call.services.scan_keys(body.address, body.port)
+    return answer_view(present_keys(body.address, body.port, keys))
+
+
+def enroll(context: Context, body: HostEnroll) -> Started:
+    """Make a machine a host by ssh: everything that it needs is installed on it"""
+    operation = host_installation.enroll(context, body)
+
+    def would() -> Mapping[str, Any]:
+        host = hosts.find(context, operation.target_id)
+        return {"host": host_presenter(context.uow)(host).model_dump(mode="json")}
+
+    return Started([operation], would=would)
+
+
+def retry(context: Context, host: str, body: HostAgain) -> Started:
+    """Go on where an installation failed"""
+    return Started([host_installation.again(context, host, host_installation.ENROLL, body)])
+
+
+def reinstall(context: Context, host: str, body: HostAgain) -> Started:
+    """Let a host that lost its key or was installed anew join again, by ssh"""
+    return Started([host_installation.again(context, host, host_installation.REINSTALL, body)])
+
+
+def renew(context: Context, host: str, body: HostAgain) -> Started:
+    """Get a host a fresh certificate now, by ssh"""
+    return Started([host_installation.again(context, host, host_installation.RENEW, body)])
 
 
 def show(context: Context, host: str) -> Answer[ShownHostView]:
@@ -120,6 +167,17 @@ _ONE = "/hosts/{host}"
 ROUTES: tuple[Route, ...] = (
     read("/hosts", list_, Action.HOSTS_VIEW),
     create("/hosts", make, Action.HOSTS_CREATE),
+    raw(
+        "POST",
+        "/hosts/scan-key",
+        scan_key,
+        Action.HOSTS_CREATE,
+        answers={200: ScannedView},
+    ),
+    start("POST", "/hosts/enroll", enroll, Action.HOSTS_CREATE),
+    start("POST", _ONE + "/retry", retry, Action.HOSTS_CREATE),
+    start("POST", _ONE + "/reinstall", reinstall, Action.HOSTS_CREATE),
+    start("POST", _ONE + "/renew-certificates", renew, Action.HOSTS_CREATE),
     read(_ONE, show, Action.HOSTS_VIEW),
     change("PATCH", _ONE, patch, Action.HOSTS_UPDATE),
     delete(_ONE, remove, Action.HOSTS_DELETE),

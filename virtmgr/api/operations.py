@@ -7,10 +7,15 @@ from typing import ClassVar
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, listing
-from virtmgr.api.conventions import ListParameters
+from virtmgr.api.conventions import ListParameters, Query
 from virtmgr.api.filters import by_id
 from virtmgr.api.routing import Route, read
-from virtmgr.api.schemas.operations import OperationView, presenter
+from virtmgr.api.schemas.operations import (
+    LogLineView,
+    OperationLogView,
+    OperationView,
+    presenter,
+)
 from virtmgr.domain.access import Action
 from virtmgr.domain.operation import OperationState
 from virtmgr.services import operations
@@ -30,6 +35,15 @@ class OperationParameters(ListParameters):
     user: str | None = Field(None, max_length=128, description="Who asked, by name or id.")
 
 
+class OperationLogQuery(Query):
+    """From where on."""
+
+    after: int = Field(
+        0, ge=0, lt=2**63, description="The sequence of the last line that was read."
+    )
+    limit: int = Field(1000, ge=1, le=1000, description="Most lines of one answer.")
+
+
 def list_(context: Context, query: OperationParameters) -> Answer[Listing[OperationView]]:
     """List operations, newest first"""
     asked = query.query(project_ids=context.visible, **by_id(context.uow, query))
@@ -41,7 +55,17 @@ def show(context: Context, operation: str) -> Answer[OperationView]:
     return Answer(presenter(context.uow)(operations.find(context, operation)))
 
 
+def show_log(
+    context: Context, operation: str, query: OperationLogQuery
+) -> Answer[OperationLogView]:
+    """Read what an operation wrote: now all of it, later what came after"""
+    lines, finished = operations.log_after(context, operation, query.after, query.limit)
+    items = [LogLineView(**line._asdict()) for line in lines]
+    return Answer(OperationLogView(items=items, finished=finished))
+
+
 ROUTES: tuple[Route, ...] = (
     read("/operations", list_, Action.OPERATIONS_VIEW),
     read("/operations/{operation}", show, Action.OPERATIONS_VIEW),
+    read("/operations/{operation}/log", show_log, Action.OPERATIONS_VIEW),
 )

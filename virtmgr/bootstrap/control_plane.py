@@ -9,6 +9,8 @@ from pathlib import Path
 from virtmgr.config.settings import Endpoint, ServerSettings
 from virtmgr.domain.errors import Unavailable
 from virtmgr.enrollment.pki import CertificateAuthority
+from virtmgr.enrollment.playbooks import AnsiblePlaybooks, scan_keys
+from virtmgr.enrollment.vault import KeyFileVault
 from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.streams import Dialler
 from virtmgr.services.container import Services, dial_nobody, wake_nobody
@@ -32,6 +34,18 @@ def build_services(
         stream_url=f"wss://{reachable(settings.stream_listen)}",
         wake_host=wake_host,
         dial=dial,
+        vault=KeyFileVault(settings.data_directory / "pki" / "credentials.key"),
+        scan_keys=scan_keys,
+    )
+
+
+def playbooks(settings: ServerSettings) -> AnsiblePlaybooks:
+    """What installs hosts from here."""
+    return AnsiblePlaybooks(
+        directory=settings.run_directory / "install",
+        wheelhouse=settings.wheelhouse or settings.data_directory / "wheelhouse",
+        ca_file=settings.ca_file,
+        server=f"https://{reachable(settings.agent_listen)}",
     )
 
 

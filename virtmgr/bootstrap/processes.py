@@ -65,11 +65,14 @@ def leave(code: int = 0) -> NoReturn:
 
 def environment(settings: ServerSettings) -> dict[str, str]:
     """The settings as variables: the way to children that no other user can read."""
-    cache = {"VIRTMGR_BUILD_CACHE": str(settings.build_cache)} if settings.build_cache else {}
+    places = {
+        "VIRTMGR_BUILD_CACHE": settings.build_cache,
+        "VIRTMGR_WHEELHOUSE": settings.wheelhouse,
+    }
     return {
         "MALLOC_ARENA_MAX": "2",  # glibc would keep one for each of many threads
         **os.environ,
-        **cache,
+        **{name: str(place) for name, place in places.items() if place},
         "VIRTMGR_DATA_DIRECTORY": str(settings.data_directory),
         "VIRTMGR_RUN_DIRECTORY": str(settings.run_directory),
         "VIRTMGR_DATABASE": settings.database,

@@ -1,4 +1,4 @@
-"""The worker process: makes images, notices silent hosts, removes what is stale.
+"""The worker process: makes images, installs hosts, notices silent hosts, removes what is stale.
 
 python -m virtmgr.bootstrap.worker    (started by ``virtmgr serve``)
 """
@@ -16,7 +16,7 @@ import structlog
 from virtmgr.api.dialling import WebSocketDialler
 from virtmgr.bootstrap import logs
 from virtmgr.bootstrap.certificate import OwnCertificate
-from virtmgr.bootstrap.control_plane import build_services, server_certificate
+from virtmgr.bootstrap.control_plane import build_services, playbooks, server_certificate
 from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import VirtmgrError
@@ -32,6 +32,7 @@ from virtmgr.services.image_worker import (
     remove_failed,
     remove_leftovers,
 )
+from virtmgr.services.installation_worker import InstallationWorker
 from virtmgr.services.sync import LEASE, mark_unreachable
 
 _LEASES = 5.0  # seconds between looks at the hosts' leases
@@ -67,6 +68,11 @@ def main() -> None:
                 name=f"images-{verbs[0]}",
             )
             for verbs in (MADE_HERE, MADE_WITH_HOSTS)
+        ),
+        threading.Thread(
+            target=InstallationWorker(services, playbooks(settings)).run,
+            args=(stop,),
+            name="installations",
         ),
         threading.Thread(target=_watch_leases, args=(services, stop), name="leases"),
         threading.Thread(

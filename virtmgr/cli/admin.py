@@ -37,7 +37,9 @@ _WAYS_OUT = {
 def _option(name: str, help: str, default: object, variable: str) -> Callable[[F], F]:
     return click.option(
         f"--{name}",
-        metavar="PATH" if "directory" in name or "file" in name else "ADDRESS",
+        metavar="PATH"
+        if any(word in name for word in ("directory", "file", "wheelhouse"))
+        else "ADDRESS",
         help=f"{help} Default: {default}. Environment: {variable}.",
     )
 
@@ -72,6 +74,12 @@ def server_options(function: F) -> F:
                 metavar="PATH",
                 help="A file with the URL, which may have a password. "
                 "Environment: VIRTMGR_DATABASE_FILE.",
+            ),
+            _option(
+                "wheelhouse",
+                "Directory that hosts' packages come from.",
+                "wheelhouse in the data directory",
+                "VIRTMGR_WHEELHOUSE",
             ),
             _option("listen", "REST API and console.", _SERVER.listen, "VIRTMGR_LISTEN"),
             _option("agent-listen", "Agents.", _SERVER.agent_listen, "VIRTMGR_AGENT_LISTEN"),

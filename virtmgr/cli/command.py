@@ -90,12 +90,12 @@ def output_option(function: F) -> F:
     )(function)
 
 
-def wait_options(function: F) -> F:
-    """``--wait/--no-wait`` and ``--timeout``."""
+def wait_options(function: F, *, seconds: float = 600) -> F:
+    """``--wait/--no-wait`` and ``--timeout``, by default so many seconds."""
     function = click.option(
         "--timeout",
         type=click.FloatRange(min=0),
-        default=600,
+        default=seconds,
         show_default=True,
         metavar="SECONDS",
         help="How long to wait.",

@@ -8,8 +8,20 @@ import click
 
 from virtmgr.cli.client import segment
 from virtmgr.cli.command import group, output_option
-from virtmgr.cli.output import Column, Item, age, at, column, show_item, show_items
+from virtmgr.cli.output import (
+    Column,
+    Item,
+    age,
+    at,
+    column,
+    local_time,
+    printable,
+    show_item,
+    show_items,
+)
 from virtmgr.cli.session import Session, pass_session
+
+_PAUSE = 0.5  # seconds between looks at a log that is followed
 
 _COLUMNS = (
     column("ID", "id"),
@@ -48,6 +60,26 @@ def list_operations(session: Session, limit: int, **filters: Any) -> None:
 def show(session: Session, operation: str) -> None:
     """Show an operation in full."""
     show_item(session, session.client.get(f"/operations/{segment(operation)}"), _COLUMNS)
+
+
+@operations.command("log")
+@click.argument("operation")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the operation has ended.")
+@pass_session
+def log(session: Session, operation: str, follow: bool) -> None:
+    """Show what an operation wrote, such as the tasks of an installation."""
+    import time
+
+    path, after = f"/operations/{segment(operation)}/log", 0
+    while True:
+        answer = session.client.get(path, {"after": after})
+        for line in answer["items"]:
+            click.echo(f"{local_time(line['at'])} {printable(line['text'])}")
+            after = line["sequence"]
+        if answer["finished"] or not (follow or answer["items"]):
+            return
+        if not answer["items"]:
+            time.sleep(_PAUSE)
 
 
 @operations.command("wait")

@@ -21,6 +21,7 @@ _COLOURS = {
     "succeeded": "green",
     "failed": "red",
     "unreachable": "red",
+    "install_failed": "red",
     "unknown": "yellow",
     "paused": "yellow",
     "cordoned": "yellow",

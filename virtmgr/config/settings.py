@@ -56,6 +56,7 @@ class ServerSettings:
     build_cache: Path | None = None  # packages of image builds; by default below data_directory
     agent_listen: Endpoint = Endpoint("127.0.0.1", 7444)  # agents, with client certificates
     stream_listen: Endpoint = Endpoint("127.0.0.1", 7445)  # exec, console, VNC
+    wheelhouse: Path | None = None  # what hosts install from; by default below data_directory
     registry_mirrors: str = ""  # ORIGIN=https://MIRROR,…; asked before the registry ORIGIN
 
     @classmethod
@@ -64,7 +65,7 @@ class ServerSettings:
 
         :raises ValueError: an address or a file is not usable; the message names the option.
         """
-        names = ("data_directory", "run_directory", "build_cache")
+        names = ("data_directory", "run_directory", "build_cache", "wheelhouse")
         paths = _paths(names, options, environment, SERVER_PREFIX)
         listeners = {
             name: _endpoint(name, text)

@@ -37,6 +37,8 @@ class Cluster:
 
 class HostState(StrEnum):
     ENROLLING = "enrolling"  # has a join token, no agent has synced yet
+    INSTALLING = "installing"  # virtmgr makes a host of it, by ssh
+    INSTALL_FAILED = "install_failed"  # that failed; its last operation says why
     READY = "ready"
     CORDONED = "cordoned"  # keeps what it runs, takes nothing new
     MAINTENANCE = "maintenance"
@@ -111,6 +113,25 @@ class Host:
     prune_nonce: int = 0  # counts requests to remove the images that it does not need
     version: int = 1
     created_at: datetime
+
+
+@dataclass(kw_only=True)
+class HostAccess:
+    """How virtmgr itself logs in to a host by ssh, to install or mend what is on it.
+
+    ``sealed`` holds the credentials, readable with the control plane's own key only (see
+    ``ports.vault``). It is emptied at the end of the operation that they were given for, unless
+    ``kept``.
+    """
+
+    host_id: str
+    address: str  # name or IP address
+    port: int = 22
+    user: str
+    host_key: str  # the fingerprint that the host's ssh server must show, as SHA256:…
+    vms: bool = True  # False: no libvirt and no QEMU, containers only
+    sealed: str | None = None
+    kept: bool = False
 
 
 @dataclass(kw_only=True)

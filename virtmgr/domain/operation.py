@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class OperationState(StrEnum):
@@ -43,6 +43,14 @@ class Operation:
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = None
+
+
+class LogLine(NamedTuple):
+    """One line of what an operation wrote while it ran. Sequences only grow."""
+
+    sequence: int
+    at: datetime
+    text: str
 
 
 @dataclass(kw_only=True)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from virtmgr.domain.host import Cluster, Host, Pool
+from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.image import Image
 from virtmgr.domain.network import Address, Network
-from virtmgr.domain.operation import Event, IdempotencyKey, Operation, StreamTicket
+from virtmgr.domain.operation import Event, IdempotencyKey, LogLine, Operation, StreamTicket
 from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import Kind, Nic, Workload
@@ -248,6 +248,16 @@ class HostRepository(NamedRepository[Host], Protocol):
     def by_join_token(self, secret_hash: str) -> Host | None: ...
 
 
+class HostAccessRepository(Protocol):
+    def add(self, access: HostAccess) -> None: ...
+
+    def get(self, host_id: str) -> HostAccess | None: ...
+
+    def at(self, address: str) -> Sequence[HostAccess]:
+        """Those with this address, as it is written."""
+        ...
+
+
 class TokenRepository(Repository[Token], Protocol):
     def by_secret_hash(self, secret_hash: str) -> Token | None: ...
 
@@ -272,6 +282,14 @@ class OperationRepository(Repository[Operation], Protocol):
 
         Marks it running. One UPDATE … RETURNING; safe among processes.
         """
+        ...
+
+
+class OperationLog(Protocol):
+    def append(self, operation_id: str, at: datetime, texts: Iterable[str]) -> None: ...
+
+    def after(self, operation_id: str, sequence: int, *, limit: int) -> Sequence[LogLine]:
+        """Lines with a greater sequence, oldest first."""
         ...
 
 
@@ -330,6 +348,7 @@ class UnitOfWork(Protocol):
     tokens: TokenRepository
     clusters: NamedRepository[Cluster]
     hosts: HostRepository
+    host_access: HostAccessRepository
     pools: PoolRepository
     images: ImageRepository
     volumes: VolumeRepository
@@ -338,6 +357,7 @@ class UnitOfWork(Protocol):
     nics: NicRepository
     workloads: WorkloadRepository
     operations: OperationRepository
+    operation_log: OperationLog
     events: EventRepository
     tickets: TicketRepository
     idempotency: IdempotencyRepository

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from virtmgr.domain.errors import Unavailable
+from virtmgr.domain.ssh import HostKey
 from virtmgr.domain.streaming import StreamRequest
 from virtmgr.ports.clock import Clock, SystemClock
 from virtmgr.ports.images import BlobStore
 from virtmgr.ports.streams import AgentStream, Dialler
 from virtmgr.ports.unit_of_work import UnitOfWorkFactory
+from virtmgr.ports.vault import Vault
 from virtmgr.services.signal import Done, Signal
 
 
@@ -23,13 +25,29 @@ def dial_nobody(url: str, host_id: str, request: StreamRequest) -> AgentStream:
     raise Unavailable(f"this process opens no {request.action} stream to host {host_id} at {url}")
 
 
+class NoVault:
+    """For processes that have nothing to do with secrets."""
+
+    def seal(self, secret: bytes, purpose: str) -> str:  # noqa: ARG002
+        raise Unavailable(f"this process keeps no secrets, such as those of {purpose}")
+
+    def open(self, sealed: str, purpose: str) -> bytes:  # noqa: ARG002
+        raise Unavailable(f"this process opens no secrets, such as those of {purpose}")
+
+
+def scan_nobody(address: str, port: int) -> tuple[HostKey, ...]:
+    """For processes that look at no machine."""
+    raise Unavailable(f"this process does not look at ssh servers, such as {address}:{port}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Services:
     """The control plane's ports.
 
     ``committed`` is notified after every commit of a change, for those who wait for events, and
     ``done`` of every operation that a sync finished. ``wake_host`` hints a host to sync now.
-    ``dial`` opens a stream on a host's agent.
+    ``dial`` opens a stream on a host's agent. ``vault`` seals credentials of hosts, and
+    ``scan_keys`` asks the ssh server at an address and port for its keys.
     """
 
     units: UnitOfWorkFactory
@@ -39,4 +57,6 @@ class Services:
     done: Done = field(default_factory=Done)
     wake_host: Callable[[str], None] = wake_nobody
     dial: Dialler = dial_nobody
+    vault: Vault = field(default_factory=NoVault)
+    scan_keys: Callable[[str, int], tuple[HostKey, ...]] = scan_nobody
     stream_url: str = ""  # where clients open streams: wss://ADDRESS:PORT

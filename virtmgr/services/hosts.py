@@ -11,6 +11,7 @@ from virtmgr.domain.errors import Conflict, NotFound
 from virtmgr.domain.host import Host, HostState
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.machine import MAY_REPLACE
+from virtmgr.domain.operation import OperationState
 from virtmgr.domain.values import Labels, Name, Reference, Value
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services import clusters
@@ -148,6 +149,7 @@ def uncordon(context: Context, reference: str) -> Host:
 
 def delete(context: Context, reference: str) -> Host:
     """Forget a host that has no workloads and no volumes; its certificate is worth nothing then.
+    What is under way on it is cancelled.
 
     :raises Conflict: it has some; they are named.
     """
@@ -157,6 +159,10 @@ def delete(context: Context, reference: str) -> Host:
         workload=[workload.name for workload in context.uow.workloads.on_host(host.id)],
         volume=[volume.name for volume in context.uow.volumes.on_host(host.id)],
     )
+    for operation in context.uow.operations.open_for(host.id):  # such as its installation
+        operation.state = OperationState.CANCELLED
+        operation.message = "the host was deleted"
+        operation.updated_at = operation.finished_at = context.now
     context.record("host.deleted", host, f"host {host.name} was deleted", host_id=host.id)
     context.uow.hosts.remove(host)
     context.uow.flush()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from virtmgr.domain.errors import NotFound
-from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.operation import LogLine, Operation, OperationState
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services.container import Services
 from virtmgr.services.context import Context
@@ -29,6 +29,19 @@ def find(context: Context, reference: str) -> Operation:
     if operation is None or not (visible is None or operation.project_id in visible):
         raise NotFound(f"operation {reference!r} does not exist")
     return operation
+
+
+def log_after(
+    context: Context, reference: str, sequence: int, limit: int
+) -> tuple[Sequence[LogLine], bool]:
+    """At most ``limit`` lines that an operation wrote after ``sequence``, and whether these are
+    the last ever.
+
+    :raises NotFound: there is no such operation.
+    """
+    operation = find(context, reference)
+    lines = context.uow.operation_log.after(operation.id, sequence, limit=limit)
+    return lines, operation.state in FINISHED and len(lines) < limit
 
 
 def list_(context: Context, query: ListQuery) -> Page[Operation]:

@@ -33,6 +33,8 @@ from virtmgr.services.enrolment import admit
 from virtmgr.services.records import Target, add_event
 
 LEASE = timedelta(seconds=30)
+_COMING = (HostState.ENROLLING, HostState.INSTALLING, HostState.INSTALL_FAILED)
+"""States of a host whose agent has never been heard of."""
 
 
 def sync(
@@ -125,10 +127,10 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
             _note_reboot(uow, host, now)
         _note_fingerprint(host, request.fingerprint)
     was = host.state
-    if was in (HostState.ENROLLING, HostState.UNREACHABLE):
+    if was is HostState.UNREACHABLE or was in _COMING:
         back = HostState.CORDONED if host.facts.get("cordoned") else HostState.READY
         host.state = back
-        type = "host.enrolled" if was is HostState.ENROLLING else "host.recovered"
+        type = "host.enrolled" if was in _COMING else "host.recovered"
         add_event(uow, type, _host_target(host), now=now, message=f"it was {was.value}")
     return was is HostState.UNREACHABLE
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import registry
 
-from virtmgr.domain.host import Cluster, Host, Pool
+from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.image import Image
 from virtmgr.domain.network import Address, Network
 from virtmgr.domain.operation import Event, IdempotencyKey, Operation, StreamTicket
@@ -27,6 +27,7 @@ _PLAIN = {
     Token: tables.tokens,
     Cluster: tables.clusters,
     Host: tables.hosts,
+    HostAccess: tables.host_access,
     Pool: tables.pools,
     Image: tables.images,
     Volume: tables.volumes,

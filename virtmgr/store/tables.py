@@ -246,6 +246,20 @@ hosts = Table(
     *_at_least_0("revision", "prune_nonce"),
 )
 
+host_access = Table(
+    "host_access",
+    metadata,
+    Column("host_id", identifier(), ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True),
+    Column("address", text(253), nullable=False, index=True),
+    Column("port", Integer, nullable=False),
+    Column("user", String(32), nullable=False),
+    Column("host_key", String(128), nullable=False),
+    Column("vms", Flag, nullable=False),
+    Column("sealed", Text),
+    Column("kept", Flag, nullable=False),
+    CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
+)
+
 pools = Table(
     "pools",
     metadata,
@@ -472,6 +486,15 @@ operations = Table(
     one_of("state", OperationState),
     CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
     *_at_least_0("generation"),
+)
+
+operation_log = Table(
+    "operation_log",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    _reference("operation_id", "operations", "CASCADE"),
+    Column("at", UtcDateTime(), nullable=False),
+    Column("text", Text, nullable=False),
 )
 
 events = Table(

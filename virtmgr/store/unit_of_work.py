@@ -23,12 +23,14 @@ from virtmgr.domain.project import Project, User
 from virtmgr.ports.unit_of_work import (
     AddressRepository,
     EventRepository,
+    HostAccessRepository,
     HostRepository,
     IdempotencyRepository,
     ImageRepository,
     NamedRepository,
     NetworkRepository,
     NicRepository,
+    OperationLog,
     OperationRepository,
     PoolRepository,
     QuotaRepository,
@@ -42,10 +44,10 @@ from virtmgr.ports.unit_of_work import (
 from virtmgr.store import image_index, mapping
 from virtmgr.store.engine import make_reader
 from virtmgr.store.repositories.events import SqlEvents
-from virtmgr.store.repositories.hosts import SqlClusters, SqlHosts, SqlPools
+from virtmgr.store.repositories.hosts import SqlClusters, SqlHostAccess, SqlHosts, SqlPools
 from virtmgr.store.repositories.images import SqlImages
 from virtmgr.store.repositories.networks import SqlAddresses, SqlNetworks, SqlNics
-from virtmgr.store.repositories.operations import SqlOperations
+from virtmgr.store.repositories.operations import SqlOperationLog, SqlOperations
 from virtmgr.store.repositories.projects import SqlProjects, SqlQuotas
 from virtmgr.store.repositories.tickets import SqlIdempotency, SqlSettings, SqlTickets
 from virtmgr.store.repositories.users import SqlRoleBindings, SqlTokens, SqlUsers
@@ -72,6 +74,7 @@ class SqlUnitOfWork:
         self.tokens: TokenRepository = SqlTokens(session)
         self.clusters: NamedRepository[Cluster] = SqlClusters(session)
         self.hosts: HostRepository = SqlHosts(session)
+        self.host_access: HostAccessRepository = SqlHostAccess(session)
         self.pools: PoolRepository = SqlPools(session)
         self.images: ImageRepository = SqlImages(session)
         self.volumes: VolumeRepository = SqlVolumes(session)
@@ -80,6 +83,7 @@ class SqlUnitOfWork:
         self.nics: NicRepository = SqlNics(session)
         self.workloads: WorkloadRepository = SqlWorkloads(session)
         self.operations: OperationRepository = SqlOperations(session)
+        self.operation_log: OperationLog = SqlOperationLog(session)
         self.events: EventRepository = self._events
         self.tickets: TicketRepository = SqlTickets(session)
         self.idempotency: IdempotencyRepository = SqlIdempotency(session)

@@ -59,6 +59,11 @@ def test_a_refusal_counts_every_host_once_and_names_the_nearest() -> None:
     )
 
 
+@pytest.mark.parametrize("state", sorted(set(HostState) - {HostState.READY}))
+def test_only_a_host_that_is_ready_takes_anything(state: HostState) -> None:
+    assert decide(host(1, state=state)).explanation.rejected == {f"host_{state}": 1}
+
+
 def test_a_choice_says_why_and_carries_the_version_that_was_read() -> None:
     fleet = Fleet(
         [cluster(policy=SchedulingPolicy.SPREAD)],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from virtmgr.api.schemas.common import ReferenceView, Referrer
 from virtmgr.api.secrets import secret_field
 from virtmgr.domain.host import Host, HostState, Pool
 from virtmgr.domain.machine import MAY_REPLACE
+from virtmgr.domain.ssh import HostKey
 from virtmgr.ports.unit_of_work import UnitOfWork
 
 _OF_OURS = ("cordoned", MAY_REPLACE)  # among the facts, and not from the agent
@@ -72,6 +73,27 @@ class PoolView(View):
     used: int = Field(description="Bytes.")
     shared: bool
     created_at: datetime
+
+
+class ScannedKeyView(View):
+    """A key that an ssh server showed."""
+
+    type: str = Field(description="Such as ssh-ed25519.")
+    fingerprint: str = Field(description="SHA256:…, as ssh shows it.")
+
+
+class ScannedView(View):
+    """What an ssh server showed. Who answered is not known until its key is compared."""
+
+    address: str
+    port: int
+    keys: list[ScannedKeyView] = Field(description="The one to prefer first.")
+
+
+def present_keys(address: str, port: int, keys: Sequence[HostKey]) -> ScannedView:
+    """The keys as the API shows them."""
+    shown = [ScannedKeyView(type=key.type, fingerprint=key.fingerprint) for key in keys]
+    return ScannedView(address=address, port=port, keys=shown)
 
 
 def host_presenter(uow: UnitOfWork) -> Callable[[Host], HostView]:

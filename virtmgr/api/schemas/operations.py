@@ -37,6 +37,21 @@ class OperationBatch(View):
     items: list[OperationView]
 
 
+class LogLineView(View):
+    """One line of an operation's log."""
+
+    sequence: int = Field(description="Grows; not by one.")
+    at: datetime
+    text: str
+
+
+class OperationLogView(View):
+    """What an operation wrote after a line that was read before."""
+
+    items: list[LogLineView] = Field(description="Oldest first.")
+    finished: bool = Field(description="Nothing comes after these lines.")
+
+
 def presenter(uow: UnitOfWork) -> Callable[[Operation], OperationView]:
     """How to present operations, with the names of their projects and users."""
     project, user = Referrer(uow.projects.get), Referrer(uow.users.get)

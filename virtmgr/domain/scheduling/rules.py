@@ -110,6 +110,11 @@ def _pinned(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
 
 _STATES = {
     HostState.ENROLLING: ("is still enrolling", "are still enrolling"),
+    HostState.INSTALLING: ("is being installed", "are being installed"),
+    HostState.INSTALL_FAILED: (
+        "is not installed: that failed",
+        "are not installed: that failed",
+    ),
     HostState.CORDONED: ("is cordoned", "are cordoned"),
     HostState.MAINTENANCE: ("is in maintenance", "are in maintenance"),
     HostState.UNREACHABLE: ("is unreachable", "are unreachable"),

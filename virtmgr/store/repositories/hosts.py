@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, delete, exists, insert, or_, select, update
+from sqlalchemy.orm import Session
 
 from virtmgr.domain.errors import NotFound
-from virtmgr.domain.host import Cluster, Host, Pool
+from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.ids import is_id
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
@@ -168,6 +169,24 @@ class SqlHosts(SqlNamedRepository[Host]):
             return False
         self._take_over(host_id, dict(row._mapping))
         return True
+
+
+class SqlHostAccess:
+    """How virtmgr logs in to hosts; one row a host, without a name of its own."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, access: HostAccess) -> None:
+        self._session.add(access)
+        self._session.flush()
+
+    def get(self, host_id: str) -> HostAccess | None:
+        return self._session.get(HostAccess, host_id)
+
+    def at(self, address: str) -> Sequence[HostAccess]:
+        found = select(HostAccess).where(tables.host_access.c.address == address)
+        return self._session.scalars(found.order_by(tables.host_access.c.host_id)).all()
 
 
 class SqlPools(SqlRepository[Pool]):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import insert, or_, select, update
+from sqlalchemy.orm import Session
 
-from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.operation import LogLine, Operation, OperationState
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlRepository
@@ -77,3 +78,26 @@ class SqlOperations(SqlRepository[Operation]):
         )
         self._session.flush()
         return self._session.scalars(statement).one_or_none()
+
+
+class SqlOperationLog:
+    """What operations write while they run. An operation has one writer at a time."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def append(self, operation_id: str, at: datetime, texts: Iterable[str]) -> None:
+        rows = [{"operation_id": operation_id, "at": at, "text": text} for text in texts]
+        if rows:
+            self._session.flush()
+            self._session.execute(insert(tables.operation_log), rows)
+
+    def after(self, operation_id: str, sequence: int, *, limit: int) -> Sequence[LogLine]:
+        log = tables.operation_log.c
+        found = (
+            select(log.sequence, log.at, log.text)
+            .where(log.operation_id == operation_id, log.sequence > sequence)
+            .order_by(log.sequence)
+            .limit(limit)
+        )
+        return [LogLine(*row) for row in self._session.execute(found)]
