@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
-from virtmgr.domain.network import NetworkType
 from virtmgr.domain.sync import DesiredNetwork, DesiredNic, DesiredWorkload
 from virtmgr.domain.workload import Port, PowerState
 
@@ -40,7 +39,7 @@ def publications(
 
     A workload that is to stop takes no new connections; those it has go on.
     """
-    reachable = nat_ids(networks)
+    reachable = routed_ids(networks)
     found: dict[tuple[str, str, int], Publication] = {}
     for workload in sorted(workloads, key=lambda each: each.id):
         if workload.deleting or workload.state is PowerState.STOPPED:
@@ -50,8 +49,8 @@ def publications(
     return tuple(found.values())
 
 
-def nat_ids(networks: Iterable[DesiredNetwork]) -> frozenset[str]:
-    return frozenset(each.id for each in networks if each.type is NetworkType.NAT)
+def routed_ids(networks: Iterable[DesiredNetwork]) -> frozenset[str]:
+    return frozenset(each.id for each in networks if each.is_routed)
 
 
 def wanted(workload: DesiredWorkload, reachable: frozenset[str]) -> tuple[Publication, ...]:
