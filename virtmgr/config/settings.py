@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -142,11 +141,14 @@ def _endpoint(name: str, text: str) -> Endpoint:
 
 
 def _tunnel_address(name: str, text: str) -> str:
+    from ipaddress import ip_address
+
     try:
         address = ip_address(text)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    if address.is_loopback or address.is_multicast or address.is_unspecified:
+    local = address.is_loopback or address.is_link_local
+    if local or address.is_multicast or address.is_unspecified:
         raise ValueError(f"{name}: other hosts cannot send to {address}")
     return str(address)
 

@@ -42,11 +42,11 @@ from virtmgr.drivers.network.sysctl import write_sysctl
 
 _PREFIX = tunnel_name("0")[:3]
 _QUIET = {  # nothing reaches other hosts but what is known to be there, and nothing is learned
-    "br_port_learning": 0,
-    "br_port_unicast_flood": 0,
-    "br_port_mcast_flood": 0,
-    "br_port_bcast_flood": 0,
-    "br_port_neigh_suppress": 1,
+    "learning": 0,
+    "unicast_flood": 0,
+    "mcast_flood": 0,
+    "bcast_flood": 0,
+    "neigh_suppress": 1,
 }
 _STATIC = NUD_NOARP | NUD_REACHABLE  # never aged; PERMANENT would say that it is the bridge's own
 
@@ -93,7 +93,7 @@ class Tunnels:
         write_sysctl("1", "ipv6", "conf", name, "disable_ipv6")  # a port has no address itself
         if link.master != bridge.index:
             ip.link("set", index=link.index, master=bridge.index)
-        ip.link("set", index=link.index, kind="bridge_slave", **_QUIET)
+        ip.brport("set", index=link.index, **_QUIET)
         if (link.mtu, link.alias, link.up) != (network.mtu, alias, True):
             ip.link("set", index=link.index, mtu=network.mtu, ifalias=alias, state="up")
         return link

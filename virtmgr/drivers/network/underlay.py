@@ -33,10 +33,10 @@ class Underlay:
             if not self._found:
                 return Tunnel(reason=f"there is no way to {self._server}: {error}")
             address = self._found
-        if ip_address(address).is_loopback:
+        if ip_address(address).is_loopback or ip_address(address).is_link_local:
             return Tunnel(
-                reason="the agent reaches its control plane over loopback, which other hosts cannot "
-                "reach: give it --tunnel-address"
+                reason=f"the agent reaches its control plane from {address}, which is of no use to "
+                "other hosts: give it --tunnel-address"
             )
         try:
             with netlink(f"looking for the address {address}") as ip:
