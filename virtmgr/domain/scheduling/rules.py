@@ -184,14 +184,14 @@ def _overlays(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
         return
     yield Rule(
         code="no_tunnel",
-        passes=fleet.where(("overlay", 1), lambda host: host.overlay_mtu > 0),
+        passes=fleet.where(("tunnel",), lambda host: host.overlay_mtu > 0),
         one="has no tunnel for overlay networks",
         many="have no tunnel for overlay networks",
         why=lambda host, *_: f"it has no tunnel for overlay networks: {host.no_tunnel}",
     )
     yield Rule(
         code="tunnel_too_narrow",
-        passes=fleet.where(("overlay", wanted), lambda host: host.overlay_mtu >= wanted),
+        passes=fleet.where(("overlay", wanted), lambda host: not 0 < host.overlay_mtu < wanted),
         one=f"has a tunnel for packets smaller than {wanted} bytes",
         many=f"have tunnels for packets smaller than {wanted} bytes",
         why=lambda host, *_: (

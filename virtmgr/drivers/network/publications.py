@@ -76,7 +76,7 @@ def unreachable(workload: DesiredWorkload, reachable: frozenset[str]) -> str | N
         why = impossible(port)
         if why is None and _target(workload, port, reachable) is None:
             family = "IPv6" if ":" in port.address else "IPv4"
-            why = f"the workload has no {family} address on a nat network"
+            why = f"the workload has no {family} address on a nat or overlay network"
         if why is not None:
             return f"port {port.host}/{port.protocol} cannot be published: {why}"
     return None
