@@ -77,7 +77,8 @@ def test_containers_on_two_hosts_are_on_one_network(whole_lab: Lab) -> None:
             host.run("chmod", "-x", "/etc/virtmgr-lab/services/agent")
             host.run("pkill", "-KILL", "-f", "bin/virtmgr agent")
         for address in ("10.91.0.4", "fd00:91::4", "10.91.0.1", CONTROL_ADDRESS):
-            first.run("nsenter", "-t", a1, "-n", "busybox", "ping", "-c", "1", "-W", "2", address)
+            ping = ("/bin/busybox", "ping", "-c", "1", "-W", "2", address)
+            first.run("nsenter", "--target", a1, "--net", "--mount", *ping)
         for host in (first, third):
             host.run("chmod", "+x", "/etc/virtmgr-lab/services/agent")
         fleet.wait_until(lambda: pings(fleet, "a1", "b9.far.virt"))

@@ -73,6 +73,7 @@ class LinuxNetwork:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._firewall.forget()
             self._seen.clear()
+            self._tunnels.forget()
             self._dnsmasq = {path.name: self._dnsmasq_of(path.name) for path in self._files()}
 
     def ensure(
@@ -145,6 +146,7 @@ class LinuxNetwork:
             self._reservations.close()
             self._networks = {}
             self._seen.clear()
+            self._tunnels.forget()
             if self._directory.exists():
                 self._directory.rmdir()
 

@@ -7,7 +7,9 @@ guest asks for by broadcast (ARP, neighbour discovery) is answered on its own ho
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from pyroute2 import IPRoute
@@ -48,6 +50,7 @@ _QUIET = {  # nothing reaches other hosts but what is known to be there, and not
     "bcast_flood": 0,
     "neigh_suppress": 1,
 }
+_TRUST = 30.0  # seconds after which the kernel is asked again what its tables hold
 _STATIC = NUD_NOARP | NUD_REACHABLE  # never aged; PERMANENT would say that it is the bridge's own
 
 
@@ -56,6 +59,11 @@ class Tunnels:
 
     def __init__(self, mark: str) -> None:
         self._mark = mark
+        self._known: dict[str, _Known] = {}
+
+    def forget(self) -> None:
+        """Ask the kernel for everything at the next ``ensure``."""
+        self._known.clear()
 
     def ensure(self, network: DesiredNetwork) -> None:
         """The network's VXLAN device on its bridge, which is there, knowing every member.
@@ -70,12 +78,21 @@ class Tunnels:
             if bridge is None:
                 raise NetworkError(f"bridge {network.bridge} vanished while its tunnel was made")
             tunnel = self._device(ip, network, bridge)
-            _forward(ip, tunnel, bridge, forwarding(network))
+            self._forward(ip, network, tunnel, bridge)
         _refuse_out_of_reach(network)
 
     def own(self, *, unless: Collection[str] = ()) -> Mapping[str, str]:
         """Network id to device name of every tunnel that virtmgr made, but those in ``unless``."""
         return marked(self._mark, _PREFIX, unless=unless)
+
+    def _forward(self, ip: IPRoute, network: DesiredNetwork, tunnel: Link, bridge: Link) -> None:
+        """Reading the tables back costs a second with a thousand members: not for each change."""
+        known = self._known.pop(network.id, None)  # kept only if all of this is done
+        if known is None or not known.holds(tunnel, bridge):
+            known = _Known(_present(ip, tunnel, bridge), tunnel.index, bridge.index)
+        wanted = forwarding(network)
+        _bring(ip, tunnel, bridge, known.forwarding, wanted)
+        self._known[network.id] = replace(known, forwarding=wanted)
 
     def _device(self, ip: IPRoute, network: DesiredNetwork, bridge: Link) -> Link:
         name, alias = tunnel_name(network.id), self._mark + network.id
@@ -171,9 +188,25 @@ def _refuse_out_of_reach(network: DesiredNetwork) -> None:
 # ---- what the kernel knows
 
 
-def _forward(ip: IPRoute, tunnel: Link, bridge: Link, wanted: Forwarding) -> None:
+@dataclass(frozen=True)
+class _Known:
+    """What the kernel was seen to have, and was told since."""
+
+    forwarding: Forwarding
+    tunnel: int
+    bridge: int
+    seen_at: float = field(default_factory=time.monotonic)
+
+    def holds(self, tunnel: Link, bridge: Link) -> bool:
+        """Whether nobody else can be expected to have changed it."""
+        same = (self.tunnel, self.bridge) == (tunnel.index, bridge.index)
+        return same and time.monotonic() - self.seen_at < _TRUST
+
+
+def _bring(
+    ip: IPRoute, tunnel: Link, bridge: Link, present: Forwarding, wanted: Forwarding
+) -> None:
     """Frames are led to a member before it is answered for, and as long."""
-    present = _present(ip, tunnel, bridge)
     neighbours = changes(present.neighbours, wanted.neighbours)
     ports = changes(present.ports, wanted.ports)
     tunnels = changes(present.tunnels, wanted.tunnels)
