@@ -151,9 +151,9 @@ def overlay(hosts: tuple[Host, ...]) -> Overlay:
 def test_members_reach_each_other_the_gateway_and_the_outside(overlay: Overlay) -> None:
     one, two = overlay.connect("one"), overlay.connect("two")
     for guest, address in ((one, "10.75.0.3"), (two, "10.75.0.2")):
-        assert guest.pings(address)
+        assert_reaches(guest, address)
     for address in ("fd00:75::3", "10.75.0.1", "fd00:75::1", OUTSIDE):
-        assert one.pings(address), address
+        assert_reaches(one, address)
     for server in ("10.75.0.1", "fd00:75::1"):
         answer = one.run("dig", "+short", "+time=2", f"@{server}", "two.far.virt", "A").stdout
         assert answer.strip() == "10.75.0.3"
@@ -163,7 +163,7 @@ def test_every_host_is_the_same_gateway_and_only_for_its_own(overlay: Overlay) -
     one, two = overlay.connect("one"), overlay.connect("two")
     with watching(overlay.hosts[0]) as frames:
         for guest in (one, two):
-            assert guest.pings("10.75.0.1")
+            assert_reaches(guest, "10.75.0.1")
             shown = guest.run("ip", "neigh", "show", "10.75.0.1").stdout
             assert mac_address(overlay.network.id) in shown
     assert frames == []
@@ -172,7 +172,8 @@ def test_every_host_is_the_same_gateway_and_only_for_its_own(overlay: Overlay) -
 def test_whole_packets_pass_and_larger_ones_are_refused_beforehand(overlay: Overlay) -> None:
     one, _ = overlay.connect("one"), overlay.connect("two")
     largest = 1450 - 20 - 8
-    assert one.run("ping", "-Mdo", "-c1", "-W2", f"-s{largest}", "10.75.0.3").returncode == 0
+    whole = ("ping", "-Mdo", "-c1", "-W1", f"-s{largest}", "10.75.0.3")
+    eventually(lambda: one.run(*whole).returncode == 0)
     wide = overlay.network.model_copy(
         update={"mtu": 1451, "tunnel": overlay.hosts[0].address, "names": ()}
     )
@@ -198,7 +199,7 @@ def test_a_host_of_the_other_ip_version_is_told_and_hinders_no_other(overlay: Ov
     with pytest.raises(NetworkError, match="'six' is on a host with the tunnel address fd00::6"):
         host.inside(lambda: host.adapter.ensure([network], [overlay.members["one"][0]]))
     one, _ = overlay.connect("one"), overlay.connect("two")
-    assert one.pings("10.75.0.3")
+    assert_reaches(one, "10.75.0.3")
 
 
 def test_nothing_is_flooded(overlay: Overlay) -> None:
@@ -217,23 +218,23 @@ def test_nothing_is_flooded(overlay: Overlay) -> None:
         raw.send(_arp(mac, ip, socket.inet_aton("10.75.0.99")))
         assert not one.pings("10.75.0.98")
         assert not one.pings("fd00:75::98")
-        assert one.pings("10.75.0.3")
+        assert_reaches(one, "10.75.0.3")
     inner = {frame[:6] for frame in frames}
     assert inner == {_octets(overlay.nic("two").mac), mac}
 
 
 def test_a_member_that_moves_keeps_its_connections(overlay: Overlay) -> None:
     three, _ = overlay.connect("three"), overlay.connect("two")
-    assert three.pings("10.75.0.3")
+    assert_reaches(three, "10.75.0.3")
     two = overlay.members["two"][0]
     moved = replace(overlay, members={**overlay.members, "two": (two, 0)})
     old, new = overlay.hosts[1], overlay.hosts[0]
     old.inside(lambda: old.adapter.remove_port(two.nics[0].id))
     moved.ensure()
     there = moved.connect("two")
-    assert three.pings("10.75.0.3")
-    assert there.pings("10.75.0.4")
-    assert there.pings("10.75.0.1")
+    assert_reaches(three, "10.75.0.3")
+    assert_reaches(there, "10.75.0.4")
+    assert_reaches(there, "10.75.0.1")
     assert (
         new.space.run("bridge", "fdb", "show", "dev", _tunnel(overlay)).stdout.count(
             two.nics[0].mac
@@ -269,7 +270,7 @@ def test_the_next_agent_takes_the_tunnel_over(overlay: Overlay, tmp_path: Path) 
     host.inside(again.recover)
     host.inside(lambda: again.ensure([overlay.seen_from(0)], [overlay.members["one"][0]]))
     assert host.space.run("ip", "-o", "link", "show", _tunnel(overlay)).stdout == before
-    assert one.pings("10.75.0.3")
+    assert_reaches(one, "10.75.0.3")
     host.inside(lambda: again.ensure([], []))
     assert "vm" not in host.space.run("ip", "-br", "link", "show", "type", "vxlan").stdout
 
@@ -281,7 +282,7 @@ def test_a_tunnel_from_another_address_is_made_anew(overlay: Overlay) -> None:
     host.address = "192.0.2.11"
     overlay.ensure()
     with watching(host) as frames:
-        assert one.pings("10.75.0.3")
+        assert_reaches(one, "10.75.0.3")
     assert frames
 
 
@@ -318,6 +319,11 @@ def test_guests_cannot_speak_as_their_host_to_other_hosts(overlay: Overlay) -> N
 
 
 # ---- helpers
+
+
+def assert_reaches(guest: Guest, address: str) -> None:
+    """A ping comes back; the first one may be lost on a machine that is busy."""
+    eventually(lambda: guest.pings(address))
 
 
 def _tunnel(overlay: Overlay) -> str:
