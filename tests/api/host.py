@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from tests.store.inventory import Inventory
-from virtmgr.domain.host import DriverFacts, Fingerprint, Host, HostState
+from virtmgr.domain.host import DriverFacts, Fingerprint, Host, HostState, Tunnel
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import Blob, ContainerConfig, Image, ImageManifest, ImageState, ImageType
 from virtmgr.domain.image import Kernel as KernelPart
@@ -31,9 +31,16 @@ _STATES = {
 class PretendHost:
     """Enrolled with the images of ``IMAGES`` at hand; ``wishes`` is what it should run."""
 
-    def __init__(self, services: Services, *, without: frozenset[Feature] = frozenset()) -> None:
+    def __init__(
+        self,
+        services: Services,
+        *,
+        without: frozenset[Feature] = frozenset(),
+        tunnel: Tunnel | None = None,
+    ) -> None:
         self.services = services
         self.without = without
+        self.tunnel = tunnel or Tunnel(reason="it is pretended")
         self.id = new_id()
         self.known_revision = 0
         self.last: SyncResponse | None = None
@@ -54,9 +61,9 @@ class PretendHost:
                 if uow.images.find(name) is None:
                     uow.images.add(_image(name, manifest, now))
             uow.commit()
-        self.sync(SyncRequest(full=True, fingerprint=self._fingerprint()))
+        self.sync(SyncRequest(full=True, fingerprint=self.fingerprint()))
 
-    def _fingerprint(self) -> Fingerprint:
+    def fingerprint(self) -> Fingerprint:
         features = tuple(feature.value for feature in Feature if feature not in self.without)
         return Fingerprint(
             hostname="host",
@@ -66,6 +73,7 @@ class PretendHost:
             vcpus=4,
             memory=8 * GIB,
             disk=100 * GIB,
+            tunnel=self.tunnel,
             drivers=(
                 DriverFacts(
                     name="fake",

@@ -26,7 +26,7 @@ VOLUMES = "/projects/default/volumes"
         ({}, "ipv4"),
         ({"ipv4": "10.1.0.0/16", "bridge": "br0"}, "bridge"),
         ({"ipv4": "10.1.0.0/16", "type": "bridge"}, "bridge"),
-        ({"ipv4": "10.1.0.0/16", "type": "overlay"}, "type"),
+        ({"ipv4": "8.8.8.0/24", "type": "overlay"}, "ipv4"),
         ({"ipv4": "10.1.0.0/16", "mtu": 100}, "mtu"),
     ],
 )

@@ -59,8 +59,8 @@ class Fleet:
             assert time.monotonic() < deadline, f"still not so after {_PATIENCE:.0f} s"
             time.sleep(0.2)
 
-    def join(self, host: LabHost) -> None:
-        """Start an agent on the host, also at each power-on, and wait until it is ready."""
+    def join(self, host: LabHost, *options: str) -> None:
+        """Start an agent with ``options`` on the host, also at each power-on; wait until ready."""
         self.joined.append(host.name)
         token = self.run("host", "token", host.name).stdout
         ca_file = Path(self.environment["VIRTMGR_DATA_DIRECTORY"]) / "pki/ca.crt"
@@ -68,7 +68,7 @@ class Fleet:
         host.run("sh", "-c", "cat >/root/ca.crt", input=ca_file.read_text())
         agent = [str(VIRTMGR), "agent", "--server", f"https://{CONTROL_ADDRESS}:7444",
                  "--stream-listen", f"{host.address}:7446", "--ca-file", "/root/ca.crt",
-                 "--join-token-file", "/root/join-token"]  # fmt: skip
+                 "--join-token-file", "/root/join-token", *options]  # fmt: skip
         script = f"#!/bin/sh\nexec {shlex.join(agent)}\n"
         host.run("sh", "-c", f"cat >{_SERVICE}; chmod +x {_SERVICE}", input=script)
         self.wait_until(lambda: self.host_state(host.name) == "ready")

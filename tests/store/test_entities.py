@@ -218,7 +218,7 @@ def test_networks_shared_and_own(units: SqlUnitOfWorkFactory, inventory: Invento
         uow.addresses.add(inventory.make_address("fd00::2", nic_id=nic.id))
         assert [n.id for n in uow.networks.of_host(inventory.host.id)] == [shared.id]
         assert uow.networks.names([shared.id]) == [
-            (shared.id, "web1", workload.kind, nic.mac, ("10.40.0.2", "fd00::2"))
+            (shared.id, "web1", workload.kind, inventory.host.id, nic.mac, ("10.40.0.2", "fd00::2"))
         ]
         assert uow.addresses.taken(shared.id) == {"10.40.0.2", "fd00::2"}
         addresses = uow.addresses.of_nics([nic.id])[nic.id]

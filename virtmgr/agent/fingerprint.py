@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from virtmgr import __version__
-from virtmgr.domain.host import DriverFacts, Fingerprint
+from virtmgr.domain.host import DriverFacts, Fingerprint, Tunnel
 from virtmgr.ports.host import HostStorage
 
 _PROC = Path("/proc")
@@ -45,12 +45,14 @@ def fingerprint(
     drivers: Iterable[DriverFacts],
     accelerator: tuple[str, str],
     network_features: Mapping[str, bool],
+    tunnel: Tunnel,
     stream_url: str,
     data_directory: Path,
 ) -> Fingerprint:
     """Everything that the control plane wants to know about this host.
 
     :param network_features: what the kernel's network can do, found out by trying.
+    :param tunnel: where overlay networks reach other hosts.
     :param accelerator: what VMs run under (``kvm``, ``tcg``, ``none``), and why not kvm.
     """
     disks = storage.pools()
@@ -72,6 +74,7 @@ def fingerprint(
         accelerator_reason=accelerator[1],
         drivers=tuple(drivers),
         bridges=_bridges(),
+        tunnel=tunnel,
         agent_version=__version__,
         stream_url=stream_url,
     )

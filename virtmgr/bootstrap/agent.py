@@ -32,11 +32,13 @@ from virtmgr.agent.streams import StreamServer
 from virtmgr.bootstrap import logs
 from virtmgr.config.settings import AgentSettings
 from virtmgr.domain.errors import HostError
-from virtmgr.domain.host import DriverFacts, Fingerprint
+from virtmgr.domain.host import DriverFacts, Fingerprint, Tunnel
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.domain.workload import Kind, Reason
 from virtmgr.drivers.libvirt.accelerator import Accelerator, probe_accelerator
 from virtmgr.drivers.network.adapter import LinuxNetwork
+from virtmgr.drivers.network.facts import NetworkFacts
+from virtmgr.drivers.network.underlay import Underlay
 from virtmgr.drivers.oci.driver import OciDriver
 from virtmgr.drivers.storage.local import LocalStorage
 from virtmgr.enrollment import pki
@@ -156,7 +158,8 @@ def run_agent(settings: AgentSettings) -> None:
                 host,
                 boot,
                 f"wss://{settings.stream_listen.host}:{streams.port}",
-                host.network.facts().features,
+                host.network.facts(),
+                Underlay(identity.server, settings.tunnel_address),
             ),
             renew=partial(renew, identity, control_plane, served),
             tell=StatusFile(settings.run_directory / "status.json", clock).tell,
@@ -218,15 +221,19 @@ def _fingerprint(
     host: HostParts,
     boot: str,
     stream_url: str,
-    network_features: Mapping[str, bool],
+    network: NetworkFacts,
+    underlay: Underlay,
 ) -> Fingerprint:
+    has_vxlan = network.features.get("vxlan", False)
+    no_vxlan = f"this kernel has no VXLAN: {network.reasons.get('vxlan', '')}"
     facts = [driver.facts() for driver in host.drivers.values()]
     return fingerprint(
         boot=boot,
         storage=host.storage,
         drivers=(*facts, *host.absent),
         accelerator=(host.accelerator.name, host.accelerator.reason),
-        network_features=network_features,
+        network_features=network.features,
+        tunnel=underlay.tunnel() if has_vxlan else Tunnel(reason=no_vxlan),
         stream_url=stream_url,
         data_directory=settings.data_directory,
     )

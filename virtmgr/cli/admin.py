@@ -120,6 +120,13 @@ def agent_options(function: F) -> F:
                 _AGENT.stream_listen,
                 "VIRTMGR_AGENT_STREAM_LISTEN",
             ),
+            click.option(
+                "--tunnel-address",
+                metavar="ADDRESS",
+                help="This host's address that other hosts send frames of overlay networks to. "
+                "Default: the one that it reaches the control plane from. "
+                "Environment: VIRTMGR_AGENT_TUNNEL_ADDRESS.",
+            ),
             _option(
                 "runtime",
                 "OCI runtime of containers, by name or path: crun or runc.",

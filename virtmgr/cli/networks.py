@@ -30,6 +30,7 @@ NOUN = Noun(
         column("AGE", "created_at", shown=age),
         column("BRIDGE", "bridge", wide=True),
         column("MTU", "mtu", wide=True),
+        column("VNI", "vni", wide=True),
         column("DNS-DOMAIN", "dns_domain", wide=True),
         LABELS,
         ID,

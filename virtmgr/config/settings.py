@@ -93,6 +93,7 @@ class AgentSettings:
     join_token_file: Path | None = None  # only needed until the host is enrolled
     ca_file: Path | None = None  # the control plane's CA; kept after enrolment
     stream_listen: Endpoint = Endpoint("127.0.0.1", 0)  # where the control plane dials streams
+    tunnel_address: str = ""  # of overlay networks; empty: that of the way to the control plane
     runtime: str = "crun"  # the OCI runtime of containers, by name or path: crun or runc
     keep_images: float = 24.0  # hours that an image stays which no workload here needs
 
@@ -106,6 +107,8 @@ class AgentSettings:
         known: dict[str, Any] = {**_paths(names, options, environment, AGENT_PREFIX)}
         if text := _given("stream_listen", options, environment, AGENT_PREFIX):
             known["stream_listen"] = _endpoint("stream_listen", text)
+        if text := _given("tunnel_address", options, environment, AGENT_PREFIX):
+            known["tunnel_address"] = _tunnel_address("--tunnel-address", text)
         if text := _given("runtime", options, environment, AGENT_PREFIX):
             known["runtime"] = text
         if text := _given("keep_images", options, environment, AGENT_PREFIX):
@@ -136,6 +139,19 @@ def _endpoint(name: str, text: str) -> Endpoint:
         return Endpoint.parse(text)
     except ValueError as error:
         raise ValueError(f"--{name.replace('_', '-')}: {error}") from error
+
+
+def _tunnel_address(name: str, text: str) -> str:
+    from ipaddress import ip_address
+
+    try:
+        address = ip_address(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    local = address.is_loopback or address.is_link_local
+    if local or address.is_multicast or address.is_unspecified:
+        raise ValueError(f"{name}: other hosts cannot send to {address}")
+    return str(address)
 
 
 def _hours(name: str, text: str) -> float:

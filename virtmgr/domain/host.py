@@ -57,6 +57,14 @@ class DriverFacts(Value):
     reason: Reason | None = None  # why it is not healthy, or what is reduced
 
 
+class Tunnel(Value):
+    """Where a host's overlay networks reach other hosts, or why they cannot."""
+
+    address: str = ""  # empty: none
+    mtu: int = 0  # largest packet of an overlay that passes whole, in bytes
+    reason: str = ""  # why there is none
+
+
 class Fingerprint(Value):
     """What the agent found out about its host at start."""
 
@@ -76,6 +84,7 @@ class Fingerprint(Value):
     accelerator_reason: str = ""  # why not kvm
     drivers: tuple[DriverFacts, ...] = ()
     bridges: tuple[str, ...] = ()  # the host's own bridges, which BRIDGE networks may join
+    tunnel: Tunnel = Tunnel(reason="its agent is of a version that makes no overlays")
     agent_version: str = ""
     stream_url: str = ""  # where the control plane dials exec, console, … (wss://…)
 
@@ -102,6 +111,7 @@ class Host:
     claimed_memory: int = 0
     claimed_disk: int = 0
     facts: dict[str, Any] = field(default_factory=dict)  # the last Fingerprint, as JSON
+    tunnel_address: str | None = None  # the fingerprint's, to be asked for without all the facts
     certificate_serial: str | None = None  # hexadecimal; only this one may sync,
     previous_certificate_serial: str | None = None  # or this, until the new one is first used
     certificate_expires_at: datetime | None = None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+from virtmgr.domain.errors import Conflict
+
+_VNIS = 2**24
 
 
 class NetworkType(StrEnum):
@@ -29,6 +33,7 @@ class Network:
     bridge: str | None = None  # BRIDGE: the host's bridge
     dns_domain: str = "virt"  # names are WORKLOAD.NETWORK.DOMAIN
     mtu: int = 1500
+    vni: int | None = None  # OVERLAY: VXLAN network identifier, unique among all networks
     labels: dict[str, str] = field(default_factory=dict)
     revision: int = 0
     created_at: datetime
@@ -54,6 +59,37 @@ def bridge_name(network_id: str) -> str:
 def port_name(nic_id: str) -> str:
     """The host's end of a NIC (veth or tap), within Linux' 15 characters."""
     return "vmp" + nic_id.replace("-", "")[-12:]
+
+
+def tunnel_name(network_id: str) -> str:
+    """The VXLAN device of an overlay on a host, within Linux' 15 characters."""
+    return "vmx" + network_id.replace("-", "")[-12:]
+
+
+def choose_vni(network_id: str, taken: Collection[int]) -> int:
+    """A VXLAN network identifier (24 bits, RFC 7348 §5; 0 is left out) that is not ``taken``.
+
+    It starts from the network's random bits: one that was given back is not given out again soon,
+    and two installations on one underlay hardly ever choose the same.
+
+    :raises Conflict: none is left.
+    """
+    first = int(network_id.replace("-", "")[-6:], 16)
+    for step in range(_VNIS):
+        vni = (first + step) % _VNIS
+        if vni and vni not in taken:
+            return vni
+    raise Conflict("every VXLAN network identifier is taken", hint="delete overlay networks")
+
+
+def overlay_mtu(address: str, link_mtu: int) -> int:
+    """The largest packet of an overlay that passes whole through a tunnel from ``address``.
+
+    Outer IP and UDP, VXLAN and the inner Ethernet header take 50 bytes, with IPv6 outside 70.
+
+    :param link_mtu: of the device that has the address.
+    """
+    return link_mtu - (70 if ":" in address else 50)
 
 
 def mac_address(nic_id: str) -> str:

@@ -98,6 +98,7 @@ class NetworkName(Value):
     ipv4: str | None = None
     ipv6: str | None = None
     asks_dhcp: bool = False  # not every guest takes IPv6: its name has that address once leased
+    tunnel: str | None = None  # overlays: the tunnel address of its host, where that is another
 
 
 class DesiredNetwork(Value):
@@ -113,7 +114,14 @@ class DesiredNetwork(Value):
     gateway6: str | None = None
     dns_domain: str = ""  # default.virt
     mtu: int = 1500
+    vni: int | None = None  # overlays
+    tunnel: str | None = None  # overlays: this host's own tunnel address
     names: tuple[NetworkName, ...] = ()
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether the host is its gateway, with DHCP, DNS, NAT and published ports."""
+        return self.type is not NetworkType.BRIDGE
 
 
 class ObservedWorkload(Value):

@@ -128,13 +128,22 @@ class NetworkRepository(ProjectRepository[Network], Protocol):
         """Every NIC on these networks."""
         ...
 
+    def vnis(self) -> frozenset[int]:
+        """VXLAN network identifiers that are taken."""
+        ...
+
+    def overlays(self, network_ids: Iterable[str]) -> Sequence[str]:
+        """Those of these networks that are overlays, by id."""
+        ...
+
 
 class NetworkMember(NamedTuple):
-    """A NIC on a network, with what DNS and DHCP need of its workload."""
+    """A NIC on a network, with what DNS, DHCP and overlays need of its workload."""
 
     network_id: str
     name: str
     kind: Kind
+    host_id: str | None
     mac: str
     addresses: tuple[str, ...]
 
@@ -217,6 +226,19 @@ class HostRepository(NamedRepository[Host], Protocol):
 
     def next_revision(self, host_id: str) -> int:
         """Bump and return the host's desired revision. One UPDATE … RETURNING."""
+        ...
+
+    def next_revisions(
+        self, network_ids: Collection[str], *, besides: Collection[str] = ()
+    ) -> Sequence[str]:
+        """Bump the desired revision of every host with a workload on these networks; their ids.
+
+        Locks them in the order of their ids, so call it in a unit that has locked no host yet.
+        """
+        ...
+
+    def tunnels(self) -> Mapping[str, str]:
+        """Tunnel addresses by host id; hosts without one are left out."""
         ...
 
     def with_image(self, image_id: str) -> Sequence[Host]:

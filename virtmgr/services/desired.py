@@ -19,7 +19,7 @@ from virtmgr.domain.sync import (
 )
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import Kind, Nic, Workload
-from virtmgr.ports.unit_of_work import UnitOfWork
+from virtmgr.ports.unit_of_work import NetworkMember, UnitOfWork
 
 
 def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[DesiredWorkload]:
@@ -62,21 +62,33 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
 
 
 def desired_networks(uow: UnitOfWork, host_id: str) -> list[DesiredNetwork]:
-    """Every network that the host's workloads are on, with the names its DNS answers."""
+    """Every network that the host's workloads are on, with the names its DNS answers.
+
+    Those of an overlay say where they are, if that is on another host.
+    """
     networks = uow.networks.of_host(host_id)
+    overlays = {each.id for each in networks if each.type is NetworkType.OVERLAY}
+    tunnels = uow.hosts.tunnels() if overlays else {}
     names: dict[str, list[NetworkName]] = {network.id: [] for network in networks}
     for member in uow.networks.names(list(names)):
-        v4, v6 = _split(member.addresses)
-        names[member.network_id].append(
-            NetworkName(
-                name=member.name,
-                mac=member.mac,
-                ipv4=v4,
-                ipv6=v6,
-                asks_dhcp=member.kind is Kind.VM,
-            )
-        )
-    return [_network(network, names[network.id]) for network in networks]
+        elsewhere = member.network_id in overlays and member.host_id not in (None, host_id)
+        tunnel = tunnels.get(member.host_id or "") if elsewhere else None
+        names[member.network_id].append(_name(member, tunnel))
+    return [_network(each, names[each.id], tunnels.get(host_id)) for each in networks]
+
+
+def _name(member: NetworkMember, tunnel: str | None) -> NetworkName:
+    v4, v6 = _split(member.addresses)
+    # What is not set is not sent: agents that know of no overlays refuse what they do not know.
+    where = {} if tunnel is None else {"tunnel": tunnel}
+    return NetworkName(
+        name=member.name,
+        mac=member.mac,
+        ipv4=v4,
+        ipv6=v6,
+        asks_dhcp=member.kind is Kind.VM,
+        **where,
+    )
 
 
 def device_name(network: Network) -> str:
@@ -178,7 +190,9 @@ def _split(addresses: Iterable[str]) -> tuple[str | None, str | None]:
     return v4, v6
 
 
-def _network(network: Network, names: Iterable[NetworkName]) -> DesiredNetwork:
+def _network(network: Network, names: Iterable[NetworkName], tunnel: str | None) -> DesiredNetwork:
+    is_overlay = network.type is NetworkType.OVERLAY
+    more = {"vni": network.vni, "tunnel": tunnel} if is_overlay else {}
     return DesiredNetwork(
         id=network.id,
         name=network.name,
@@ -191,4 +205,5 @@ def _network(network: Network, names: Iterable[NetworkName]) -> DesiredNetwork:
         dns_domain=f"{network.name}.{network.dns_domain}",
         mtu=network.mtu,
         names=tuple(sorted(names, key=lambda entry: entry.name)),
+        **more,
     )

@@ -11,17 +11,20 @@ from pydantic import AfterValidator, Field
 from virtmgr.domain.access import Action
 from virtmgr.domain.errors import Conflict, InvalidRequest, NotFound
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.network import Address, Network, NetworkType
+from virtmgr.domain.network import Address, Network, NetworkType, choose_vni, overlay_mtu
 from virtmgr.domain.values import Labels, Name, Value
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services.context import Context
 from virtmgr.services.in_use import refuse_in_use
+from virtmgr.services.overlays import announce, carried_mtu
 
 _PRIVATE: Final = tuple(
     ipaddress.ip_network(cidr)
     for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 )
 _PREFIXES: Final = {4: (8, 29), 6: (48, 120)}  # room for a gateway and some addresses
+_USUAL_MTU: Final = 1500
+_LEAST_MTU: Final = 1280  # of IPv6 (RFC 8200 §5)
 _SHARED_ACTIONS: Final[Mapping[Action, Action]] = {
     Action.NETWORKS_UPDATE: Action.SHARED_NETWORKS_UPDATE,
     Action.NETWORKS_DELETE: Action.SHARED_NETWORKS_DELETE,
@@ -62,8 +65,8 @@ class NetworkCreate(NetworkFields):
 
     type: NetworkType = Field(
         NetworkType.NAT,
-        description="nat: private, reaches out through the host; bridge: joins a bridge that the "
-        "hosts have.",
+        description="nat: private on each host, reaches out through it; overlay: the same across "
+        "hosts; bridge: joins a bridge that the hosts have.",
     )
     ipv4: IPv4Cidr | None = Field(None, description="CIDR; its first address is the gateway.")
     ipv6: IPv6Cidr | None = Field(None, description="CIDR; its first address is the gateway.")
@@ -74,7 +77,13 @@ class NetworkCreate(NetworkFields):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
         description="Type bridge: name of the hosts' bridge device.",
     )
-    mtu: int = Field(1500, ge=1280, le=9216, description="Largest packet, in bytes.")
+    mtu: int | None = Field(
+        None,
+        ge=_LEAST_MTU,
+        le=9216,
+        description="Largest packet, in bytes. Default: 1500, or what the tunnels of all hosts "
+        "carry if that is less and the type is overlay.",
+    )
 
 
 def list_(context: Context, query: ListQuery) -> Page[Network]:
@@ -109,32 +118,46 @@ def create(context: Context, fields: NetworkCreate) -> Network:
     """A new network in the context's project; without a project, one that all share.
 
     :raises InvalidRequest: the fields do not fit each other.
-    :raises Conflict: its addresses overlap with those of another network.
+    :raises Conflict: its addresses overlap with those of another network, or no host's tunnel
+        carries packets of an overlay that are so large.
     """
     _check_fit(fields)
     # Two networks that are made at the same time must not overlap either: one after the other.
     context.uow.settings.set("networks_changed_at", context.now.isoformat())
     for field in ("ipv4", "ipv6"):
         _refuse_overlap(context, getattr(fields, field), field)
+    identity = new_id()
+    is_overlay = fields.type is NetworkType.OVERLAY
     network = Network(
-        id=new_id(),
+        id=identity,
         project_id=context.project.id if context.project else None,
         created_at=context.now,
-        **dict(fields),
+        vni=choose_vni(identity, context.uow.networks.vnis()) if is_overlay else None,
+        **{**dict(fields), "mtu": _mtu(context, fields)},
     )
     context.uow.networks.add(network)
     context.record("network.created", network, f"network {network.name} was created")
     return network
 
 
-def _check_fit(fields: NetworkCreate) -> None:
-    if fields.type is NetworkType.OVERLAY:
-        raise InvalidRequest(
-            "networks of type overlay are not there yet",
-            code="unsupported",
-            field="type",
-            hint="use nat or bridge",
+def _mtu(context: Context, fields: NetworkCreate) -> int:
+    if fields.type is not NetworkType.OVERLAY:
+        return fields.mtu or _USUAL_MTU
+    carried = [mtu for host in context.uow.hosts.all() if (mtu := carried_mtu(host))]
+    if fields.mtu is None:
+        return max(_LEAST_MTU, min((_USUAL_MTU, *(carried or [overlay_mtu("", _USUAL_MTU)]))))
+    if carried and fields.mtu > max(carried):
+        raise Conflict(
+            f"packets of {fields.mtu} bytes do not fit through any host's tunnel: the largest "
+            f"that one carries are of {max(carried)} bytes",
+            code="mtu_too_large",
+            field="mtu",
+            hint="leave mtu out, or raise the MTU of the hosts' network first",
         )
+    return fields.mtu
+
+
+def _check_fit(fields: NetworkCreate) -> None:
     is_bridge = fields.type is NetworkType.BRIDGE
     if is_bridge != (fields.bridge is not None):
         raise InvalidRequest(
@@ -154,7 +177,7 @@ def _check_fit(fields: NetworkCreate) -> None:
         cidr = getattr(fields, name)
         if cidr is not None and not _is_private(cidr):
             raise InvalidRequest(
-                f"{cidr} is not private, but hosts translate addresses of nat networks",
+                f"{cidr} is not private, but hosts translate addresses of {fields.type} networks",
                 field=name,
                 hint="use a network inside " + ", ".join(str(network) for network in _PRIVATE),
             )
@@ -199,6 +222,7 @@ def update(context: Context, network: Network, fields: NetworkFields) -> Network
     network.name, network.dns_domain = fields.name, fields.dns_domain
     network.labels = dict(fields.labels)
     network.revision += 1
+    announce(context.services, context.uow, [network.id])
     context.record("network.updated", network, f"network {network.name} was changed")
     context.uow.flush()
     return network

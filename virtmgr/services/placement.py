@@ -17,6 +17,7 @@ from virtmgr.domain.scheduling import (
     place,
 )
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
+from virtmgr.services.overlays import carried_mtu, no_tunnel_reason
 from virtmgr.services.references import host_port
 
 
@@ -139,6 +140,8 @@ def host_view(
         kinds=_kinds(host),
         image_ids=image_ids,
         bridges=frozenset(host.facts.get("bridges", ())),
+        overlay_mtu=carried_mtu(host),
+        no_tunnel=no_tunnel_reason(host),
         ports=ports,
     )
 

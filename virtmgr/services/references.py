@@ -14,6 +14,7 @@ from virtmgr.domain.workload import Init, Kind, Port, WorkloadSpec
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.desired import device_name
 from virtmgr.services.ipam import find_network
+from virtmgr.services.overlays import needed_mtu
 
 _TYPES_OF_KIND = {
     Kind.VM: (ImageType.DISK, ImageType.KERNEL, ImageType.ISO),
@@ -124,6 +125,7 @@ def placement_request(
             for network in references.networks
             if network.type is NetworkType.BRIDGE
         ),
+        overlay_mtu=needed_mtu(references.networks),
         volume_host_ids=frozenset(
             volume.host_id for volume in references.volumes if volume.host_id is not None
         ),

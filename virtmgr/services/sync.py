@@ -26,7 +26,7 @@ from virtmgr.domain.sync import (
 from virtmgr.domain.volume import VolumeState
 from virtmgr.domain.workload import State, Usage, Workload, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
-from virtmgr.services import ipam
+from virtmgr.services import ipam, overlays
 from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_workloads
 from virtmgr.services.enrolment import admit
@@ -65,9 +65,12 @@ def sync(
                 code="host_removed",
                 hint="enrol it again with a new join token",
             )
+        tunnel = host.tunnel_address
         was_silent = _note_host(uow, host, request, now)
+        if host.tunnel_address != tunnel:
+            overlays.announce(services, uow, [each.id for each in uow.networks.of_host(host.id)])
         for observed in request.workloads:
-            finished += _note_workload(uow, host, observed, now)
+            finished += _note_workload(services, uow, host, observed, now)
         for workload_id, usage in request.usage.items():
             _note_usage(uow, host, workload_id, usage)
         for volume in request.volumes:
@@ -159,6 +162,7 @@ def _forget_states(uow: UnitOfWork, host: Host, now: datetime) -> None:
 
 def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
     host.architecture = fingerprint.architecture
+    host.tunnel_address = fingerprint.tunnel.address or None
     if (host.capacity_vcpus, host.capacity_memory, host.capacity_disk) != (
         fingerprint.vcpus,
         fingerprint.memory,
@@ -173,7 +177,7 @@ def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
 
 
 def _note_workload(
-    uow: UnitOfWork, host: Host, observed: ObservedWorkload, now: datetime
+    services: Services, uow: UnitOfWork, host: Host, observed: ObservedWorkload, now: datetime
 ) -> list[str]:
     """Take in one workload; ids of the operations that have come to their end by it."""
     workload = uow.workloads.get(observed.id)
@@ -181,7 +185,7 @@ def _note_workload(
         return []  # the agent learns from the next full answer that it must not be here
     before = workload.status
     if observed.gone:
-        return _finish_delete(uow, workload, now) if workload.deleting else []
+        return _finish_delete(services, uow, workload, now) if workload.deleting else []
     workload.status = _kept_usage(before, observed.status)
     workload.observed_generation = observed.observed_generation
     if observed.cloned and workload.clone_of is not None:
@@ -266,13 +270,18 @@ def _advance_operation(
         )
 
 
-def _finish_delete(uow: UnitOfWork, workload: Workload, now: datetime) -> list[str]:
+def _finish_delete(
+    services: Services, uow: UnitOfWork, workload: Workload, now: datetime
+) -> list[str]:
     """Nothing is left on the host: give back claim, quota and addresses, and drop the row.
 
     Ids of the operations that are finished by it.
     """
     finished = _advance_operations(uow, workload, now, gone=True)
     nics = uow.nics.of_workloads([workload.id]).get(workload.id, ())
+    # Its own host hears of it by the answer.
+    told = (workload.host_id,) if workload.host_id else ()
+    overlays.announce(services, uow, [nic.network_id for nic in nics], told=told)
     addresses = sum(ipam.remove_nic(uow, nic) for nic in nics)
     for volume in uow.volumes.of_workload(workload.id):
         volume.workload_id = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from virtmgr.domain.errors import InvalidRequest, NoPlacement, NotFound
 from virtmgr.domain.network import Network
@@ -16,7 +16,7 @@ from virtmgr.domain.workload import (
     Workload,
     WorkloadSpec,
 )
-from virtmgr.services import ipam
+from virtmgr.services import ipam, overlays
 from virtmgr.services.context import Context
 from virtmgr.services.pinned import pinned
 from virtmgr.services.references import References, resolve
@@ -55,6 +55,8 @@ def update(
         _rename(context, workload, spec.name)
     _resize(context, workload, spec, references)
     _change_nics(context, workload, nics, spec, references)
+    if spec.name != old.name:  # which the DNS of other hosts answers, too
+        _announce(context, workload, [nic.network_id for nic in nics])
     _change_volumes(context, workload, references.volumes)
     if spec.cdrom != old.cdrom:
         workload.cdrom_image_id = references.cdrom.id if references.cdrom else None
@@ -183,10 +185,22 @@ def _change_nics(
         if place not in kept
     ]
     taken = sum(ipam.addresses_per_nic(network) for _, network in fresh)
+    host = uow.hosts.get(workload.host_id) if workload.host_id else None
+    if host is not None and fresh:
+        what = f"attaching workload {workload.name!r}"
+        overlays.check_host(host, [network for _, network in fresh], what)
     if taken != given_back:
         uow.quotas.charge(workload.project_id, {"addresses": taken - given_back})
     for asked, network in fresh:
         ipam.add_nic(uow, workload.id, next(free), asked, network, context.now)
+    changed = [nic.network_id for nic in gone] + [network.id for _, network in fresh]
+    _announce(context, workload, changed)
+
+
+def _announce(context: Context, workload: Workload, network_ids: Iterable[str]) -> None:
+    """The workload's own host hears of it by the workload's change."""
+    told = (workload.host_id,) if workload.host_id else ()
+    overlays.announce(context.services, context.uow, network_ids, told=told)
 
 
 def _match_nics(

@@ -20,7 +20,7 @@ from virtmgr.domain.states import Outcome, check_not_copied, check_not_published
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import PowerState, State, Workload, WorkloadSpec
 from virtmgr.ports.unit_of_work import UnitOfWork
-from virtmgr.services import ipam, placement
+from virtmgr.services import ipam, overlays, placement
 from virtmgr.services.context import Context
 from virtmgr.services.publishing import images_in_making
 from virtmgr.services.references import References, placement_request, resolve
@@ -131,6 +131,8 @@ def insert(
         for one, request, decision in zip(wanted, requests, decisions, strict=True)
     ]
     wake_after_commit(context, *revisions)
+    networks = [network.id for network in wanted[0].networks]
+    overlays.announce(context.services, uow, networks, told=revisions)
     return changed
 
 

@@ -229,6 +229,7 @@ hosts = Table(
     Column("claimed_memory", Count, nullable=False),
     Column("claimed_disk", Count, nullable=False),
     Column("facts", document(), nullable=False),
+    Column("tunnel_address", text(45)),
     Column("certificate_serial", String(64), unique=True),
     Column("previous_certificate_serial", String(64)),
     Column("certificate_expires_at", UtcDateTime()),
@@ -345,6 +346,7 @@ networks = Table(
     Column("bridge", String(15)),
     Column("dns_domain", String(253), nullable=False),
     Column("mtu", Integer, nullable=False),
+    Column("vni", Integer),
     *_labels("networks"),
     Column("revision", Count, nullable=False),
     _created_at(),
@@ -354,6 +356,7 @@ networks = Table(
     CheckConstraint("mtu BETWEEN 68 AND 65535", name="mtu"),
     *_at_least_0("revision"),
 )
+Index("uq_networks_vni", networks.c.vni, unique=True)
 Index(
     "uq_networks_shared_name",
     networks.c.name,

@@ -112,6 +112,7 @@ def a_host(draw: st.DrawFn, number: int) -> HostView:
         kinds=frozenset(kinds) if draw(st.booleans()) else frozenset({"vm", "container:app"}),
         image_ids=frozenset(draw(st.sets(st.sampled_from(("i1", "i2"))))),
         bridges=frozenset(draw(st.sets(st.sampled_from(("br0", "br1"))))),
+        overlay_mtu=draw(st.sampled_from((0, 1430, 1450))),
         ports=frozenset(draw(st.lists(ports, max_size=2))),
     )
 
@@ -143,6 +144,7 @@ def requests(draw: st.DrawFn, number: int = 0) -> PlacementRequest:
         affinity=seldom(st.lists(affinities, max_size=2).map(tuple), ()),
         image_id=seldom(st.sampled_from(("i1", "i2")), None),
         bridges=seldom(st.frozensets(st.sampled_from(("br0", "br1"))), frozenset()),
+        overlay_mtu=seldom(st.sampled_from((1430, 1450)), 0),
         volume_host_ids=seldom(st.frozensets(an_id, max_size=2), frozenset()),
         ports=seldom(st.frozensets(ports, max_size=2), frozenset()),
     )

@@ -112,6 +112,18 @@ def test_summaries_of_the_edges(hosts: list[HostView], summary: str) -> None:
         ({}, {"require": {"arch": "riscv64"}}, "lacks_label", "arch=riscv64 is required, it has "),
         ({}, {"bridges": frozenset({"br0"})}, "no_bridge", "the host's bridge br0"),
         (
+            {"no_tunnel": "it is in a cellar"},
+            {"overlay_mtu": 1450},
+            "no_tunnel",
+            "it has no tunnel for overlay networks: it is in a cellar",
+        ),
+        (
+            {"overlay_mtu": 1430},
+            {"overlay_mtu": 1450},
+            "tunnel_too_narrow",
+            "its tunnel carries packets of 1430 bytes, 1450 are asked",
+        ),
+        (
             {"ports": frozenset({HostPort("tcp", 80, "127.0.0.1")})},
             {"ports": frozenset({HostPort("tcp", 80, "0.0.0.0")})},
             "port_taken",

@@ -20,7 +20,7 @@ from tests.drivers.network.world import (
     with_names,
     workload,
 )
-from virtmgr.domain.errors import NetworkError, Unsupported
+from virtmgr.domain.errors import NetworkError
 from virtmgr.domain.network import NetworkType, port_name
 from virtmgr.domain.sync import DesiredNetwork
 from virtmgr.drivers.network.adapter import LinuxNetwork
@@ -270,16 +270,6 @@ def test_host_bridge_is_joined_or_its_absence_explained(
     adapter.remove_all()
     assert run("ip", "link", "show", "office0").returncode == 0
     run("ip", "link", "delete", "office0")
-
-
-def test_overlay_is_refused_and_hinders_no_other(adapter: LinuxNetwork) -> None:
-    blue = nat_network()
-    overlay = nat_network("far", 73).model_copy(update={"type": NetworkType.OVERLAY})
-    with pytest.raises(NetworkError, match="which this version does not make") as refused:
-        adapter.ensure([overlay, blue], [])
-    assert refused.value.code == Unsupported.default_code
-    assert set(refused.value.detail["networks"]) == {overlay.id}
-    assert run("ip", "link", "show", blue.bridge).returncode == 0
 
 
 def test_dnsmasq_is_adopted_by_the_next_agent_and_restarted_when_it_died(

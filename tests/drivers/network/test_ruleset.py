@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.drivers.network.world import nat_network, nic_on, workload
 from virtmgr.domain.network import NetworkType
-from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload
+from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload, NetworkName
 from virtmgr.domain.workload import Port, PowerState
 from virtmgr.drivers.network.publications import publications
 from virtmgr.drivers.network.ruleset import removal, ruleset
@@ -27,9 +27,24 @@ def _id(number: int) -> str:
 
 
 def _example() -> tuple[list[DesiredNetwork], list[DesiredWorkload]]:
-    """Two NAT networks and a host bridge; one workload on each, and one without addresses."""
+    """Two NAT networks, an overlay and a host bridge; one workload on each, and one without
+    addresses; one on the overlay that is on another host."""
     blue, red = nat_network("blue", 71, id=_id(1)), nat_network("red", 72, id=_id(2))
     office = DesiredNetwork(id=_id(3), name="office", type=NetworkType.BRIDGE, bridge="br0")
+    far = nat_network("far", 74, id=_id(4)).model_copy(
+        update={
+            "type": NetworkType.OVERLAY,
+            "vni": 7001,
+            "tunnel": "192.0.2.1",
+            "names": (
+                NetworkName(
+                    name="there", mac="52:00:00:00:00:44", ipv4="10.74.0.9", ipv6="fd00:74::9",
+                    tunnel="192.0.2.2",
+                ),
+            ),
+        }
+    )  # fmt: skip
+    here = workload("here", nic_on(far, 8, id=_id(14)), id=_id(23))
     ports = (
         Port(host=8080, guest=80),
         Port(host=8080, guest=80, address="0.0.0.0"),
@@ -39,7 +54,7 @@ def _example() -> tuple[list[DesiredNetwork], list[DesiredWorkload]]:
     )
     web = workload("web", nic_on(blue, 5, id=_id(11)), ports=ports, id=_id(21))
     two = [nic_on(red, 6, id=_id(12)), nic_on(office, 0, index=1, id=_id(13), known=False)]
-    return [blue, red, office], [web, workload("two", *two, id=_id(22))]
+    return [blue, red, office, far], [web, workload("two", *two, id=_id(22)), here]
 
 
 def test_ruleset_is_the_golden_one() -> None:

@@ -25,6 +25,7 @@ class NetworkView(View):
     bridge: str | None
     dns_domain: str
     mtu: int
+    vni: int | None = Field(description="Type overlay: its VXLAN network identifier.")
     labels: dict[str, str]
     created_at: datetime
     version: int
@@ -55,6 +56,7 @@ def network_presenter(uow: UnitOfWork) -> Callable[[Network], NetworkView]:
             bridge=network.bridge,
             dns_domain=network.dns_domain,
             mtu=network.mtu,
+            vni=network.vni,
             labels=network.labels,
             created_at=network.created_at,
             version=network.version,

@@ -71,6 +71,10 @@ class HostView:
     """Of the images that are asked for, those that it has at hand."""
     bridges: frozenset[str] = frozenset()
     """Bridges of its own that networks of type ``bridge`` may join."""
+    overlay_mtu: int = 0
+    """The largest packet of an overlay that its tunnel carries, in bytes; 0: it has no tunnel."""
+    no_tunnel: str = ""
+    """Why it has none, for people."""
     ports: frozenset[HostPort] = frozenset()
     """Those that its workloads publish, running or not; needed where some are asked for."""
 
@@ -120,6 +124,8 @@ class PlacementRequest:
     image_id: str | None = None
     bridges: frozenset[str] = frozenset()
     """Host bridges that its networks need."""
+    overlay_mtu: int = 0
+    """The largest packet of its overlay networks, in bytes; 0: it is on none."""
     volume_host_ids: frozenset[str] = frozenset()
     """Hosts that its volumes are on already."""
     ports: frozenset[HostPort] = frozenset()

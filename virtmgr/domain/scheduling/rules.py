@@ -64,6 +64,7 @@ def _shape(request: PlacementRequest) -> tuple[object, ...]:
         request.architecture,
         tuple(sorted(request.require.items())),
         request.bridges,
+        request.overlay_mtu,
         request.volume_host_ids,
     )
 
@@ -76,6 +77,7 @@ def _fixed(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
     yield _driver(fleet, request)
     yield from _labels(fleet, request)
     yield from _bridges(fleet, request)
+    yield from _overlays(fleet, request)
     yield from _volumes(fleet, request)
 
 
@@ -179,6 +181,28 @@ def _bridges(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
             many=f"have no bridge {bridge}",
             why=_always(f"a network needs the host's bridge {bridge}, it has none"),
         )
+
+
+def _overlays(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
+    wanted = request.overlay_mtu
+    if not wanted:
+        return
+    yield Rule(
+        code="no_tunnel",
+        passes=fleet.where(("tunnel",), lambda host: host.overlay_mtu > 0),
+        one="has no tunnel for overlay networks",
+        many="have no tunnel for overlay networks",
+        why=lambda host, *_: f"it has no tunnel for overlay networks: {host.no_tunnel}",
+    )
+    yield Rule(
+        code="tunnel_too_narrow",
+        passes=fleet.where(("overlay", wanted), lambda host: not 0 < host.overlay_mtu < wanted),
+        one=f"has a tunnel for packets smaller than {wanted} bytes",
+        many=f"have tunnels for packets smaller than {wanted} bytes",
+        why=lambda host, *_: (
+            f"its tunnel carries packets of {host.overlay_mtu} bytes, {wanted} are asked"
+        ),
+    )
 
 
 def _volumes(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:

@@ -6,27 +6,30 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from virtmgr.domain.errors import HostError, NetworkError, Unsupported
-from virtmgr.domain.network import NetworkType, bridge_name, port_name
+from virtmgr.domain.errors import HostError, NetworkError
+from virtmgr.domain.network import NetworkType, bridge_name, port_name, tunnel_name
 from virtmgr.domain.sync import DesiredNetwork, DesiredNic, DesiredWorkload
 from virtmgr.drivers.network.bridges import Bridges
 from virtmgr.drivers.network.container import connect_container
 from virtmgr.drivers.network.dnsmasq import Dnsmasq
 from virtmgr.drivers.network.facts import NetworkFacts, network_facts
 from virtmgr.drivers.network.firewall import Firewall
+from virtmgr.drivers.network.forwarding import elsewhere
 from virtmgr.drivers.network.netlink import delete_link, device_index, netlink
 from virtmgr.drivers.network.publications import (
     Publication,
-    nat_ids,
     publications,
+    routed_ids,
     unreachable,
     wanted,
 )
 from virtmgr.drivers.network.reservations import Reservations
 from virtmgr.drivers.network.ruleset import ruleset
 from virtmgr.drivers.network.sysctl import enable_forwarding
+from virtmgr.drivers.network.tunnels import Tunnels
 
 _PORT_PREFIX = port_name("0")[:3]
 _TRUST = 30.0  # seconds after which the kernel is asked again whether a bridge is as it was made
@@ -35,8 +38,8 @@ _TRUST = 30.0  # seconds after which the kernel is asked again whether a bridge 
 class LinuxNetwork:
     """Implements ``ports.host.HostNetwork`` with netlink, nftables and dnsmasq.
 
-    Bridges carry ``virtmgr:TABLE:ID`` as their alias: only those are ever removed. Forwarding,
-    once switched on, stays on: others on the host may rely on it by then.
+    Bridges and tunnels carry ``virtmgr:TABLE:ID`` as their alias: only those are ever removed.
+    Forwarding, once switched on, stays on: others on the host may rely on it by then.
     """
 
     def __init__(
@@ -56,12 +59,13 @@ class LinuxNetwork:
         self._resolv_file = resolv_file
         self._lock = threading.Lock()
         self._links = Bridges(f"virtmgr:{table}:")
+        self._tunnels = Tunnels(f"virtmgr:{table}:")
         self._table = table
         self._firewall = Firewall(table)
         self._reservations = Reservations()
         self._dnsmasq: dict[str, Dnsmasq] = {}
         self._networks: Mapping[str, DesiredNetwork] = {}
-        self._seen: dict[str, tuple[DesiredNetwork, int, float]] = {}  # with device index and time
+        self._seen: dict[str, _Seen] = {}
 
     def recover(self) -> None:
         """Find the dnsmasq processes of an earlier agent; forget what was believed in force."""
@@ -69,6 +73,7 @@ class LinuxNetwork:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._firewall.forget()
             self._seen.clear()
+            self._tunnels.forget()
             self._dnsmasq = {path.name: self._dnsmasq_of(path.name) for path in self._files()}
 
     def ensure(
@@ -80,13 +85,12 @@ class LinuxNetwork:
         with self._lock:
             usable = [e for e in networks if problems.attempt(e.id, self._ensure_link, e)]
             self._networks = {each.id: each for each in networks}
-            known = [each for each in networks if each.type is not NetworkType.OVERLAY]
-            self._ensure_firewall(known, workloads)
+            self._ensure_firewall(networks, workloads)
             for network in usable:
-                if network.type is NetworkType.NAT:
+                if network.is_routed:
                     dnsmasq = self._dnsmasq_of(network.id)
                     problems.attempt(network.id, dnsmasq.ensure, network)
-            self._remove_others(nat_ids(networks))
+            self._remove_others(routed_ids(networks))
         problems.raise_first()
 
     def port_conflicts(self, workloads: Iterable[DesiredWorkload]) -> dict[str, str]:
@@ -95,7 +99,7 @@ class LinuxNetwork:
         Ports that are free are held for them until an ``ensure`` that does not have them. A
         port that cannot be published is left out by ``ensure``, and nothing else with it.
         """
-        reachable = nat_ids(self._networks.values())
+        reachable = routed_ids(self._networks.values())
         found = {}
         with self._lock:
             for workload in workloads:
@@ -142,6 +146,7 @@ class LinuxNetwork:
             self._reservations.close()
             self._networks = {}
             self._seen.clear()
+            self._tunnels.forget()
             if self._directory.exists():
                 self._directory.rmdir()
 
@@ -151,22 +156,18 @@ class LinuxNetwork:
             self._reservations.close()
 
     def _ensure_link(self, network: DesiredNetwork) -> None:
-        if network.type is NetworkType.OVERLAY:
-            raise Unsupported(
-                f"network {network.name!r} is an overlay, which this version does not make",
-                hint="use a nat or bridge network; overlays come in a later release",
-            )
         if network.type is NetworkType.BRIDGE:
             self._links.check_host_bridge(network)
             return
-        nameless = network.model_copy(update={"names": ()})
-        seen, index, at = self._seen.get(network.id, (None, 0, 0.0))
-        is_new = time.monotonic() - at < _TRUST
-        if is_new and seen == nameless and index == device_index(network.bridge):
+        needed = network.model_copy(update={"names": elsewhere(network)})
+        seen = self._seen.get(network.id)
+        if seen is not None and seen.holds(needed):
             return
         self._links.ensure_own(network)
+        if network.type is NetworkType.OVERLAY:
+            self._tunnels.ensure(network)
         enable_forwarding()
-        self._seen[network.id] = nameless, device_index(network.bridge), time.monotonic()
+        self._seen[network.id] = _Seen(needed, _devices(network), time.monotonic())
 
     def _ensure_firewall(
         self, networks: Iterable[DesiredNetwork], workloads: Iterable[DesiredWorkload]
@@ -184,10 +185,12 @@ class LinuxNetwork:
         for network_id in sorted({path.name for path in self._files()} - keep):
             self._dnsmasq_of(network_id).remove()
             self._dnsmasq.pop(network_id)
-        bridges = {network.bridge for id, (network, _, _) in self._seen.items() if id in keep}
-        for network_id, device in self._links.own(unless=bridges).items():
+        known = [seen.network for id, seen in self._seen.items() if id in keep]
+        tunnels = self._tunnels.own(unless={tunnel_name(each.id) for each in known})
+        bridges = self._links.own(unless={each.bridge for each in known})
+        for network_id, device in (*tunnels.items(), *bridges.items()):
             if network_id not in keep:
-                self._links.remove(device)
+                self._remove_device(device)
 
     def _dnsmasq_of(self, network_id: str) -> Dnsmasq:
         if network_id not in self._dnsmasq:
@@ -200,6 +203,24 @@ class LinuxNetwork:
     def _remove_device(self, name: str) -> None:
         with netlink(f"removing {name}") as ip:
             delete_link(ip, name)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a network's devices were made for, and when that was so."""
+
+    network: DesiredNetwork  # as far as its devices depend on it
+    devices: tuple[int, ...]
+    at: float
+
+    def holds(self, network: DesiredNetwork) -> bool:
+        """Whether the network's devices may be believed to be as they should."""
+        recent = time.monotonic() - self.at < _TRUST
+        return recent and self.network == network and self.devices == _devices(network)
+
+
+def _devices(network: DesiredNetwork) -> tuple[int, ...]:
+    return device_index(network.bridge), device_index(tunnel_name(network.id))
 
 
 class Problems:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Collection, Mapping
 from ipaddress import ip_network
 
@@ -15,8 +14,8 @@ from virtmgr.drivers.network.netlink import (
     Link,
     add_address,
     addresses,
-    delete_link,
     find_link,
+    marked,
     netlink,
 )
 from virtmgr.drivers.network.spoofing import link_local
@@ -33,7 +32,7 @@ class Bridges:
         self._mark = mark
 
     def ensure_own(self, network: DesiredNetwork) -> None:
-        """The bridge of a NAT network: up, with its MAC, MTU and gateway addresses.
+        """The bridge of a NAT or overlay network: up, with its MAC, MTU and gateway addresses.
 
         :raises NetworkError: the kernel refuses, or the name belongs to another device.
         """
@@ -71,21 +70,7 @@ class Bridges:
 
     def own(self, *, unless: Collection[str] = ()) -> Mapping[str, str]:
         """Network id to device name of every bridge that virtmgr made, but those in ``unless``."""
-        present = {n for _, n in socket.if_nameindex() if n.startswith(_PREFIX)}
-        names = sorted(present.difference(unless))
-        if not names:
-            return {}
-        with netlink("listing this host's bridges") as ip:
-            links = [link for name in names if (link := find_link(ip, name)) is not None]
-        return {
-            link.alias.removeprefix(self._mark): link.name
-            for link in links
-            if link.alias.startswith(self._mark)
-        }
-
-    def remove(self, name: str) -> None:
-        with netlink(f"removing bridge {name}") as ip:
-            delete_link(ip, name)
+        return marked(self._mark, _PREFIX, unless=unless)
 
     def _alias(self, network_id: str) -> str:
         return self._mark + network_id

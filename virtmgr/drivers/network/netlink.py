@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -66,6 +66,32 @@ def device_index(name: str) -> int:
         return socket.if_nametoindex(name)
     except OSError:
         return 0
+
+
+def marked(mark: str, prefix: str, *, unless: Collection[str] = ()) -> Mapping[str, str]:
+    """What follows ``mark`` in a device's alias to its name, of devices whose names begin so.
+
+    :param unless: names of devices that need not be looked at.
+    """
+    present = {name for _, name in socket.if_nameindex() if name.startswith(prefix)}
+    names = sorted(present.difference(unless))
+    if not names:
+        return {}
+    with netlink("listing this host's network devices") as ip:
+        links = [link for name in names if (link := find_link(ip, name)) is not None]
+    return {
+        link.alias.removeprefix(mark): link.name for link in links if link.alias.startswith(mark)
+    }
+
+
+def link_with_address(ip: IPRoute, address: str) -> Link | None:
+    """The device that has this address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for message in ip.addr("dump", family=family):
+        local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        if local is not None and ip_address(local) == ip_address(address):
+            return _link(next(iter(ip.link("get", index=message["index"]))))
+    return None
 
 
 def delete_link(ip: IPRoute, name: str) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
-from virtmgr.domain.network import NetworkType
 from virtmgr.domain.sync import DesiredNetwork, DesiredNic, DesiredWorkload
 from virtmgr.domain.workload import Port, PowerState
 
@@ -40,7 +39,7 @@ def publications(
 
     A workload that is to stop takes no new connections; those it has go on.
     """
-    reachable = nat_ids(networks)
+    reachable = routed_ids(networks)
     found: dict[tuple[str, str, int], Publication] = {}
     for workload in sorted(workloads, key=lambda each: each.id):
         if workload.deleting or workload.state is PowerState.STOPPED:
@@ -50,8 +49,8 @@ def publications(
     return tuple(found.values())
 
 
-def nat_ids(networks: Iterable[DesiredNetwork]) -> frozenset[str]:
-    return frozenset(each.id for each in networks if each.type is NetworkType.NAT)
+def routed_ids(networks: Iterable[DesiredNetwork]) -> frozenset[str]:
+    return frozenset(each.id for each in networks if each.is_routed)
 
 
 def wanted(workload: DesiredWorkload, reachable: frozenset[str]) -> tuple[Publication, ...]:
@@ -77,7 +76,7 @@ def unreachable(workload: DesiredWorkload, reachable: frozenset[str]) -> str | N
         why = impossible(port)
         if why is None and _target(workload, port, reachable) is None:
             family = "IPv6" if ":" in port.address else "IPv4"
-            why = f"the workload has no {family} address on a nat network"
+            why = f"the workload has no {family} address on a nat or overlay network"
         if why is not None:
             return f"port {port.host}/{port.protocol} cannot be published: {why}"
     return None

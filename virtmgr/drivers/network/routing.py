@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_network
 
-from virtmgr.domain.network import NetworkType
 from virtmgr.domain.sync import DesiredNetwork
 from virtmgr.drivers.network import nft
 from virtmgr.drivers.network.nft import ACCEPT, DROP, MASQUERADE, ct, match, meta, payload
 from virtmgr.drivers.network.publications import Publication
 
+VXLAN_PORT = 4789  # IANA's
 _RAW, _DNAT, _FILTER, _SNAT = -300, -100, 0, 100  # standard priorities (nft(8))
 _IPV4 = match(meta("nfproto"), "ipv4")
 _IPV6 = match(meta("nfproto"), "ipv6")
@@ -25,10 +25,8 @@ _PROTOCOL_PORT = (meta("l4proto"), payload("th", "dport"))
 def routing_table(
     name: str, networks: Iterable[DesiredNetwork], publications: Sequence[Publication]
 ) -> nft.Table:
-    """The table ``inet NAME`` for the NAT networks among these."""
-    ours = sorted(
-        (each for each in networks if each.type is NetworkType.NAT), key=lambda each: each.bridge
-    )
+    """The table ``inet NAME`` for the networks among these that the host is the gateway of."""
+    ours = sorted((each for each in networks if each.is_routed), key=lambda each: each.bridge)
     table = nft.Table("inet", name)
     table.set("bridges", ("ifname",), (each.bridge for each in ours))
     _publication_maps(table, publications)
@@ -65,13 +63,15 @@ def _host_rules() -> list[list[nft.Json]]:
 
 
 def _forward_rules(networks: Sequence[DesiredNetwork]) -> list[list[nft.Json]]:
-    """Within one network all passes; into it only answers and published ports; out of it all."""
+    """Within one network all passes; into it only answers and published ports; out of it all but
+    VXLAN: its host would make it look as if another host had sent it."""
     within = [
         [match(meta("iifname"), each.bridge), match(meta("oifname"), each.bridge), ACCEPT]
         for each in networks
     ]
     return [
         *within,
+        [_FROM_GUESTS, match(payload("udp", "dport"), VXLAN_PORT), DROP],
         [_TO_GUESTS, _KNOWN, ACCEPT],
         [_TO_GUESTS, _PUBLISHED, ACCEPT],
         [_TO_GUESTS, DROP],

@@ -1,7 +1,8 @@
 """The bridge-family table: a NIC may only speak as itself.
 
 Frames are judged as they enter a bridge from a port of virtmgr's. A port that no workload has is
-silent, so a NIC that appears before its rules do can harm nobody.
+silent, so a NIC that appears before its rules do can harm nobody. What comes through the tunnel of
+an overlay is judged alike: it must be from a NIC that is known to be on another host.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-from virtmgr.domain.network import NetworkType, mac_address, port_name
-from virtmgr.domain.sync import DesiredNetwork, DesiredNic, DesiredWorkload
+from virtmgr.domain.network import NetworkType, mac_address, port_name, tunnel_name
+from virtmgr.domain.sync import DesiredNetwork, DesiredNic, DesiredWorkload, NetworkName
 from virtmgr.drivers.network import nft
 from virtmgr.drivers.network.nft import ACCEPT, DROP, RETURN, match, meta, payload
 
-PORTS = port_name("0")[:3] + "*"
-"""Device names of all NICs, as nftables' wildcard."""
+PORTS = tuple(name("0")[:3] + "*" for name in (port_name, tunnel_name))
+"""Device names of all NICs, and of all tunnels, as nftables' wildcards."""
 
 _FIRST = -300  # before anything else looks at a frame
 _DEVICE_MAC = nft.concat(meta("iifname"), payload("ether", "saddr"))
@@ -55,15 +56,19 @@ def link_local(mac: str) -> str:
 def senders(
     networks: Iterable[DesiredNetwork], workloads: Iterable[DesiredWorkload]
 ) -> tuple[Sender, ...]:
-    """Every NIC's rights. On a host's own bridge, where no address is known, all are allowed."""
+    """Every NIC's rights. On a host's own bridge, where no address is known, all are allowed.
+
+    NICs on other hosts send from the tunnel's device.
+    """
     known = {network.id: network for network in networks}
-    found = [
+    found: list[Sender | None] = [
         _sender(nic, known[nic.network_id])
         for workload in workloads
         for nic in workload.nics
         if nic.network_id in known
     ]
-    return tuple(sorted(found, key=lambda each: each.device))
+    found += [_remote(name, network) for network in known.values() for name in network.names]
+    return tuple(sorted(filter(None, found), key=lambda each: (each.device, each.mac)))
 
 
 def _sender(nic: DesiredNic, network: DesiredNetwork) -> Sender:
@@ -76,6 +81,13 @@ def _sender(nic: DesiredNic, network: DesiredNetwork) -> Sender:
         any4=foreign and nic.ipv4 is None,
         any6=foreign and nic.ipv6 is None,
     )
+
+
+def _remote(name: NetworkName, network: DesiredNetwork) -> Sender | None:
+    if name.tunnel is None:
+        return None
+    device = tunnel_name(network.id)
+    return Sender(device, name.mac.lower(), name.ipv4, name.ipv6, any4=False, any6=False)
 
 
 def spoofing_table(
@@ -92,7 +104,7 @@ def spoofing_table(
         "filter",
         "prerouting",
         _FIRST,
-        (match(meta("iifname"), PORTS), nft.goto("port")),
+        *((match(meta("iifname"), names), nft.goto("port")) for names in PORTS),
     )
     table.chain(
         "port",
@@ -193,13 +205,14 @@ def _neighbour_chains(table: nft.Table, allowed: Iterable[Sender], gateways: Ite
     instead of one set of device and address.
     """
     allowed = tuple(allowed)
-    table.map(
-        "claims", ("ifname",), ((each.device, nft.goto(f"claim_{each.device}")) for each in allowed)
-    )
-    table.chain("claim", (nft.verdict_map(meta("iifname"), "@claims"),), (DROP,))
+    own6: dict[str, list[str]] = {}
     for each in allowed:
-        own = match(_ND_TARGET, nft.one_of(*(_bits(address) for address in each.own6)))
-        table.chain(f"claim_{each.device}", (own, RETURN), (nft.goto("claim_unowned"),))
+        own6.setdefault(each.device, []).extend(each.own6)
+    table.map("claims", ("ifname",), ((name, nft.goto(f"claim_{name}")) for name in own6))
+    table.chain("claim", (nft.verdict_map(meta("iifname"), "@claims"),), (DROP,))
+    for name, addresses in own6.items():
+        own = match(_ND_TARGET, nft.one_of(*(_bits(address) for address in addresses)))
+        table.chain(f"claim_{name}", (own, RETURN), (nft.goto("claim_unowned"),))
     reserved = [_bits(address) for address in _reserved(allowed, gateways)]
     table.chain(
         "claim_unowned",

@@ -95,6 +95,28 @@ class SqlHosts(SqlNamedRepository[Host]):
         self._take_over(host_id, {"revision": revision})
         return int(revision)
 
+    def next_revisions(
+        self, network_ids: Collection[str], *, besides: Collection[str] = ()
+    ) -> Sequence[str]:
+        self._session.flush()
+        there = (
+            select(_workloads.host_id)
+            .join(tables.nics, tables.nics.c.workload_id == _workloads.id)
+            .where(tables.nics.c.network_id.in_(list(network_ids)))
+        )
+        on_them = select(_hosts.id).where(_hosts.id.in_(there), _hosts.id.not_in(list(besides)))
+        locked = on_them.order_by(_hosts.id).with_for_update(key_share=True)
+        host_ids = self._session.scalars(locked).all()
+        for host_id in host_ids:
+            self.next_revision(host_id)
+        return host_ids
+
+    def tunnels(self) -> Mapping[str, str]:
+        has_one = _hosts.tunnel_address.is_not(None)
+        self._session.flush()
+        rows = self._session.execute(select(_hosts.id, _hosts.tunnel_address).where(has_one))
+        return {row.id: row.tunnel_address for row in rows}
+
     def with_image(self, image_id: str) -> Sequence[Host]:
         there = select(_at_hand.host_id).where(_at_hand.image_id == image_id)
         return self._many(_hosts.id.in_(there), order=[_hosts.name])

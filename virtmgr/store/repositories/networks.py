@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import case, or_, select
 
 from virtmgr.domain.ids import is_id
-from virtmgr.domain.network import Address, Network
+from virtmgr.domain.network import Address, Network, NetworkType
 from virtmgr.domain.workload import Nic
 from virtmgr.ports.unit_of_work import NetworkMember, Port
 from virtmgr.store import tables
@@ -64,6 +64,7 @@ class SqlNetworks(SqlProjectRepository[Network]):
                 _nics.network_id,
                 workload.name,
                 workload.kind,
+                workload.host_id,
                 _nics.mac,
                 _addresses.address,
             )
@@ -74,12 +75,23 @@ class SqlNetworks(SqlProjectRepository[Network]):
         )
         self._session.flush()
         found: dict[str, NetworkMember] = {}
-        for nic_id, network_id, name, kind, mac, address in self._session.execute(statement):
-            entry = found.get(nic_id) or NetworkMember(network_id, name, kind, mac, ())
+        for row in self._session.execute(statement):
+            nic_id, network_id, name, kind, host_id, mac, address = row
+            entry = found.get(nic_id) or NetworkMember(network_id, name, kind, host_id, mac, ())
             if address is not None:
                 entry = entry._replace(addresses=(*entry.addresses, address))
             found[nic_id] = entry
         return list(found.values())
+
+    def vnis(self) -> frozenset[int]:
+        return frozenset(
+            self._session.scalars(select(_networks.vni).where(_networks.vni.is_not(None)))
+        )
+
+    def overlays(self, network_ids: Iterable[str]) -> Sequence[str]:
+        of_these = _networks.id.in_(list(network_ids))
+        overlay = _networks.type == NetworkType.OVERLAY
+        return self._session.scalars(select(_networks.id).where(of_these, overlay)).all()
 
 
 class SqlAddresses(SqlRepository[Address]):
