@@ -109,6 +109,11 @@ def uncordon(context: Context, host: str) -> Answer[HostView]:
     return _answer(context, hosts.uncordon(context, host))
 
 
+def maintain(context: Context, host: str) -> Answer[HostView]:
+    """Put a host on which nothing runs into maintenance"""
+    return _answer(context, hosts.maintain(context, host))
+
+
 def list_pools(context: Context, query: PoolParameters) -> Answer[Listing[PoolView]]:
     """List pools"""
     page = pools.list_(context, query.query(**by_id(context.uow, query)))
@@ -126,5 +131,6 @@ ROUTES: tuple[Route, ...] = (
     change("POST", _ONE + "/join-token", enrol_again, Action.HOSTS_CREATE),
     change("POST", _ONE + "/cordon", cordon, Action.HOSTS_UPDATE),
     change("POST", _ONE + "/uncordon", uncordon, Action.HOSTS_UPDATE),
+    change("POST", _ONE + "/maintenance", maintain, Action.HOSTS_UPDATE),
     read("/pools", list_pools, Action.POOLS_VIEW),
 )

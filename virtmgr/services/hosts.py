@@ -9,9 +9,11 @@ from pydantic import Field
 
 from virtmgr.domain.errors import Conflict, NotFound
 from virtmgr.domain.host import Host, HostState
+from virtmgr.domain.host_states import SCHEDULING, HostVerb, after
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.machine import MAY_REPLACE
 from virtmgr.domain.values import Labels, Name, Reference, Value
+from virtmgr.domain.workload import PowerState, State, Workload
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services import clusters
 from virtmgr.services.auth import new_secret
@@ -114,35 +116,61 @@ def update(context: Context, host: Host, fields: HostFields) -> Host:
 def cordon(context: Context, reference: str) -> Host:
     """Let a host take nothing new; what it runs, it keeps. Twice is once.
 
-    :raises Conflict: it does not take anything anyway.
+    :raises IllegalTransition: it does not take anything anyway.
     """
-    host = lock(context, reference)
-    if host.state is HostState.CORDONED:
-        return host
-    if host.state is HostState.UNREACHABLE:
-        host.facts = {**host.facts, "cordoned": True}  # sync takes it up when the host is back
-    elif host.state is HostState.READY:
-        host.state = HostState.CORDONED
-    else:
-        raise Conflict(f"host {host.name!r} is {host.state.value}: it takes nothing new anyway")
-    context.record("host.cordoned", host, f"host {host.name} was cordoned", host_id=host.id)
-    context.uow.flush()
-    return host
+    return _make(context, reference, HostVerb.CORDON, "host.cordoned", "was cordoned")
 
 
 def uncordon(context: Context, reference: str) -> Host:
-    """Let a host take new workloads again. Twice is once."""
+    """Let a host take new workloads again, also one in maintenance. Twice is once.
+
+    :raises IllegalTransition: it is not there yet, or is being drained.
+    """
+    return _make(context, reference, HostVerb.UNCORDON, "host.uncordoned", "was uncordoned")
+
+
+def maintain(context: Context, reference: str) -> Host:
+    """Put a host on which nothing runs into maintenance. Twice is once.
+
+    Workloads that rest on it may stay: they do not start while it is in maintenance.
+
+    :raises IllegalTransition: it does not answer, or is being drained.
+    :raises Conflict: workloads run on it, or are to; they are named.
+    """
     host = lock(context, reference)
-    if host.state is HostState.READY:
-        return host
-    if host.state is HostState.UNREACHABLE:
-        host.facts = {**host.facts, "cordoned": False}
-    elif host.state is HostState.CORDONED:
-        host.state = HostState.READY
-    else:
-        raise Conflict(f"host {host.name!r} is {host.state.value}, not cordoned")
-    context.record("host.uncordoned", host, f"host {host.name} was uncordoned", host_id=host.id)
-    context.uow.flush()
+    if after(HostVerb.MAINTENANCE, host) is not host.scheduling_state:
+        running = [one.name for one in context.uow.workloads.on_host(host.id) if not rests(one)]
+        if running:
+            shown = ", ".join(running[:5]) + (", …" if len(running) > 5 else "")
+            raise Conflict(
+                f"cannot put host {host.name!r} into maintenance: {len(running)} workloads run "
+                f"there ({shown})",
+                code="host_not_empty",
+                hint=f"move them away with 'virtmgr host drain {host.name}', or stop them",
+                detail={"workloads": running},
+            )
+    return _make(context, reference, HostVerb.MAINTENANCE, "host.maintenance", "is in maintenance")
+
+
+def rests(workload: Workload) -> bool:
+    """Whether a workload neither runs nor is to."""
+    return workload.spec.state is PowerState.STOPPED and workload.status.state is State.STOPPED
+
+
+def set_scheduling(host: Host, state: HostState) -> None:
+    """Make ``state`` of a locked host; a silent one comes back as that."""
+    host.scheduling_state = state
+    if host.state in SCHEDULING:
+        host.state = state
+
+
+def _make(context: Context, reference: str, verb: HostVerb, event: str, told: str) -> Host:
+    host = lock(context, reference)
+    wanted = after(verb, host)
+    if wanted is not host.scheduling_state:
+        set_scheduling(host, wanted)
+        context.record(event, host, f"host {host.name} {told}", host_id=host.id)
+        context.uow.flush()
     return host
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from virtmgr.domain.errors import Forbidden, InvalidRequest
 from virtmgr.domain.host import Fingerprint, Host, HostState, Pool
+from virtmgr.domain.host_states import COMING, may_fall_silent, spoke
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine, is_news
 from virtmgr.domain.operation import Operation, OperationState
@@ -125,10 +126,9 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
             _note_reboot(uow, host, now)
         _note_fingerprint(host, request.fingerprint)
     was = host.state
-    if was in (HostState.ENROLLING, HostState.UNREACHABLE):
-        back = HostState.CORDONED if host.facts.get("cordoned") else HostState.READY
-        host.state = back
-        type = "host.enrolled" if was is HostState.ENROLLING else "host.recovered"
+    host.state = spoke(host)
+    if was in COMING or was is HostState.UNREACHABLE:
+        type = "host.enrolled" if was in COMING else "host.recovered"
         add_event(uow, type, _host_target(host), now=now, message=f"it was {was.value}")
     return was is HostState.UNREACHABLE
 
@@ -165,8 +165,7 @@ def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
         host.capacity_vcpus = fingerprint.vcpus
         host.capacity_memory = fingerprint.memory
         host.capacity_disk = fingerprint.disk
-    ours: tuple[str, ...] = ("cordoned", MAY_REPLACE)
-    kept = {key: host.facts[key] for key in ours if key in host.facts}
+    kept = {key: host.facts[key] for key in (MAY_REPLACE,) if key in host.facts}
     host.facts = {**fingerprint.model_dump(mode="json"), **kept}
 
 
@@ -351,8 +350,6 @@ def mark_unreachable(services: Services) -> int:
             host = uow.hosts.lock(silent)
             if host is None or not _is_silent(host, now):
                 continue  # it spoke, or was removed, since it was looked at
-            if host.state is HostState.CORDONED:
-                host.facts = {**host.facts, "cordoned": True}
             host.state = HostState.UNREACHABLE
             found += 1
             add_event(
@@ -373,7 +370,7 @@ def mark_unreachable(services: Services) -> int:
 def _is_silent(host: Host, now: datetime) -> bool:
     """Whether its lease ran out and nobody has noticed yet."""
     expired = host.lease_expires_at is not None and host.lease_expires_at < now
-    return expired and host.state not in (HostState.UNREACHABLE, HostState.ENROLLING)
+    return expired and may_fall_silent(host.state)
 
 
 def _target(workload: Workload) -> Target:

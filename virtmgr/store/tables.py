@@ -8,6 +8,7 @@ it (CASCADE). Events name their targets without foreign keys: the log outlives w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from sqlalchemy import (
@@ -26,6 +27,7 @@ from sqlalchemy import (
 )
 
 from virtmgr.domain.host import HostState, SchedulingPolicy
+from virtmgr.domain.host_states import SCHEDULING
 from virtmgr.domain.image import ImageManifest, ImageState, ImageType
 from virtmgr.domain.network import NetworkType
 from virtmgr.domain.operation import OperationState
@@ -97,7 +99,7 @@ def _version() -> tuple[Column[int], CheckConstraint]:
     )
 
 
-def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+def one_of(column: str, values: Iterable[StrEnum]) -> CheckConstraint:
     """The column holds one of the enumeration's values."""
     legal = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({legal})", name=column)
@@ -220,6 +222,7 @@ hosts = Table(
     Column("name", text(253), nullable=False, unique=True),
     _reference("cluster_id", "clusters", "RESTRICT"),
     Column("state", Enumerated(HostState), nullable=False, index=True),
+    Column("scheduling_state", Enumerated(HostState), nullable=False),
     *_labels("hosts"),
     Column("architecture", String(32), nullable=False),
     Column("capacity_vcpus", Thousandths(), nullable=False),
@@ -241,6 +244,7 @@ hosts = Table(
     *_version(),
     _created_at(),
     one_of("state", HostState),
+    one_of("scheduling_state", SCHEDULING),
     *_at_least_0("capacity_vcpus", "capacity_memory", "capacity_disk"),
     *_at_least_0("claimed_vcpus", "claimed_memory", "claimed_disk"),
     *_at_least_0("revision", "prune_nonce"),

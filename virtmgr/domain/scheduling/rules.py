@@ -110,9 +110,13 @@ def _pinned(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
 
 _STATES = {
     HostState.ENROLLING: ("is still enrolling", "are still enrolling"),
+    HostState.INSTALLING: ("is being installed", "are being installed"),
+    HostState.INSTALL_FAILED: ("could not be installed", "could not be installed"),
     HostState.CORDONED: ("is cordoned", "are cordoned"),
+    HostState.DRAINING: ("is being drained", "are being drained"),
     HostState.MAINTENANCE: ("is in maintenance", "are in maintenance"),
     HostState.UNREACHABLE: ("is unreachable", "are unreachable"),
+    HostState.REMOVING: ("is being removed", "are being removed"),
 }
 
 
