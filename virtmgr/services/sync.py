@@ -14,6 +14,7 @@ from virtmgr.domain.host import Fingerprint, Host, HostState, Pool
 from virtmgr.domain.host_states import COMING, may_fall_silent, spoke
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine, is_news
+from virtmgr.domain.migration import Migration
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.outcome import outcome
 from virtmgr.domain.sync import (
@@ -29,11 +30,14 @@ from virtmgr.domain.workload import State, Usage, Workload, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import ipam
 from virtmgr.services.container import Services
-from virtmgr.services.desired import desired_networks, desired_workloads
+from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
+from virtmgr.services.migration_steps import removed, taken_up
 from virtmgr.services.records import Target, add_event
 
 LEASE = timedelta(seconds=30)
+MOVE = "move"
+"""The verb of operations that end with their migration, not with a report of their workload."""
 
 
 def sync(
@@ -65,8 +69,10 @@ def sync(
                 hint="enrol it again with a new join token",
             )
         was_silent = _note_host(uow, host, request, now)
+        moves = {one.workload_id: one for one in uow.migrations.open_on(host.id)}
         for observed in request.workloads:
-            finished += _note_workload(uow, host, observed, now)
+            move = moves.get(observed.id)
+            finished += _note_workload(services, uow, host, observed, move, now)
         for workload_id, usage in request.usage.items():
             _note_usage(uow, host, workload_id, usage)
         for volume in request.volumes:
@@ -98,22 +104,27 @@ def _answer(
         )
     full = request.full or request.known_revision > host.revision
     after = -1 if full else request.known_revision
-    changed = uow.workloads.on_host(host.id, after_revision=after)
-    removed = [
+    moves = uow.migrations.open_on(host.id)
+    gone = [
         volume.id for volume in uow.volumes.on_host(host.id) if volume.state is VolumeState.DELETING
     ]
-    return SyncResponse(
+    gone += leftover_volumes(moves, host.id)
+    response = SyncResponse(
         revision=host.revision,
         full=full,
-        workloads=tuple(desired_workloads(uow, changed)),
+        workloads=tuple(desired_of_host(uow, host.id, after)),
         networks=tuple(desired_networks(uow, host.id)),
-        removed_volumes=tuple(removed),
+        removed_volumes=tuple(gone),
         removed_images=tuple(uow.hosts.unknown_images(host.id)),
         prune_nonce=host.prune_nonce,
         report_all=report_all,
         lease_seconds=LEASE.total_seconds(),
         server_time=now,
     )
+    wanted = {move.id for move in moves if move.target_host_id == host.id}
+    unwanted = tuple(id for id in request.arrivals if id not in wanted)
+    # Only those that have arrivals know the field.
+    return response.model_copy(update={"removed_arrivals": unwanted}) if unwanted else response
 
 
 def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime) -> bool:
@@ -170,12 +181,23 @@ def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
 
 
 def _note_workload(
-    uow: UnitOfWork, host: Host, observed: ObservedWorkload, now: datetime
+    services: Services,
+    uow: UnitOfWork,
+    host: Host,
+    observed: ObservedWorkload,
+    move: Migration | None,
+    now: datetime,
 ) -> list[str]:
-    """Take in one workload; ids of the operations that have come to their end by it."""
+    """Take in one workload; ids of the operations that have come to their end by it.
+
+    :param move: from this host or to it, if it is on its way.
+    """
     workload = uow.workloads.get(observed.id)
-    if workload is None or workload.host_id != host.id:
+    if workload is None:
         return []  # the agent learns from the next full answer that it must not be here
+    if workload.host_id != host.id:
+        left = observed.gone and move is not None and move.source_host_id == host.id
+        return removed(uow, move, observed.id, now) if left and move else []
     before = workload.status
     if observed.gone:
         return _finish_delete(uow, workload, now) if workload.deleting else []
@@ -187,7 +209,10 @@ def _note_workload(
             volume.copy_of = None
     if before.state is not observed.status.state:
         _note_transition(uow, workload, before, observed.status, now)
-    return _advance_operations(uow, workload, now, gone=False)
+    finished = _advance_operations(uow, workload, now, gone=False)
+    if move is not None and observed.arrived == move.id:
+        finished += taken_up(services, uow, move, workload, now)
+    return finished
 
 
 def _note_usage(uow: UnitOfWork, host: Host, workload_id: str, usage: Usage) -> None:
@@ -223,7 +248,7 @@ def _advance_operations(
     uow: UnitOfWork, workload: Workload, now: datetime, *, gone: bool
 ) -> list[str]:
     """Bring its operations forward; ids of those that are finished by it."""
-    known = uow.operations.open_for(workload.id)
+    known = [one for one in uow.operations.open_for(workload.id) if one.verb != MOVE]
     for operation in known:
         _advance_operation(uow, operation, workload, now, gone=gone)
     return [operation.id for operation in known if operation.finished_at is not None]
@@ -299,6 +324,8 @@ def _finish_delete(uow: UnitOfWork, workload: Workload, now: datetime) -> list[s
 def _note_volume(uow: UnitOfWork, host: Host, observed: ObservedVolume, now: datetime) -> list[str]:
     """Take in one volume; ids of the operations that are finished by it."""
     volume = uow.volumes.get(observed.id)
+    if observed.gone and (volume is None or volume.host_id != host.id):
+        return _note_left_volume(uow, host, observed.id, now)
     if volume is None or volume.host_id != host.id:
         return []
     target = Target("volume", volume.id, volume.name, volume.project_id, host.id)
@@ -317,6 +344,14 @@ def _note_volume(uow: UnitOfWork, host: Host, observed: ObservedVolume, now: dat
     if volume.state is VolumeState.PENDING and observed.ready:
         volume.state = VolumeState.READY
     return []
+
+
+def _note_left_volume(
+    uow: UnitOfWork, host: Host, volume_id: str, now: datetime
+) -> list[str]:
+    """A volume that went to another host with its workload is removed here."""
+    moves = [one for one in uow.migrations.open_on(host.id) if volume_id in one.leftovers]
+    return [id for move in moves for id in removed(uow, move, volume_id, now)]
 
 
 def _note_pools(
