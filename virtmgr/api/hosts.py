@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, listing
-from virtmgr.api.conventions import ListParameters
+from virtmgr.api.conventions import ChangeQuery, ListParameters
 from virtmgr.api.filters import by_id
 from virtmgr.api.merge_patch import Patch
 from virtmgr.api.routing import Route, change, create, delete, read
@@ -38,6 +38,12 @@ class PoolParameters(ListParameters):
     """Filters of the list of pools."""
 
     host: str | None = Field(None, max_length=128, description="Host, by name or id.")
+
+
+class RemoveQuery(ChangeQuery):
+    """How a host is removed."""
+
+    force: bool = Field(False, description="Forget what is on it, too: workloads and volumes.")
 
 
 class JoinAgainBody(Value):
@@ -94,9 +100,9 @@ def patch(context: Context, host: str, patch: Patch[HostFields]) -> Answer[HostV
     return _answer(context, hosts.update(context, found, patch.apply(current)))
 
 
-def remove(context: Context, host: str) -> Answer[HostView]:
+def remove(context: Context, host: str, query: RemoveQuery) -> Answer[HostView]:
     """Forget a host that has no workloads and no volumes"""
-    return _answer(context, hosts.delete(context, host))
+    return _answer(context, hosts.delete(context, host, force=query.force))
 
 
 def cordon(context: Context, host: str) -> Answer[HostView]:

@@ -87,5 +87,3 @@ def cancel(context: Context, reference: str) -> Host:
     )
     context.uow.flush()
     return host
-
-

@@ -66,7 +66,8 @@ def hand_over(
 ) -> None:
     """The workload is the target's, with its volumes: from here on only the target may run it."""
     source, target = migration.source_host_id, migration.target_host_id
-    assert source is not None and target is not None  # hosts with open migrations stay
+    if source is None or target is None:
+        raise AssertionError("a host with an open migration was removed")
     volumes = uow.volumes.of_workload(workload.id)
     pools = uow.pools.of_host(target)
     for volume in volumes:

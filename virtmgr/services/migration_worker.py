@@ -121,7 +121,7 @@ class MigrationWorker:
                 log.warning("migration_failed", migration=held.id, error=error.message)
                 self._give_up(held, problem_of(error))
 
-    def _stop_it(self, held: _Held, migration: Migration) -> None:
+    def _stop_it(self, held: _Held, _migration: Migration) -> None:
         with self._own(held) as (uow, mine, workload):
             begin_stopping(self._services, uow, mine, workload, self._services.clock.now())
 
@@ -189,9 +189,7 @@ class MigrationWorker:
 
     def _give_up(self, held: _Held, problem: dict[str, Any]) -> None:
         with self._own(held) as (uow, migration, workload):
-            give_up(
-                self._services, uow, migration, workload, self._services.clock.now(), problem
-            )
+            give_up(self._services, uow, migration, workload, self._services.clock.now(), problem)
 
     @contextmanager
     def _own(self, held: _Held) -> Iterator[tuple[UnitOfWork, Migration, Workload]]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from virtmgr.domain.errors import Conflict, IllegalTransition, NotFound, VirtmgrError
-from virtmgr.domain.host import Host, HostState
+from virtmgr.domain.host import Host
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.migration import AT_SOURCE, Downtime, Migration, Phase, obstacle
 from virtmgr.domain.migration import expected_downtime as downtime_of
@@ -69,9 +69,7 @@ def propose(
         moving_from=source.id,
     )
     decided = {decision.request_id: decision for decision in decisions}
-    return [
-        one if one.request is None else _decided(one, decided[one.request.id]) for one in found
-    ]
+    return [one if one.request is None else _decided(one, decided[one.request.id]) for one in found]
 
 
 def _request(context: Context, workload: Workload, to: Host | None) -> Proposal:
@@ -137,7 +135,8 @@ def begin(
 
 def _begin(context: Context, proposal: Proposal, source: Host, drain: Operation | None) -> Moved:
     workload, decision = proposal.workload, proposal.decision
-    assert decision is not None and decision.host_id is not None  # only those are begun
+    if decision is None or decision.host_id is None:
+        raise AssertionError("only what has a target is begun")
     uow = context.uow
     target = uow.hosts.get(decision.host_id)
     name = target.name if target is not None else ""
@@ -233,7 +232,9 @@ def cancel(context: Context, id: str) -> Migration:
     if locked.phase not in AT_SOURCE:
         raise IllegalTransition(
             f"cannot cancel migration {id}: it is {locked.phase}, and the workload is its "
-            "new host's" if locked.phase is not Phase.FAILED else f"migration {id} has failed",
+            "new host's"
+            if locked.phase is not Phase.FAILED
+            else f"migration {id} has failed",
             hint="move the workload back with another move",
         )
     stop(context.services, context, locked)
@@ -247,8 +248,3 @@ def stop(services: Services, context: Context, migration: Migration) -> None:
         give_up(services, context.uow, migration, workload, context.now, dict(BY_REQUEST))
     elif migration.phase in AT_SOURCE:
         migration.cancelling = True
-
-
-def is_silent(host: Host | None) -> bool:
-    """Whether nothing can be asked of a host."""
-    return host is None or host.state is HostState.UNREACHABLE

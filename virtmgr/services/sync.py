@@ -28,10 +28,10 @@ from virtmgr.domain.sync import (
 from virtmgr.domain.volume import VolumeState
 from virtmgr.domain.workload import State, Usage, Workload, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
-from virtmgr.services import ipam
 from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
+from virtmgr.services.forgetting import forget_volume, forget_workload
 from virtmgr.services.migration_steps import removed, taken_up
 from virtmgr.services.records import Target, add_event
 
@@ -294,30 +294,8 @@ def _finish_delete(uow: UnitOfWork, workload: Workload, now: datetime) -> list[s
     Ids of the operations that are finished by it.
     """
     finished = _advance_operations(uow, workload, now, gone=True)
-    nics = uow.nics.of_workloads([workload.id]).get(workload.id, ())
-    addresses = sum(ipam.remove_nic(uow, nic) for nic in nics)
-    for volume in uow.volumes.of_workload(workload.id):
-        volume.workload_id = None
-    uow.quotas.charge(
-        workload.project_id,
-        {
-            "workloads": -1,
-            "vcpus": -workload.claim_vcpus,
-            "memory": -workload.claim_memory,
-            "disk": -workload.claim_disk,
-            "addresses": -addresses,
-        },
-    )
-    if workload.host_id is not None:
-        uow.hosts.release(
-            workload.host_id,
-            vcpus=workload.claim_vcpus,
-            memory=workload.claim_memory,
-            disk=workload.claim_disk,
-        )
     add_event(uow, "workload.deleted", _target(workload), now=now)
-    uow.flush()
-    uow.workloads.remove(workload)
+    forget_workload(uow, workload)
     return finished
 
 
@@ -336,19 +314,15 @@ def _note_volume(uow: UnitOfWork, host: Host, observed: ObservedVolume, now: dat
         for operation in finished:
             operation.state, operation.progress = OperationState.SUCCEEDED, 1.0
             operation.finished_at = operation.updated_at = now
-        uow.quotas.charge(volume.project_id, {"volumes": -1, "disk": -volume.size})
         add_event(uow, "volume.deleted", target, now=now)
-        uow.flush()
-        uow.volumes.remove(volume)
+        forget_volume(uow, volume)
         return [operation.id for operation in finished]
     if volume.state is VolumeState.PENDING and observed.ready:
         volume.state = VolumeState.READY
     return []
 
 
-def _note_left_volume(
-    uow: UnitOfWork, host: Host, volume_id: str, now: datetime
-) -> list[str]:
+def _note_left_volume(uow: UnitOfWork, host: Host, volume_id: str, now: datetime) -> list[str]:
     """A volume that went to another host with its workload is removed here."""
     moves = [one for one in uow.migrations.open_on(host.id) if volume_id in one.leftovers]
     return [id for move in moves for id in removed(uow, move, volume_id, now)]

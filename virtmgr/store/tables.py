@@ -457,9 +457,7 @@ migrations = Table(
     Index("ix_migrations_created_at_id", "created_at", "id"),
     one_of("mode", MigrationMode),
     one_of("phase", Phase),
-    CheckConstraint(
-        "(finished_at IS NULL) = (phase NOT IN ('done', 'failed'))", name="finished"
-    ),
+    CheckConstraint("(finished_at IS NULL) = (phase NOT IN ('done', 'failed'))", name="finished"),
     *_at_least_0("generation", "revision", "claim_vcpus", "claim_memory", "claim_disk", "copied"),
 )
 Index(
