@@ -66,6 +66,7 @@ class PretendHost:
             vcpus=4,
             memory=8 * GIB,
             disk=100 * GIB,
+            stream_url=f"wss://{self.id}",
             drivers=(
                 DriverFacts(
                     name="fake",
@@ -128,4 +129,5 @@ def _done(wish: DesiredWorkload) -> ObservedWorkload:
         status=WorkloadStatus(state=_STATES[wish.state]),
         gone=wish.deleting,
         cloned=wish.clone_of is not None,
+        arrived=wish.arrival.id if wish.arrival is not None else "",
     )

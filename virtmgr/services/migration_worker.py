@@ -156,7 +156,11 @@ class MigrationWorker:
         copied = self._copy_patiently(held, migration)
         with self._own(held) as (uow, mine, workload):
             mine.copied = copied.bytes
-            hand_over(self._services, uow, mine, workload, self._services.clock.now())
+            now = self._services.clock.now()
+            if mine.cancelling:
+                give_up(self._services, uow, mine, workload, now, dict(BY_REQUEST))
+            else:
+                hand_over(self._services, uow, mine, workload, now)
         log.info("workload_moved", migration=held.id, bytes=copied.bytes)
 
     def _copy_patiently(self, held: _Held, migration: Migration) -> Copied:
