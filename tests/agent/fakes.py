@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.images import ImageKeeper
@@ -30,11 +30,14 @@ from virtmgr.domain.sync import (
 from virtmgr.domain.workload import Kind, State, WorkloadSpec
 from virtmgr.drivers.fake.driver import FakeDriver
 from virtmgr.drivers.fake.world import FakeWorld
+from virtmgr.drivers.storage.arrivals import Arrivals
 from virtmgr.ports.clock import SystemClock
-from virtmgr.ports.driver import LocalImage
+from virtmgr.ports.driver import LocalImage, Luggage
 from virtmgr.ports.host import BlobSource, Progress
 
-_CHANGES = frozenset({"prepare", "clone", "start", "pause", "resume", "update", "destroy"})
+_CHANGES = frozenset(
+    {"prepare", "clone", "arrive", "start", "pause", "resume", "update", "destroy"}
+)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -126,6 +129,9 @@ class FakeStorage:
         self._directory = directory
         self.broken = False
         directory.mkdir(exist_ok=True)
+        came = directory.with_name(directory.name + "-arrivals")
+        came.mkdir(exist_ok=True)
+        self._arrivals = Arrivals(came)
 
     def ensure_image(
         self, image_id: str, manifest: ImageManifest, source: BlobSource, progress: Progress
@@ -151,6 +157,24 @@ class FakeStorage:
         if self.broken:
             raise StorageError(f"removing volume {volume_id} failed: the disk is read-only")
         (self._directory / volume_id).unlink(missing_ok=True)
+
+    def pack(self, luggage: Luggage) -> Iterator[bytes]:
+        return self._arrivals.pack(luggage)
+
+    def receive(self, arrival_id: str, stream: BinaryIO, *, limit: int) -> None:
+        self._arrivals.receive(arrival_id, stream, limit=limit)
+
+    def arrival(self, arrival_id: str) -> Luggage:
+        return self._arrivals.get(arrival_id)
+
+    def arrivals(self) -> tuple[str, ...]:
+        return self._arrivals.ids()
+
+    def remove_arrival(self, arrival_id: str) -> None:
+        self._arrivals.remove(arrival_id)
+
+    def take_up_volume(self, volume_id: str, file: Path) -> None:
+        shutil.copy(file, self._directory / volume_id)
 
     def volumes(self) -> tuple[str, ...]:
         return tuple(sorted(path.name for path in self._directory.iterdir()))

@@ -70,7 +70,7 @@ def running(identity: Identity, directory: Path) -> Iterator[StreamServer]:
         boot_id="boot",
     )
     context = pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
-    with closing(StreamServer(("127.0.0.1", 0), context, lambda _: None)) as streams:
+    with closing(StreamServer(("127.0.0.1", 0), context, lambda _: None, storage)) as streams:
         streams.start()
         agent = agents.Agent(
             agents.Parts(

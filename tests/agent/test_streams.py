@@ -19,7 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from tests.agent.fakes import desired, eventually
+from tests.agent.fakes import FakeStorage, desired, eventually
 from virtmgr.agent.streams import StreamServer
 from virtmgr.domain.streaming import Channel, StreamRequest, frame
 from virtmgr.drivers.fake.driver import FakeDriver
@@ -123,6 +123,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
             ("127.0.0.1", 0),
             pki.server_context(*host, client_ca=ca.certificate_path),
             found.get,
+            FakeStorage(tmp_path / "volumes"),
         )
     ) as server:
         server.start()

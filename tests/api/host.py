@@ -74,6 +74,7 @@ class PretendHost:
             memory=8 * GIB,
             disk=100 * GIB,
             tunnel=self.tunnel,
+            stream_url=f"wss://{self.id}",
             drivers=(
                 DriverFacts(
                     name="fake",
@@ -136,4 +137,5 @@ def _done(wish: DesiredWorkload) -> ObservedWorkload:
         status=WorkloadStatus(state=_STATES[wish.state]),
         gone=wish.deleting,
         cloned=wish.clone_of is not None,
+        arrived=wish.arrival.id if wish.arrival is not None else "",
     )

@@ -21,7 +21,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.agent.fakes import desired
+from tests.agent.fakes import FakeStorage, desired
 from tests.agent.test_streams import RealExecDriver
 from tests.bootstrap.raw import connected, eventually, plain, resident, until_closed
 from tests.fixtures.control_plane import Server, new_control_plane, served
@@ -146,7 +146,9 @@ def _agent(server: Server, directory: Path, host_id: str, workloads: Any) -> Str
     context = pki.server_context(
         directory / "host.crt", directory / "host.key", client_ca=ca.certificate_path
     )
-    return StreamServer(("127.0.0.1", 0), context, workloads.get)
+    return StreamServer(
+        ("127.0.0.1", 0), context, workloads.get, FakeStorage(directory / "volumes")
+    )
 
 
 @pytest.fixture(autouse=True)

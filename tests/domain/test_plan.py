@@ -86,7 +86,7 @@ class World:
                 return what
             if step is Step.FORGET:
                 return what
-            self.keep(after_step(step, self.memory))
+            self.keep(after_step(step, self.desired, self.memory))
         if what.steps:
             self.keep(carried_out(self.desired, self.memory))
         return what

@@ -122,7 +122,12 @@ class Agent:
             fingerprint=self._fingerprint,
             workloads=parcel.workloads,
             volumes=parcel.volumes,
-        ).model_copy(update={**self._slow_news(), **news})
+        ).model_copy(update={**self._slow_news(), **news, **self._arrivals()})
+
+    def _arrivals(self) -> dict[str, object]:
+        """Where there are any: not every control plane knows of them."""
+        found = self._parts.storage.arrivals()
+        return {"arrivals": found} if found else {}
 
     def _is_brief(self, parcel: Parcel) -> bool:
         """What is gone leaves its networks, so the answer matters then."""
@@ -151,6 +156,8 @@ class Agent:
     def _take_in(self, response: SyncResponse) -> None:
         self._parts.reconciler.apply(response.workloads, response.networks, full=response.full)
         self._parts.reconciler.remove_volumes(response.removed_volumes)
+        for arrival in response.removed_arrivals:
+            self._parts.storage.remove_arrival(arrival)
         self._revision = response.revision
         if response.networks is not None:
             self._asked_in_full = time.monotonic()

@@ -286,6 +286,8 @@ class Reconciler:
 
     def _remove_volume(self, volume_id: str) -> None:
         try:
+            if self._needs_volume(volume_id):
+                return  # it has come back meanwhile, with the workload that it is attached to
             self._storage.remove_volume(volume_id)
             self._outbox.put_volume(ObservedVolume(id=volume_id, ready=False, gone=True))
         except HostError as error:
@@ -293,6 +295,14 @@ class Reconciler:
         finally:
             with self._lock:
                 self._removed_volumes.discard(volume_id)
+
+    def _needs_volume(self, volume_id: str) -> bool:
+        with self._lock:
+            return any(
+                volume.id == volume_id
+                for entry in self._entries.values()
+                for volume in entry.desired.volumes
+            )
 
     # ---- one workload
 
@@ -366,9 +376,9 @@ class Reconciler:
         if step is Step.FORGET:
             self._forget(entry)
             return entry
-        kept = after_step(step, entry.memory, waiting)
-        clone = step is Step.CLONE  # never again, whatever happens to the host
-        return self._keep(entry, kept, needed=clone, durable=clone)
+        kept = after_step(step, entry.desired, entry.memory, waiting)
+        once = step in (Step.CLONE, Step.ARRIVE)  # never again, whatever happens to the host
+        return self._keep(entry, kept, needed=once, durable=once)
 
     def _keep(
         self, entry: Entry, memory: Memory, *, needed: bool = False, durable: bool = False
@@ -474,8 +484,11 @@ class Reconciler:
     ) -> None:
         memory = entry.memory
         generation = entry.desired.generation if final else memory.applied_generation
+        # Only a control plane that moves workloads knows the field.
+        arrived = {"arrived": memory.arrived} if memory.arrived else {}
         self._outbox.put(
             ObservedWorkload(
+                **arrived,
                 id=entry.desired.id,
                 observed_generation=generation,
                 restart_nonce=memory.restart_nonce,

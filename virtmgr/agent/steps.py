@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from virtmgr.agent import moving
 from virtmgr.agent.files import Entry
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
@@ -13,7 +14,14 @@ from virtmgr.domain.plan import Step
 from virtmgr.domain.sync import DesiredImage, DesiredWorkload
 from virtmgr.domain.values import format_bytes
 from virtmgr.domain.workload import Kind
-from virtmgr.ports.driver import CanClone, Inspection, LocalImage, Provision, WorkloadDriver
+from virtmgr.ports.driver import (
+    CanClone,
+    CanMove,
+    Inspection,
+    LocalImage,
+    Provision,
+    WorkloadDriver,
+)
 from virtmgr.ports.host import HostStorage
 
 Tell = Callable[[str], None]
@@ -63,6 +71,8 @@ class StepRunner:
                 driver.prepare(workload, self._provision(entry, tell))
             case Step.CLONE:
                 self._clone(driver, entry, tell)
+            case Step.ARRIVE:
+                self._arrive(driver, entry, tell)
             case Step.START:
                 provision = self._provision(entry, tell)
                 self._networks.settle(_networks_of(workload))
@@ -100,6 +110,21 @@ class StepRunner:
             if volume.copy_of is not None:
                 self._storage.copy_volume(volume.copy_of, volume.id)
         driver.clone(source.id, workload, self._provision(entry, tell))
+
+    def _arrive(self, driver: WorkloadDriver, entry: Entry, tell: Tell) -> None:
+        workload = entry.desired
+        if workload.arrival is None:
+            raise AssertionError("no arrival is to be taken up")
+        if not isinstance(driver, CanMove):
+            raise Unsupported(
+                f"cannot take workload {workload.name!r} up from another host: driver "
+                f"{driver.name} does not offer it",
+                hint="see the host's drivers with 'virtmgr host show'",
+            )
+        tell("taking up what came from its old host")
+        luggage = self._storage.arrival(workload.arrival.id)
+        moving.take_up_volumes(self._storage, workload, luggage)
+        driver.arrive(workload, self._provision(entry, tell), luggage)
 
     def _destroy(self, driver: WorkloadDriver, workload: DesiredWorkload) -> None:
         driver.destroy(workload.id)

@@ -9,8 +9,9 @@ import json
 import select
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
+from functools import partial
 from io import RawIOBase
 from socket import SHUT_RDWR, SHUT_WR, socket
 from typing import Any, BinaryIO, TypeVar, cast
@@ -20,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 from websockets.sync.server import Server, ServerConnection, serve
 
+from virtmgr.agent import moving
 from virtmgr.domain.errors import InvalidRequest, NotFound, Unsupported, VirtmgrError
 from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, frame
 from virtmgr.domain.sync import DesiredWorkload
@@ -27,6 +29,7 @@ from virtmgr.ports.certificates import CONTROL_PLANE, Peer, common_name
 from virtmgr.ports.driver import (
     PROTOCOLS,
     CanExec,
+    CanMove,
     CanPublish,
     ExecRequest,
     ExecSession,
@@ -36,20 +39,29 @@ from virtmgr.ports.driver import (
     HasLogs,
     WorkloadDriver,
 )
+from virtmgr.ports.host import HostStorage
 
 _CHUNK = 65536
 _LOOK = 1000  # milliseconds between looks whether a command has ended
 
 _log = structlog.get_logger()
 P = TypeVar("P")
+Serve = Callable[[ServerConnection, WorkloadDriver, DesiredWorkload, dict[str, Any]], None]
 Find = Callable[[str], tuple[WorkloadDriver, DesiredWorkload] | None]
 
 
 class StreamServer:
     """Listens on ``address`` until it is closed."""
 
-    def __init__(self, address: tuple[str, int], context: ssl.SSLContext, find: Find) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        context: ssl.SSLContext,
+        find: Find,
+        storage: HostStorage,
+    ) -> None:
         self._find = find
+        self._storage = storage
         self._server: Server = serve(
             self._serve,
             address[0],
@@ -90,11 +102,21 @@ class StreamServer:
             _end(connection, {"code": "internal_error", "detail": f"the stream broke: {error!r}"})
 
     def _dispatch(self, connection: ServerConnection, request: StreamRequest) -> None:
+        if request.action == "arrive":  # of a workload that is another host's yet
+            moving.receive(self._storage, request.parameters, _incoming(connection))
+            _end(connection, {"exit_code": 0})
+            return
         found = self._find(request.workload_id)
         if found is None:
             raise NotFound(f"workload {request.workload_id} is not on this host")
         driver, workload = found
-        serve_action = {
+        serve_action = self._actions().get(request.action)
+        if serve_action is None:
+            raise InvalidRequest(f"there is no stream {request.action!r}")
+        serve_action(connection, driver, workload, request.parameters)
+
+    def _actions(self) -> Mapping[str, Serve]:
+        return {
             "exec": _serve_exec,
             "console": _serve_console,
             "vnc": _serve_display,
@@ -102,10 +124,8 @@ class StreamServer:
             "pull": _serve_pull,
             "push": _serve_push,
             "export": _serve_export,
-        }.get(request.action)
-        if serve_action is None:
-            raise InvalidRequest(f"there is no stream {request.action!r}")
-        serve_action(connection, driver, workload, request.parameters)
+            "leave": partial(_serve_leave, self._storage),
+        }
 
 
 def _check_peer(peer: Peer) -> None:
@@ -293,12 +313,28 @@ def _serve_export(
     parameters: dict[str, Any],
 ) -> None:
     del parameters
-    with closing(
-        _capable(driver, CanPublish, "publishing", workload).export(workload.id)
-    ) as chunks:
-        for content in chunks:
-            for start in range(0, max(1, len(content)), _CHUNK):  # an empty one: still at work
-                connection.send(frame(Channel.STDOUT, content[start : start + _CHUNK]))
+    exporter = _capable(driver, CanPublish, "publishing", workload)
+    with closing(exporter.export(workload.id)) as chunks:
+        _send_whole(connection, chunks)
+
+
+def _serve_leave(
+    storage: HostStorage,
+    connection: ServerConnection,
+    driver: WorkloadDriver,
+    workload: DesiredWorkload,
+    parameters: dict[str, Any],
+) -> None:
+    del parameters
+    mover = _capable(driver, CanMove, "moving", workload)
+    with closing(moving.pack(storage, mover, workload)) as chunks:
+        _send_whole(connection, chunks)
+
+
+def _send_whole(connection: ServerConnection, chunks: Iterator[bytes]) -> None:
+    for content in chunks:
+        for start in range(0, max(1, len(content)), _CHUNK):  # an empty one: still at work
+            connection.send(frame(Channel.STDOUT, content[start : start + _CHUNK]))
     _end(connection, {"exit_code": 0})
 
 
@@ -321,11 +357,15 @@ def _serve_push(
     parameters: dict[str, Any],
 ) -> None:
     target = _capable(driver, HasFiles, "file transfer", workload)
-    archive = _Incoming(connection)
-    target.push(workload.id, parameters["path"], cast(BinaryIO, archive))
+    archive = _incoming(connection)
+    target.push(workload.id, parameters["path"], archive)
     while archive.read(_CHUNK):
         pass  # tar pads its archives; the sender is to be read to its end
     _end(connection, {"exit_code": 0})
+
+
+def _incoming(connection: ServerConnection) -> BinaryIO:
+    return cast(BinaryIO, _Incoming(connection))
 
 
 class _Incoming(RawIOBase):

@@ -9,7 +9,7 @@ from flask import Response
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, Started, listing
-from virtmgr.api.conventions import ListParameters
+from virtmgr.api.conventions import ChangeQuery, ListParameters
 from virtmgr.api.dispatch import RawRequest, answer_view
 from virtmgr.api.filters import by_id
 from virtmgr.api.merge_patch import Patch
@@ -53,6 +53,12 @@ class ScanBody(Value):
 
     address: Address
     port: int = Field(22, ge=1, le=65535)
+
+
+class RemoveQuery(ChangeQuery):
+    """How a host is removed."""
+
+    force: bool = Field(False, description="Forget what is on it, too: workloads and volumes.")
 
 
 class JoinAgainBody(Value):
@@ -141,9 +147,9 @@ def patch(context: Context, host: str, patch: Patch[HostFields]) -> Answer[HostV
     return _answer(context, hosts.update(context, found, patch.apply(current)))
 
 
-def remove(context: Context, host: str) -> Answer[HostView]:
+def remove(context: Context, host: str, query: RemoveQuery) -> Answer[HostView]:
     """Forget a host that has no workloads and no volumes"""
-    return _answer(context, hosts.delete(context, host))
+    return _answer(context, hosts.delete(context, host, force=query.force))
 
 
 def cordon(context: Context, host: str) -> Answer[HostView]:
@@ -154,6 +160,11 @@ def cordon(context: Context, host: str) -> Answer[HostView]:
 def uncordon(context: Context, host: str) -> Answer[HostView]:
     """Let a host take new workloads again"""
     return _answer(context, hosts.uncordon(context, host))
+
+
+def maintain(context: Context, host: str) -> Answer[HostView]:
+    """Put a host on which nothing runs into maintenance"""
+    return _answer(context, hosts.maintain(context, host))
 
 
 def list_pools(context: Context, query: PoolParameters) -> Answer[Listing[PoolView]]:
@@ -184,5 +195,6 @@ ROUTES: tuple[Route, ...] = (
     change("POST", _ONE + "/join-token", enrol_again, Action.HOSTS_CREATE),
     change("POST", _ONE + "/cordon", cordon, Action.HOSTS_UPDATE),
     change("POST", _ONE + "/uncordon", uncordon, Action.HOSTS_UPDATE),
+    change("POST", _ONE + "/maintenance", maintain, Action.HOSTS_UPDATE),
     read("/pools", list_pools, Action.POOLS_VIEW),
 )

@@ -10,6 +10,7 @@ from virtmgr.api import (
     events,
     hosts,
     images,
+    migrations,
     networks,
     operations,
     partial_uploads,
@@ -37,6 +38,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *volumes.ROUTES,
     *workloads.ROUTES,
     *transfers.ROUTES,
+    *migrations.ROUTES,
     *operations.ROUTES,
     *events.ROUTES,
 )

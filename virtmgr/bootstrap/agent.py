@@ -144,6 +144,7 @@ def run_agent(settings: AgentSettings) -> None:
         (settings.stream_listen.host, settings.stream_listen.port),
         served,
         partial(_find, reconciler),
+        host.storage,
     )
     agent = Agent(
         Parts(

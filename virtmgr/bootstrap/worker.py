@@ -33,11 +33,13 @@ from virtmgr.services.image_worker import (
     remove_leftovers,
 )
 from virtmgr.services.installation_worker import InstallationWorker
+from virtmgr.services.migration_worker import MigrationWorker
 from virtmgr.services.sync import LEASE, mark_unreachable
 
 _LEASES = 5.0  # seconds between looks at the hosts' leases
 _STALE = 600.0  # seconds between removals of used tickets and old idempotency keys
 _CERTIFICATE = 3600.0  # seconds between looks whether our own certificate is to be renewed
+_MOVES = 3  # workloads that are moved at a time, by each worker process
 _IDEMPOTENCY_LIFE = timedelta(hours=24)
 
 _log = structlog.get_logger()
@@ -73,6 +75,12 @@ def main() -> None:
             target=InstallationWorker(services, playbooks(settings)).run,
             args=(stop,),
             name="installations",
+        ),
+        *(
+            threading.Thread(
+                target=MigrationWorker(services).run, args=(stop,), name=f"migrations-{number}"
+            )
+            for number in range(_MOVES)
         ),
         threading.Thread(target=_watch_leases, args=(services, stop), name="leases"),
         threading.Thread(

@@ -6,11 +6,21 @@ from typing import Any
 
 import click
 
-from virtmgr.cli.command import group, label_option, output_option
-from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, finish
+from virtmgr.cli.command import (
+    confirm,
+    dry_run_option,
+    group,
+    label_option,
+    output_option,
+    wait_options,
+    yes_option,
+)
+from virtmgr.cli.crud import ID, LABELS, Noun, add_list, add_show, finish
+from virtmgr.cli.moves import plan_option, show_plan
 from virtmgr.cli.output import Column, Item, age, at, column, show_item, size
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.tokens import secret_of
+from virtmgr.cli.waiting import is_dry_run, settle
 from virtmgr.domain.errors import Conflict
 
 
@@ -47,7 +57,6 @@ NOUN = Noun(
         LABELS,
         ID,
     ),
-    warning="They must run no workloads.",
 )
 
 
@@ -58,7 +67,6 @@ def host() -> None:
 
 add_list(host, NOUN, "state", "cluster")
 add_show(host, NOUN)
-add_delete(host, NOUN, "remove")
 
 
 def _post(session: Session, name: str, verb: str, told: str) -> None:
@@ -81,6 +89,90 @@ def cordon(session: Session, name: str) -> None:
 def uncordon(session: Session, name: str) -> None:
     """Let a host take workloads again."""
     _post(session, name, "uncordon", f"host {name} takes workloads again")
+
+
+@host.command("activate")
+@click.argument("name")
+@output_option
+@pass_session
+def activate(session: Session, name: str) -> None:
+    """Let a host take workloads again: 'uncordon' by another name, for one in maintenance."""
+    _post(session, name, "uncordon", f"host {name} takes workloads again")
+
+
+@host.command("maintenance")
+@click.argument("name")
+@output_option
+@pass_session
+def maintenance(session: Session, name: str) -> None:
+    """Put a host on which nothing runs into maintenance; a drain does so at its end."""
+    _post(session, name, "maintenance", f"host {name} is in maintenance")
+
+
+@host.command("drain")
+@click.argument("name")
+@plan_option
+@click.option("--cancel", is_flag=True, help="End its drain; what has not left stays.")
+@wait_options
+@dry_run_option
+@output_option
+@pass_session
+def drain(
+    session: Session,
+    name: str,
+    plan: bool,
+    cancel: bool,
+    wait: bool,
+    timeout: float,
+    dry_run: bool,
+) -> None:
+    """Move every workload of a host elsewhere; then it is in maintenance.
+
+    It takes nothing new from now on. What cannot be moved is named, and stays; then the host is
+    cordoned. The same command again goes on with what is left.
+    """
+    if cancel:
+        answer = session.client.post(NOUN.path(session, name, "drain", "cancel"))
+        finish(session, answer, f"the drain of host {name} is cancelled; the host is cordoned")
+        return
+    query = {"dry_run": plan or dry_run or None}
+    answer = session.client.post(NOUN.path(session, name, "drain"), None, query)
+    if is_dry_run(answer):
+        show_plan(session, answer)
+        return
+    settle(session, answer, wait=wait, timeout=timeout, done="drained: it is in maintenance")
+
+
+@host.command("remove")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Forget what is on it, too: it is named, and lost.")
+@dry_run_option
+@yes_option
+@output_option
+@pass_session
+def remove(session: Session, name: str, force: bool, dry_run: bool, yes: bool) -> None:
+    """Forget a host. It must have no workloads and no volumes, unless --force is given.
+
+    Its certificate is refused at once.
+    """
+    if force and not dry_run:
+        click.echo(_what_is_lost(session, name), err=True)
+    if not dry_run:
+        confirm(f"Remove host {name}?", yes=yes)
+    query = {"dry_run": dry_run or None, "force": force or None}
+    answer = session.client.delete(NOUN.path(session, name), query)
+    finish(session, answer, f"host {name} removed")
+
+
+def _what_is_lost(session: Session, name: str) -> str:
+    """What virtmgr forgets with a host, for people."""
+    parts = []
+    for noun in ("workloads", "volumes"):
+        found = session.client.pages(f"/{noun}", {"host": name}, limit=500)
+        names = [f"{at(one, 'project.name')}/{one['name']}" for one in found]
+        if names:
+            parts.append(f"{len(names)} {noun} are lost with host {name}: {', '.join(names)}")
+    return "\n".join(parts) or f"nothing is lost with host {name}"
 
 
 @host.command("token")

@@ -43,6 +43,7 @@ WORKLOAD_ENTRIES = {
     "resize": _entry("devices:resize", "Change vCPUs, memory and I/O limits.", _WORKLOADS),
     "rename": _entry("devices:rename", "Give a workload another name.", _WORKLOADS),
     "clone": _entry("clone:clone", "Make copies of a stopped workload.", _WORKLOADS),
+    "move": _entry("moves:move", "Move a workload to another host.", _WORKLOADS),
     "attach-volume": _entry("devices:attach_volume", "Attach a volume.", _WORKLOADS),
     "detach-volume": _entry("devices:detach_volume", "Detach a volume.", _WORKLOADS),
     "attach-nic": _entry("devices:attach_nic", "Attach to a network.", _WORKLOADS),
@@ -70,6 +71,7 @@ ENTRIES = {
     "token": _entry("tokens:token", "Tokens for scripts.", _RESOURCES),
     "cluster": _entry("clusters:cluster", "Clusters and their policies.", _RESOURCES),
     "host": _entry("host_add:host", "Hosts.", _RESOURCES),
+    "migration": _entry("moves:migration", "Workloads between hosts.", _RESOURCES),
     "pool": _entry("pools:pool", "Where hosts keep disks.", _RESOURCES),
     "operations": _entry("operations:operations", "Requests and their progress.", _RESOURCES),
     "events": _entry("events:events", "What happened, and what happens now.", _RESOURCES),
@@ -92,7 +94,7 @@ ENTRIES = {
 }
 _NOUNS = (
     *("workload", "image", "volume", "network", "project", "quota", "user", "role", "token"),
-    *("cluster", "host", "pool"),
+    *("cluster", "host", "migration", "pool"),
 )
 ALIASES = {
     **WORKLOAD_ALIASES,

@@ -33,6 +33,8 @@ _DONE = {
     "pause": "paused",
     "resume": "resumed",
     "update": "updated",
+    "move": "moved",
+    "drain": "drained",
     "publish": "published",
     "import": "imported",
     "build": "built",

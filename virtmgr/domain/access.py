@@ -45,7 +45,7 @@ class Action(StrEnum):
     CLUSTERS_DELETE = "clusters.delete"
     HOSTS_VIEW = "hosts.view"
     HOSTS_CREATE = "hosts.create"
-    HOSTS_UPDATE = "hosts.update"  # cordon and uncordon too
+    HOSTS_UPDATE = "hosts.update"  # cordon, drain, maintenance, … too
     HOSTS_DELETE = "hosts.delete"
     POOLS_VIEW = "pools.view"
     IMAGES_VIEW = "images.view"
@@ -74,6 +74,8 @@ class Action(StrEnum):
     WORKLOADS_VNC = "workloads.vnc"
     WORKLOADS_LOGS = "workloads.logs"
     WORKLOADS_FILES = "workloads.files"
+    WORKLOADS_MOVE = "workloads.move"  # to another host
+    MIGRATIONS_VIEW = "migrations.view"
     OPERATIONS_VIEW = "operations.view"
     EVENTS_VIEW = "events.view"
 
@@ -114,7 +116,8 @@ _TABLE: tuple[tuple[Role, Scope, str], ...] = (
     (Role.MEMBER, Scope.PROJECT, "workloads.create workloads.update workloads.delete"),
     (Role.MEMBER, Scope.PROJECT, "workloads.power workloads.exec workloads.console"),
     (Role.MEMBER, Scope.PROJECT, "workloads.vnc workloads.files"),
-    (Role.OPERATOR, Scope.PROJECT, "projects.update"),
+    (Role.VIEWER, Scope.PROJECT, "migrations.view"),
+    (Role.OPERATOR, Scope.PROJECT, "projects.update workloads.move"),
     # A quota limits the project: whoever is an operator only in it cannot lift it.
     (Role.OPERATOR, Scope.GLOBAL, "projects.create projects.delete quotas.update"),
     (Role.OPERATOR, Scope.GLOBAL, "clusters.create clusters.update clusters.delete"),

@@ -36,13 +36,17 @@ class Cluster:
 
 
 class HostState(StrEnum):
+    """How a host is; ``virtmgr.domain.host_states`` says what may follow what."""
+
     ENROLLING = "enrolling"  # has a join token, no agent has synced yet
     INSTALLING = "installing"  # virtmgr makes a host of it, by ssh
     INSTALL_FAILED = "install_failed"  # that failed; its last operation says why
     READY = "ready"
     CORDONED = "cordoned"  # keeps what it runs, takes nothing new
-    MAINTENANCE = "maintenance"
+    DRAINING = "draining"  # takes nothing new, and what it runs is moved away
+    MAINTENANCE = "maintenance"  # takes nothing new, and nothing runs
     UNREACHABLE = "unreachable"  # its lease ran out
+    REMOVING = "removing"  # on its way out of the inventory
 
 
 class DriverFacts(Value):
@@ -96,12 +100,15 @@ class Host:
     ``capacity_*`` comes from the fingerprint; ``claimed_*`` is the sum of its workloads' claims.
     ``version`` counts every change of claims: a placement commits only against the one it read.
     ``revision`` counts every change of what is desired on the host, for delta syncs.
+    ``scheduling_state`` is what an operator made of it (ready, cordoned, draining, maintenance);
+    a host that speaks is in that state, and one that was silent comes back to it.
     """
 
     id: str
     name: str
     cluster_id: str
     state: HostState = HostState.ENROLLING
+    scheduling_state: HostState = HostState.READY
     labels: dict[str, str] = field(default_factory=dict)  # zone and rack are labels
     architecture: str = ""
     capacity_vcpus: float = 0.0

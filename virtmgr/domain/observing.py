@@ -10,6 +10,7 @@ from virtmgr.domain.workload import PowerState, Reason, State
 STATE_DURING = {
     Step.PREPARE: State.PREPARING,
     Step.CLONE: State.PREPARING,
+    Step.ARRIVE: State.PREPARING,
     Step.START: State.STARTING,
     Step.STOP: State.STOPPING,
     Step.DESTROY: State.DELETING,

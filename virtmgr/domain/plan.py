@@ -34,6 +34,7 @@ class Step(StrEnum):
 
     PREPARE = "prepare"
     CLONE = "clone"  # prepare, with a copy of another workload's disks
+    ARRIVE = "arrive"  # prepare, with what came from another host
     START = "start"
     STOP = "stop"
     PAUSE = "pause"
@@ -59,6 +60,7 @@ class Memory:
     retry_at: datetime | None = None  # no step for that generation before this time
     needs_restart: tuple[str, ...] = ()  # changed fields that wait for the next start
     cloned: bool = False  # it has its copy of the workload that it is a clone of
+    arrived: str = ""  # the last arrival that it has taken up
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,14 @@ def _power(
 
 
 def _unmade(desired: DesiredWorkload, memory: Memory, seen: Observation) -> Step | None:
-    """The step that makes it, unless it is made. Half a clone looks prepared and is not."""
+    """The step that makes it, unless it is made. Half a clone looks prepared and is not; nor is
+    what has half arrived."""
     never_ran = seen.state in (Seen.ABSENT, Seen.PREPARED)
     if desired.clone_of is not None and not memory.cloned and never_ran:
         return Step.CLONE
+    arrival = desired.arrival
+    if arrival is not None and memory.arrived != arrival.id and never_ran:
+        return Step.ARRIVE
     return Step.PREPARE if seen.state is Seen.ABSENT else None
 
 

@@ -31,7 +31,9 @@ def before_start(
     )
 
 
-def after_step(step: Step, memory: Memory, waiting: tuple[str, ...] = ()) -> Memory:
+def after_step(
+    step: Step, desired: DesiredWorkload, memory: Memory, waiting: tuple[str, ...] = ()
+) -> Memory:
     """To be kept once ``step`` was carried out.
 
     :param waiting: of an update: the changed fields that wait for the next start.
@@ -44,6 +46,8 @@ def after_step(step: Step, memory: Memory, waiting: tuple[str, ...] = ()) -> Mem
         return replace(memory, needs_restart=waiting)
     if step is Step.CLONE:
         return replace(memory, cloned=True)
+    if step is Step.ARRIVE and desired.arrival is not None:
+        return replace(memory, arrived=desired.arrival.id)
     return memory
 
 

@@ -260,6 +260,22 @@ def check_not_copied(verb: Verb | str, name: str, copies: Sequence[str]) -> None
         )
 
 
+def check_not_moved(verb: Verb | str, name: str, target: str | None) -> None:
+    """Refuse to change, start, stop or delete a workload that is on its way to another host.
+
+    :param target: name of that host; None: it stays where it is.
+    :raises IllegalTransition: it is on its way.
+    """
+    if target is not None:
+        raise IllegalTransition(
+            f"cannot {verb.replace('_', ' ')} workload {name!r}: it is being moved to host "
+            f"{target}",
+            code="being_moved",
+            hint="wait until it is there, or cancel that with 'virtmgr migration cancel'",
+            detail={"verb": str(verb), "target": target},
+        )
+
+
 def power_verb(before: PowerState, after: PowerState) -> Verb | None:
     """The verb that changing ``spec.state`` comes to, so that an update obeys the same rules."""
     if before is after:

@@ -28,7 +28,7 @@ class StreamRequest(Value):
     """The first message on a connection from the control plane to an agent, as JSON text."""
 
     workload_id: str
-    action: str  # exec | console | vnc | logs | pull | push | export
+    action: str  # exec | console | vnc | logs | pull | push | export | leave | arrive
     parameters: dict[str, Any]
 
 

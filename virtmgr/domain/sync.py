@@ -51,6 +51,12 @@ class CloneSource(Value):
     name: str
 
 
+class Arrival(Value):
+    """What came from another host for a workload, and is to become its disks here."""
+
+    id: str  # of the migration
+
+
 class DesiredNic(Value):
     """A NIC with its addresses; ``index`` n is eth``n`` in a container."""
 
@@ -88,6 +94,7 @@ class DesiredWorkload(Value):
     nics: tuple[DesiredNic, ...] = ()
     volumes: tuple[DesiredVolume, ...] = ()
     clone_of: CloneSource | None = None  # until the copy is made
+    arrival: Arrival | None = None  # until it is taken up
 
 
 class NetworkName(Value):
@@ -133,6 +140,7 @@ class ObservedWorkload(Value):
     gone: bool = False
     restart_nonce: int = 0  # the last one carried out
     cloned: bool = False  # it has its copy: its source is free again
+    arrived: str = ""  # id of the last arrival that it has taken up
 
 
 class ObservedVolume(Value):
@@ -167,6 +175,7 @@ class SyncRequest(Value):
     pools: tuple[ObservedPool, ...] = ()
     images: tuple[str, ...] | None = None  # ids of all that are at hand; None: as said before
     usage: dict[str, Usage] = Field(default_factory=dict)  # by workload id
+    arrivals: tuple[str, ...] = ()  # ids of those that lie here
 
 
 class SyncResponse(Value):
@@ -184,6 +193,7 @@ class SyncResponse(Value):
     networks: tuple[DesiredNetwork, ...] | None = ()
     removed_volumes: tuple[str, ...] = ()  # ids whose files must go
     removed_images: tuple[str, ...] = ()  # ids at hand that are not in the inventory any more
+    removed_arrivals: tuple[str, ...] = ()  # those that lie there and nobody needs (any more)
     prune_nonce: int = 0  # where it changed, images that no workload needs go at once
     report_all: bool = False  # the agent should send all that it observes, not only changes
     lease_seconds: float = 30.0

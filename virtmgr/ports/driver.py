@@ -8,6 +8,7 @@ workload. Failures are raised as ``virtmgr.domain.errors.DriverError`` (or anoth
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -36,6 +37,7 @@ class Feature(StrEnum):
     FILES = "files"
     CLONE = "clone"
     PUBLISH = "publish"
+    MOVE = "move"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,14 @@ class Provision:
     cdrom: Path | None = None
     volumes: Mapping[str, Path] = field(default_factory=dict)  # volume id → raw disk file
     id_base: int = 0  # containers: first host id of the workload's own 65,536-id range
+
+
+@dataclass(frozen=True)
+class Luggage:
+    """What a workload takes along to another host: files by name, and small facts about them."""
+
+    files: Mapping[str, Path]
+    facts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -271,6 +281,25 @@ class CanPublish(Protocol):
         ...
 
 
+@runtime_checkable
+class CanMove(Protocol):
+    def leave(self, workload_id: str) -> AbstractContextManager[Luggage]:
+        """What a workload needs on another host; it cannot be started inside the block.
+
+        :raises DriverError: it runs, or is not on this host.
+        """
+        ...
+
+    def arrive(self, workload: DesiredWorkload, provision: Provision, luggage: Luggage) -> None:
+        """``prepare``, with what came from another host. What was half made is replaced.
+
+        The files may be linked to: nobody writes to them under their old names.
+
+        :raises DriverError: they are not what they should be. The other host is not trusted.
+        """
+        ...
+
+
 PROTOCOLS: Mapping[Feature, type] = {
     Feature.EXEC: CanExec,
     Feature.CONSOLE: HasConsole,
@@ -279,6 +308,7 @@ PROTOCOLS: Mapping[Feature, type] = {
     Feature.FILES: HasFiles,
     Feature.CLONE: CanClone,
     Feature.PUBLISH: CanPublish,
+    Feature.MOVE: CanMove,
 }
 """What a driver that declares a feature is, too."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from virtmgr.domain.image import ImageManifest
 from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload, ObservedPool
-from virtmgr.ports.driver import LocalImage, NicConnector
+from virtmgr.ports.driver import LocalImage, Luggage, NicConnector
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -56,6 +56,37 @@ class HostStorage(Protocol):
         ...
 
     def remove_volume(self, volume_id: str) -> None: ...
+
+    def pack(self, luggage: Luggage) -> Iterator[bytes]:
+        """Files that nobody writes to, as a stream for another host, holes left out."""
+        ...
+
+    def receive(self, arrival_id: str, stream: BinaryIO, *, limit: int) -> None:
+        """Keep what another host packed, on the disk when this returns; replaces what was there.
+
+        :param limit: bytes that may come at most.
+        :raises StorageError: it is more, is damaged or cut off, or the disk is full or fails.
+        """
+        ...
+
+    def arrival(self, arrival_id: str) -> Luggage:
+        """What was received.
+
+        :raises StorageError: (arrival_lost) it is not here.
+        """
+        ...
+
+    def arrivals(self) -> tuple[str, ...]:
+        """Ids of all that lie here, those in part included."""
+        ...
+
+    def remove_arrival(self, arrival_id: str) -> None:
+        """Remove what was received; what has been taken up stays. No error if it is gone."""
+        ...
+
+    def take_up_volume(self, volume_id: str, file: Path) -> None:
+        """Make a received file the content of a volume; replaces what it had."""
+        ...
 
     def volumes(self) -> tuple[str, ...]: ...
 

@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.image import Image
+from virtmgr.domain.migration import Migration
 from virtmgr.domain.network import Address, Network
 from virtmgr.domain.operation import Event, IdempotencyKey, LogLine, Operation, StreamTicket
 from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
@@ -315,6 +316,36 @@ class OperationLog(Protocol):
         ...
 
 
+class MigrationRepository(Repository[Migration], Protocol):
+    """Open is a migration until it is done or has failed."""
+
+    def open_of(self, workload_id: str) -> Migration | None:
+        """The one that is moving a workload."""
+        ...
+
+    def open_on(self, host_id: str) -> Sequence[Migration]:
+        """Those from or to a host, oldest first."""
+        ...
+
+    def all_open(self) -> Sequence[Migration]: ...
+
+    def of_drain(self, operation_id: str) -> Sequence[Migration]:
+        """All that belong to a drain, open or not, oldest first."""
+        ...
+
+    def take(self, owner: str, lease_until: datetime, now: datetime) -> Migration | None:
+        """Claim the oldest that a worker has something to do for and nobody holds a live lease on.
+
+        One UPDATE … RETURNING; safe among processes.
+        """
+        ...
+
+    def renew(self, id: str, owner: str, lease_until: datetime, copied: int) -> bool:
+        """Prolong the lease and note what is copied; False: it is not the owner's any more, or is
+        to be given up."""
+        ...
+
+
 class EventRepository(Protocol):
     def append(self, event: Event) -> None: ...
 
@@ -378,6 +409,7 @@ class UnitOfWork(Protocol):
     addresses: AddressRepository
     nics: NicRepository
     workloads: WorkloadRepository
+    migrations: MigrationRepository
     operations: OperationRepository
     operation_log: OperationLog
     events: EventRepository

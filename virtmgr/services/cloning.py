@@ -15,6 +15,7 @@ from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import PowerState, Workload
 from virtmgr.ports.driver import Feature
 from virtmgr.services import features, workloads
+from virtmgr.services.being_moved import refuse_while_moved
 from virtmgr.services.context import Context
 from virtmgr.services.pinned import pinned
 from virtmgr.services.references import References, resolve
@@ -67,6 +68,7 @@ def clone(
 
 
 def _check_source(context: Context, source: Workload, *, with_volumes: bool) -> None:
+    refuse_while_moved(context.uow, source, "clone")
     check_at_rest("clone", source.status.state, source.spec, source.deleting)
     features.require(context.uow, source, Feature.CLONE)
     if source.spec.volumes and not with_volumes:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from virtmgr.domain.image import Image
+from virtmgr.domain.migration import Migration, Phase
+from virtmgr.domain.moving import at_its_host, left_behind
 from virtmgr.domain.network import Address, Network, NetworkType, bridge_name, gateway
 from virtmgr.domain.sync import (
     CloneSource,
@@ -20,6 +22,39 @@ from virtmgr.domain.sync import (
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import Kind, Nic, Workload
 from virtmgr.ports.unit_of_work import NetworkMember, UnitOfWork
+
+
+def desired_of_host(uow: UnitOfWork, host_id: str, after_revision: int) -> list[DesiredWorkload]:
+    """What changed after this revision of what the host should have, also of workloads that are
+    on their way from it or to it."""
+    moves = uow.migrations.open_on(host_id)
+    by_workload = {migration.workload_id: migration for migration in moves}
+    own = uow.workloads.on_host(host_id, after_revision=after_revision)
+    found = [at_its_host(wish, by_workload.get(wish.id)) for wish in desired_workloads(uow, own)]
+    left = [one for one in moves if _is_left(one, host_id) and one.revision > after_revision]
+    rows = [row for one in left if (row := uow.workloads.get(one.workload_id)) is not None]
+    found += [left_behind(wish, by_workload[wish.id]) for wish in desired_workloads(uow, rows)]
+    return found
+
+
+def _is_left(migration: Migration, host_id: str) -> bool:
+    """Whether the workload is another host's already, and this one still has it."""
+    return migration.source_host_id == host_id and migration.workload_id in migration.leftovers
+
+
+def leftover_volumes(migrations: Iterable[Migration], host_id: str) -> list[str]:
+    """Volumes that went away with workloads and are to be removed from this host.
+
+    The workload goes first, so that nothing uses them any more.
+    """
+    return [
+        id
+        for migration in migrations
+        if migration.source_host_id == host_id
+        and migration.phase is Phase.CLEANING
+        and migration.workload_id not in migration.leftovers
+        for id in migration.leftovers
+    ]
 
 
 def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[DesiredWorkload]:

@@ -9,14 +9,18 @@ from pydantic import Field
 
 from virtmgr.domain.errors import Conflict, NotFound
 from virtmgr.domain.host import Host, HostState
+from virtmgr.domain.host_states import SCHEDULING, HostVerb, after
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.machine import MAY_REPLACE
+from virtmgr.domain.migration import Phase
 from virtmgr.domain.operation import OperationState
 from virtmgr.domain.values import Labels, Name, Reference, Value
+from virtmgr.domain.workload import PowerState, State, Workload
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services import clusters
 from virtmgr.services.auth import new_secret
 from virtmgr.services.context import Context
+from virtmgr.services.forgetting import forget_volume, forget_workload
 from virtmgr.services.in_use import refuse_in_use
 
 JOIN_TOKEN_LIFETIME: Final = timedelta(hours=1)
@@ -115,55 +119,130 @@ def update(context: Context, host: Host, fields: HostFields) -> Host:
 def cordon(context: Context, reference: str) -> Host:
     """Let a host take nothing new; what it runs, it keeps. Twice is once.
 
-    :raises Conflict: it does not take anything anyway.
+    :raises IllegalTransition: it does not take anything anyway.
     """
-    host = lock(context, reference)
-    if host.state is HostState.CORDONED:
-        return host
-    if host.state is HostState.UNREACHABLE:
-        host.facts = {**host.facts, "cordoned": True}  # sync takes it up when the host is back
-    elif host.state is HostState.READY:
-        host.state = HostState.CORDONED
-    else:
-        raise Conflict(f"host {host.name!r} is {host.state.value}: it takes nothing new anyway")
-    context.record("host.cordoned", host, f"host {host.name} was cordoned", host_id=host.id)
-    context.uow.flush()
-    return host
+    return _make(context, reference, HostVerb.CORDON, "host.cordoned", "was cordoned")
 
 
 def uncordon(context: Context, reference: str) -> Host:
-    """Let a host take new workloads again. Twice is once."""
+    """Let a host take new workloads again, also one in maintenance. Twice is once.
+
+    :raises IllegalTransition: it is not there yet, or is being drained.
+    """
+    return _make(context, reference, HostVerb.UNCORDON, "host.uncordoned", "was uncordoned")
+
+
+def maintain(context: Context, reference: str) -> Host:
+    """Put a host on which nothing runs into maintenance. Twice is once.
+
+    Workloads that rest on it may stay: they do not start while it is in maintenance.
+
+    :raises IllegalTransition: it does not answer, or is being drained.
+    :raises Conflict: workloads run on it, or are to; they are named.
+    """
     host = lock(context, reference)
-    if host.state is HostState.READY:
-        return host
-    if host.state is HostState.UNREACHABLE:
-        host.facts = {**host.facts, "cordoned": False}
-    elif host.state is HostState.CORDONED:
-        host.state = HostState.READY
-    else:
-        raise Conflict(f"host {host.name!r} is {host.state.value}, not cordoned")
-    context.record("host.uncordoned", host, f"host {host.name} was uncordoned", host_id=host.id)
-    context.uow.flush()
+    if after(HostVerb.MAINTENANCE, host) is not host.scheduling_state:
+        running = [one.name for one in context.uow.workloads.on_host(host.id) if not rests(one)]
+        if running:
+            shown = ", ".join(running[:5]) + (", …" if len(running) > 5 else "")
+            raise Conflict(
+                f"cannot put host {host.name!r} into maintenance: {len(running)} workloads run "
+                f"there ({shown})",
+                code="host_not_empty",
+                hint=f"move them away with 'virtmgr host drain {host.name}', or stop them",
+                detail={"workloads": running},
+            )
+    return _make(context, reference, HostVerb.MAINTENANCE, "host.maintenance", "is in maintenance")
+
+
+def rests(workload: Workload) -> bool:
+    """Whether a workload neither runs nor is to."""
+    return workload.spec.state is PowerState.STOPPED and workload.status.state is State.STOPPED
+
+
+def set_scheduling(host: Host, state: HostState) -> None:
+    """Make ``state`` of a locked host; a silent one comes back as that."""
+    host.scheduling_state = state
+    if host.state in SCHEDULING:
+        host.state = state
+
+
+def _make(context: Context, reference: str, verb: HostVerb, event: str, told: str) -> Host:
+    host = lock(context, reference)
+    wanted = after(verb, host)
+    if wanted is not host.scheduling_state:
+        set_scheduling(host, wanted)
+        context.record(event, host, f"host {host.name} {told}", host_id=host.id)
+        context.uow.flush()
     return host
 
 
-def delete(context: Context, reference: str) -> Host:
+def delete(context: Context, reference: str, *, force: bool = False) -> Host:
     """Forget a host that has no workloads and no volumes; its certificate is worth nothing then.
     What is under way on it is cancelled.
 
-    :raises Conflict: it has some; they are named.
+    :param force: forget what is on it as well. Whether it runs on there, nobody knows: the agent,
+        if it is alive, is refused from now on and changes nothing.
+    :raises Conflict: it has some; they are named. Or workloads are on their way from or to it.
     """
     host = lock(context, reference)
-    refuse_in_use(
-        f"host {host.name!r}",
-        workload=[workload.name for workload in context.uow.workloads.on_host(host.id)],
-        volume=[volume.name for volume in context.uow.volumes.on_host(host.id)],
-    )
+    workloads = context.uow.workloads.on_host(host.id)
+    volumes = context.uow.volumes.on_host(host.id)
+    if not force:
+        refuse_in_use(
+            f"host {host.name!r}",
+            workload=[workload.name for workload in workloads],
+            volume=[volume.name for volume in volumes],
+        )
+    _end_migrations(context, host)
     for operation in context.uow.operations.open_for(host.id):  # such as its installation
         operation.state = OperationState.CANCELLED
         operation.message = "the host was deleted"
         operation.updated_at = operation.finished_at = context.now
-    context.record("host.deleted", host, f"host {host.name} was deleted", host_id=host.id)
+    lost = {
+        "workloads": [workload.name for workload in workloads],
+        "volumes": [volume.name for volume in volumes],
+    }
+    for workload in workloads:
+        message = f"it was forgotten with its host {host.name}"
+        for operation in context.uow.operations.open_for(workload.id):
+            operation.state, operation.message = OperationState.CANCELLED, message
+            operation.finished_at = operation.updated_at = context.now
+        context.record("workload.lost", workload, message, host_id=host.id)
+        forget_workload(context.services, context.uow, workload)
+    for volume in volumes:
+        context.record(
+            "volume.lost", volume, f"it was forgotten with its host {host.name}", host_id=host.id
+        )
+        forget_volume(context.uow, volume)
+    message = f"host {host.name} was deleted"
+    if workloads or volumes:
+        message += f", and with it {len(workloads)} workloads and {len(volumes)} volumes"
+    context.record(
+        "host.deleted", host, message, host_id=host.id, data=lost if workloads or volumes else None
+    )
     context.uow.hosts.remove(host)
     context.uow.flush()
     return host
+
+
+def _end_migrations(context: Context, host: Host) -> None:
+    """What a host still had to remove goes with it; anything else keeps it.
+
+    :raises Conflict: workloads are on their way from or to it.
+    """
+    on_their_way = []
+    for migration in context.uow.migrations.open_on(host.id):
+        if migration.phase is Phase.CLEANING and migration.source_host_id == host.id:
+            migration.phase, migration.finished_at = Phase.DONE, context.now
+        else:
+            workload = context.uow.workloads.get(migration.workload_id)
+            on_their_way.append(workload.name if workload is not None else migration.id)
+    if on_their_way:
+        raise Conflict(
+            f"host {host.name!r} is not deleted: workloads are on their way from or to it "
+            f"({', '.join(on_their_way[:5])})",
+            code="in_use",
+            hint="wait for them, or cancel that: see 'virtmgr migration list'",
+            detail={"used_by": {"migration": on_their_way}},
+        )

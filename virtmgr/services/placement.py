@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from virtmgr.domain.errors import NoPlacement
 from virtmgr.domain.host import Cluster, Host
+from virtmgr.domain.migration import AT_SOURCE
 from virtmgr.domain.scheduling import (
     ClusterView,
     Decision,
@@ -16,6 +17,8 @@ from virtmgr.domain.scheduling import (
     PlacementRequest,
     place,
 )
+from virtmgr.domain.workload import Workload
+from virtmgr.ports.driver import Feature
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
 from virtmgr.services.overlays import carried_mtu, no_tunnel_reason
 from virtmgr.services.references import host_port
@@ -26,15 +29,24 @@ class Overtaken(Exception):
 
 
 def decide(
-    uow: UnitOfWork, requests: Sequence[PlacementRequest], *, alone: bool = False
+    uow: UnitOfWork,
+    requests: Sequence[PlacementRequest],
+    *,
+    alone: bool = False,
+    moving_from: str | None = None,
 ) -> tuple[Decision, ...]:
     """A host for each request, or the reasons why there is none; nothing is written.
 
     :param alone: let nobody else claim until the unit ends, so that ``commit`` is not overtaken.
+    :param moving_from: the host that the requests' workloads, which are placed, are to leave.
     """
     image_ids = {request.image_id for request in requests if request.image_id is not None}
     with_ports = any(request.ports for request in requests)
-    return place(fleet(uow, image_ids, with_ports=with_ports, alone=alone), requests)
+    leaving = frozenset(request.id for request in requests) if moving_from is not None else ()
+    view = fleet(
+        uow, image_ids, with_ports=with_ports, alone=alone, without=moving_from, leaving=leaving
+    )
+    return place(view, requests)
 
 
 def fleet(
@@ -43,26 +55,59 @@ def fleet(
     *,
     with_ports: bool = False,
     alone: bool = False,
+    without: str | None = None,
+    leaving: Collection[str] = (),
 ) -> Fleet:
     """The inventory as the scheduler sees it; of images at hand, only ``image_ids``.
 
+    A workload on its way to another host counts on both.
+
     :param with_ports: published ports, too; they cost a look at every workload's spec.
+    :param without: id of a host to leave out, and with it those that take no moved workloads.
+    :param leaving: ids of workloads to leave out.
     """
     hosts = uow.hosts.all(locked=alone)  # first: what changes after it, their versions tell
     ports = _published(uow) if with_ports else {}
     clusters = uow.clusters.list(ListQuery(limit=500)).items
     at_hand = uow.hosts.images_at_hand(image_ids)
+    placed = [
+        PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
+        for id, project_id, host_id, labels in uow.workloads.placed()
+    ]
+    for workload, host_id in _on_their_way(uow):
+        placed.append(
+            PlacedWorkload(
+                id=workload.id,
+                project_id=workload.project_id,
+                host_id=host_id,
+                labels=workload.spec.labels,
+            )
+        )
+        if with_ports:
+            ports.setdefault(host_id, set()).update(map(host_port, workload.spec.ports))
     return Fleet(
         clusters=tuple(cluster_view(cluster) for cluster in clusters),
         hosts=tuple(
             host_view(host, at_hand.get(host.id, frozenset()), frozenset(ports.get(host.id, ())))
             for host in hosts
+            if without is None or (host.id != without and takes_moved(host))
         ),
-        placed=tuple(
-            PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
-            for id, project_id, host_id, labels in uow.workloads.placed()
-        ),
+        placed=tuple(one for one in placed if one.id not in leaving),
     )
+
+
+def _on_their_way(uow: UnitOfWork) -> Iterator[tuple[Workload, str]]:
+    """Workloads that a target is claimed for and that are not its own yet, and that target."""
+    for migration in uow.migrations.all_open():
+        if migration.phase in AT_SOURCE and migration.target_host_id is not None:
+            workload = uow.workloads.get(migration.workload_id)
+            if workload is not None:
+                yield workload, migration.target_host_id
+
+
+def takes_moved(host: Host) -> bool:
+    """Whether the host's agent can take up workloads of other hosts."""
+    return any(Feature.MOVE in driver["features"] for driver in host.facts.get("drivers", ()))
 
 
 def _published(uow: UnitOfWork) -> dict[str, set[HostPort]]:

@@ -18,6 +18,7 @@ from virtmgr.domain.workload import Kind, Workload
 from virtmgr.ports.driver import Feature
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
 from virtmgr.services import features, images
+from virtmgr.services.being_moved import refuse_while_moved
 from virtmgr.services.context import Context
 from virtmgr.services.images import ImageFields
 
@@ -34,6 +35,7 @@ def publish(context: Context, workload: Workload, fields: ImageFields) -> Operat
     :raises NameTaken: another image has the name or alias.
     """
     context.require(Action.WORKLOADS_FILES, workload.project_id, f"workload {workload.name!r}")
+    refuse_while_moved(context.uow, workload, VERB)
     check_at_rest(VERB, workload.status.state, workload.spec, workload.deleting)
     features.require(context.uow, workload, Feature.PUBLISH)
     base = context.uow.images.get(workload.image_id) if workload.image_id is not None else None

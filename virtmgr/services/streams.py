@@ -96,7 +96,7 @@ def redeem(services: Services, secret: str) -> OpenedRoute:
         route = OpenedRoute(
             user_id=ticket.user_id,
             host_id=ticket.host_id,
-            agent_url=_stream_url(host),
+            agent_url=stream_url(host),
             request=StreamRequest(
                 workload_id=ticket.workload_id,
                 action=ticket.action,
@@ -118,7 +118,7 @@ def direct(uow: UnitOfWork, workload: Workload, action: str, parameters: dict[st
     host = _reachable_host(uow, workload)
     return Route(
         host_id=host.id,
-        agent_url=_stream_url(host),
+        agent_url=stream_url(host),
         request=StreamRequest(workload_id=workload.id, action=action, parameters=parameters),
     )
 
@@ -149,7 +149,11 @@ def _reachable_host(uow: UnitOfWork, workload: Workload) -> Host:
     return host
 
 
-def _stream_url(host: Host | None) -> str:
+def stream_url(host: Host | None) -> str:
+    """Where a host's agent offers streams.
+
+    :raises Unavailable: it does not.
+    """
     url = str(host.facts.get("stream_url", "")) if host is not None else ""
     if not url:
         raise Unavailable(

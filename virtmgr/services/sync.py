@@ -11,8 +11,10 @@ from typing import Any
 
 from virtmgr.domain.errors import Forbidden, InvalidRequest
 from virtmgr.domain.host import Fingerprint, Host, HostState, Pool
+from virtmgr.domain.host_states import COMING, may_fall_silent, spoke
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine, is_news
+from virtmgr.domain.migration import Migration
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.outcome import outcome
 from virtmgr.domain.sync import (
@@ -26,15 +28,17 @@ from virtmgr.domain.sync import (
 from virtmgr.domain.volume import VolumeState
 from virtmgr.domain.workload import State, Usage, Workload, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
-from virtmgr.services import ipam, overlays
+from virtmgr.services import overlays
 from virtmgr.services.container import Services
-from virtmgr.services.desired import desired_networks, desired_workloads
+from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
+from virtmgr.services.forgetting import forget_volume, forget_workload
+from virtmgr.services.migration_steps import removed, taken_up
 from virtmgr.services.records import Target, add_event
 
 LEASE = timedelta(seconds=30)
-_COMING = (HostState.ENROLLING, HostState.INSTALLING, HostState.INSTALL_FAILED)
-"""States of a host whose agent has never been heard of."""
+MOVE = "move"
+"""The verb of operations that end with their migration, not with a report of their workload."""
 
 
 def sync(
@@ -67,10 +71,12 @@ def sync(
             )
         tunnel = host.tunnel_address
         was_silent = _note_host(uow, host, request, now)
+        moves = {one.workload_id: one for one in uow.migrations.open_on(host.id)}
         if host.tunnel_address != tunnel:
             overlays.announce(services, uow, [each.id for each in uow.networks.of_host(host.id)])
         for observed in request.workloads:
-            finished += _note_workload(services, uow, host, observed, now)
+            move = moves.get(observed.id)
+            finished += _note_workload(services, uow, host, observed, move, now)
         for workload_id, usage in request.usage.items():
             _note_usage(uow, host, workload_id, usage)
         for volume in request.volumes:
@@ -102,22 +108,27 @@ def _answer(
         )
     full = request.full or request.known_revision > host.revision
     after = -1 if full else request.known_revision
-    changed = uow.workloads.on_host(host.id, after_revision=after)
-    removed = [
+    moves = uow.migrations.open_on(host.id)
+    gone = [
         volume.id for volume in uow.volumes.on_host(host.id) if volume.state is VolumeState.DELETING
     ]
-    return SyncResponse(
+    gone += leftover_volumes(moves, host.id)
+    response = SyncResponse(
         revision=host.revision,
         full=full,
-        workloads=tuple(desired_workloads(uow, changed)),
+        workloads=tuple(desired_of_host(uow, host.id, after)),
         networks=tuple(desired_networks(uow, host.id)),
-        removed_volumes=tuple(removed),
+        removed_volumes=tuple(gone),
         removed_images=tuple(uow.hosts.unknown_images(host.id)),
         prune_nonce=host.prune_nonce,
         report_all=report_all,
         lease_seconds=LEASE.total_seconds(),
         server_time=now,
     )
+    wanted = {move.id for move in moves if move.target_host_id == host.id}
+    unwanted = tuple(id for id in request.arrivals if id not in wanted)
+    # Only those that have arrivals know the field.
+    return response.model_copy(update={"removed_arrivals": unwanted}) if unwanted else response
 
 
 def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime) -> bool:
@@ -130,10 +141,9 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
             _note_reboot(uow, host, now)
         _note_fingerprint(host, request.fingerprint)
     was = host.state
-    if was is HostState.UNREACHABLE or was in _COMING:
-        back = HostState.CORDONED if host.facts.get("cordoned") else HostState.READY
-        host.state = back
-        type = "host.enrolled" if was in _COMING else "host.recovered"
+    host.state = spoke(host)
+    if was in COMING or was is HostState.UNREACHABLE:
+        type = "host.enrolled" if was in COMING else "host.recovered"
         add_event(uow, type, _host_target(host), now=now, message=f"it was {was.value}")
     return was is HostState.UNREACHABLE
 
@@ -171,18 +181,28 @@ def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
         host.capacity_vcpus = fingerprint.vcpus
         host.capacity_memory = fingerprint.memory
         host.capacity_disk = fingerprint.disk
-    ours: tuple[str, ...] = ("cordoned", MAY_REPLACE)
-    kept = {key: host.facts[key] for key in ours if key in host.facts}
+    kept = {key: host.facts[key] for key in (MAY_REPLACE,) if key in host.facts}
     host.facts = {**fingerprint.model_dump(mode="json"), **kept}
 
 
 def _note_workload(
-    services: Services, uow: UnitOfWork, host: Host, observed: ObservedWorkload, now: datetime
+    services: Services,
+    uow: UnitOfWork,
+    host: Host,
+    observed: ObservedWorkload,
+    move: Migration | None,
+    now: datetime,
 ) -> list[str]:
-    """Take in one workload; ids of the operations that have come to their end by it."""
+    """Take in one workload; ids of the operations that have come to their end by it.
+
+    :param move: from this host or to it, if it is on its way.
+    """
     workload = uow.workloads.get(observed.id)
-    if workload is None or workload.host_id != host.id:
+    if workload is None:
         return []  # the agent learns from the next full answer that it must not be here
+    if workload.host_id != host.id:
+        left = observed.gone and move is not None and move.source_host_id == host.id
+        return removed(uow, move, observed.id, now) if left and move else []
     before = workload.status
     if observed.gone:
         return _finish_delete(services, uow, workload, now) if workload.deleting else []
@@ -194,7 +214,10 @@ def _note_workload(
             volume.copy_of = None
     if before.state is not observed.status.state:
         _note_transition(uow, workload, before, observed.status, now)
-    return _advance_operations(uow, workload, now, gone=False)
+    finished = _advance_operations(uow, workload, now, gone=False)
+    if move is not None and observed.arrived == move.id:
+        finished += taken_up(services, uow, move, workload, now)
+    return finished
 
 
 def _note_usage(uow: UnitOfWork, host: Host, workload_id: str, usage: Usage) -> None:
@@ -230,7 +253,7 @@ def _advance_operations(
     uow: UnitOfWork, workload: Workload, now: datetime, *, gone: bool
 ) -> list[str]:
     """Bring its operations forward; ids of those that are finished by it."""
-    known = uow.operations.open_for(workload.id)
+    known = [one for one in uow.operations.open_for(workload.id) if one.verb != MOVE]
     for operation in known:
         _advance_operation(uow, operation, workload, now, gone=gone)
     return [operation.id for operation in known if operation.finished_at is not None]
@@ -278,39 +301,16 @@ def _finish_delete(
     Ids of the operations that are finished by it.
     """
     finished = _advance_operations(uow, workload, now, gone=True)
-    nics = uow.nics.of_workloads([workload.id]).get(workload.id, ())
-    # Its own host hears of it by the answer.
-    told = (workload.host_id,) if workload.host_id else ()
-    overlays.announce(services, uow, [nic.network_id for nic in nics], told=told)
-    addresses = sum(ipam.remove_nic(uow, nic) for nic in nics)
-    for volume in uow.volumes.of_workload(workload.id):
-        volume.workload_id = None
-    uow.quotas.charge(
-        workload.project_id,
-        {
-            "workloads": -1,
-            "vcpus": -workload.claim_vcpus,
-            "memory": -workload.claim_memory,
-            "disk": -workload.claim_disk,
-            "addresses": -addresses,
-        },
-    )
-    if workload.host_id is not None:
-        uow.hosts.release(
-            workload.host_id,
-            vcpus=workload.claim_vcpus,
-            memory=workload.claim_memory,
-            disk=workload.claim_disk,
-        )
     add_event(uow, "workload.deleted", _target(workload), now=now)
-    uow.flush()
-    uow.workloads.remove(workload)
+    forget_workload(services, uow, workload)
     return finished
 
 
 def _note_volume(uow: UnitOfWork, host: Host, observed: ObservedVolume, now: datetime) -> list[str]:
     """Take in one volume; ids of the operations that are finished by it."""
     volume = uow.volumes.get(observed.id)
+    if observed.gone and (volume is None or volume.host_id != host.id):
+        return _note_left_volume(uow, host, observed.id, now)
     if volume is None or volume.host_id != host.id:
         return []
     target = Target("volume", volume.id, volume.name, volume.project_id, host.id)
@@ -321,14 +321,18 @@ def _note_volume(uow: UnitOfWork, host: Host, observed: ObservedVolume, now: dat
         for operation in finished:
             operation.state, operation.progress = OperationState.SUCCEEDED, 1.0
             operation.finished_at = operation.updated_at = now
-        uow.quotas.charge(volume.project_id, {"volumes": -1, "disk": -volume.size})
         add_event(uow, "volume.deleted", target, now=now)
-        uow.flush()
-        uow.volumes.remove(volume)
+        forget_volume(uow, volume)
         return [operation.id for operation in finished]
     if volume.state is VolumeState.PENDING and observed.ready:
         volume.state = VolumeState.READY
     return []
+
+
+def _note_left_volume(uow: UnitOfWork, host: Host, volume_id: str, now: datetime) -> list[str]:
+    """A volume that went to another host with its workload is removed here."""
+    moves = [one for one in uow.migrations.open_on(host.id) if volume_id in one.leftovers]
+    return [id for move in moves for id in removed(uow, move, volume_id, now)]
 
 
 def _note_pools(
@@ -362,8 +366,6 @@ def mark_unreachable(services: Services) -> int:
             host = uow.hosts.lock(silent)
             if host is None or not _is_silent(host, now):
                 continue  # it spoke, or was removed, since it was looked at
-            if host.state is HostState.CORDONED:
-                host.facts = {**host.facts, "cordoned": True}
             host.state = HostState.UNREACHABLE
             found += 1
             add_event(
@@ -384,7 +386,7 @@ def mark_unreachable(services: Services) -> int:
 def _is_silent(host: Host, now: datetime) -> bool:
     """Whether its lease ran out and nobody has noticed yet."""
     expired = host.lease_expires_at is not None and host.lease_expires_at < now
-    return expired and host.state not in (HostState.UNREACHABLE, HostState.ENROLLING)
+    return expired and may_fall_silent(host.state)
 
 
 def _target(workload: Workload) -> Target:

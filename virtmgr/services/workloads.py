@@ -21,6 +21,7 @@ from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import PowerState, State, Workload, WorkloadSpec
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import ipam, overlays, placement
+from virtmgr.services.being_moved import refuse_while_moved
 from virtmgr.services.context import Context
 from virtmgr.services.publishing import images_in_making
 from virtmgr.services.references import References, placement_request, resolve
@@ -250,8 +251,10 @@ def set_power(
 def refuse_while_copied(context: Context, workload: Workload, verb: str) -> None:
     """Its disks are read to the end first.
 
-    :raises IllegalTransition: clones of it, or images from it, are not made yet.
+    :raises IllegalTransition: clones of it, or images from it, are not made yet, or it is on its
+        way to another host.
     """
+    refuse_while_moved(context.uow, workload, verb)
     check_not_published(verb, workload.name, images_in_making(context.uow, workload.id))
     copies = context.uow.workloads.copies_of(workload.id)
     check_not_copied(verb, workload.name, [copy.name for copy in copies])

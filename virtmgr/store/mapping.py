@@ -10,6 +10,7 @@ from sqlalchemy.orm import registry
 
 from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.image import Image
+from virtmgr.domain.migration import Migration
 from virtmgr.domain.network import Address, Network
 from virtmgr.domain.operation import Event, IdempotencyKey, Operation, StreamTicket
 from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
@@ -31,6 +32,7 @@ _PLAIN = {
     Pool: tables.pools,
     Image: tables.images,
     Volume: tables.volumes,
+    Migration: tables.migrations,
     Network: tables.networks,
     Address: tables.addresses,
     Operation: tables.operations,

@@ -8,6 +8,7 @@ it (CASCADE). Events name their targets without foreign keys: the log outlives w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from sqlalchemy import (
@@ -26,7 +27,9 @@ from sqlalchemy import (
 )
 
 from virtmgr.domain.host import HostState, SchedulingPolicy
+from virtmgr.domain.host_states import SCHEDULING
 from virtmgr.domain.image import ImageManifest, ImageState, ImageType
+from virtmgr.domain.migration import MigrationMode, Phase
 from virtmgr.domain.network import NetworkType
 from virtmgr.domain.operation import OperationState
 from virtmgr.domain.project import Role
@@ -97,7 +100,7 @@ def _version() -> tuple[Column[int], CheckConstraint]:
     )
 
 
-def one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+def one_of(column: str, values: Iterable[StrEnum]) -> CheckConstraint:
     """The column holds one of the enumeration's values."""
     legal = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({legal})", name=column)
@@ -220,6 +223,7 @@ hosts = Table(
     Column("name", text(253), nullable=False, unique=True),
     _reference("cluster_id", "clusters", "RESTRICT"),
     Column("state", Enumerated(HostState), nullable=False, index=True),
+    Column("scheduling_state", Enumerated(HostState), nullable=False),
     *_labels("hosts"),
     Column("architecture", String(32), nullable=False),
     Column("capacity_vcpus", Thousandths(), nullable=False),
@@ -242,6 +246,7 @@ hosts = Table(
     *_version(),
     _created_at(),
     one_of("state", HostState),
+    one_of("scheduling_state", SCHEDULING),
     *_at_least_0("capacity_vcpus", "capacity_memory", "capacity_disk"),
     *_at_least_0("claimed_vcpus", "claimed_memory", "claimed_disk"),
     *_at_least_0("revision", "prune_nonce"),
@@ -436,6 +441,48 @@ volumes = Table(
     UniqueConstraint("project_id", "name"),
     one_of("state", VolumeState),
     *_at_least_0("size", "revision"),
+)
+
+migrations = Table(
+    "migrations",
+    metadata,
+    _id(),
+    _reference("workload_id", "workloads", "CASCADE"),
+    _reference("project_id", "projects", "CASCADE"),
+    _reference("source_host_id", "hosts", "SET NULL", nullable=True),
+    _reference("target_host_id", "hosts", "SET NULL", nullable=True),
+    Column("mode", Enumerated(MigrationMode), nullable=False),
+    Column("phase", Enumerated(Phase), nullable=False),
+    _reference("operation_id", "operations", "CASCADE", index=False),
+    _reference("drain_id", "operations", "SET NULL", nullable=True),
+    Column("generation", Count, nullable=False),
+    Column("revision", Count, nullable=False),
+    Column("claim_vcpus", Thousandths(), nullable=False),
+    Column("claim_memory", Count, nullable=False),
+    Column("claim_disk", Count, nullable=False),
+    Column("placement", document()),
+    Column("leftovers", Document(), nullable=False),
+    Column("cancelling", Flag, nullable=False),
+    Column("copied", Count, nullable=False),
+    Column("error", document()),
+    Column("owner", String(128)),
+    Column("lease_expires_at", UtcDateTime()),
+    _created_at(),
+    Column("updated_at", UtcDateTime(), nullable=False),
+    Column("finished_at", UtcDateTime()),
+    Index("ix_migrations_phase_created_at", "phase", "created_at", "id"),
+    Index("ix_migrations_created_at_id", "created_at", "id"),
+    one_of("mode", MigrationMode),
+    one_of("phase", Phase),
+    CheckConstraint("(finished_at IS NULL) = (phase NOT IN ('done', 'failed'))", name="finished"),
+    *_at_least_0("generation", "revision", "claim_vcpus", "claim_memory", "claim_disk", "copied"),
+)
+Index(
+    "uq_migrations_one_at_a_time",
+    migrations.c.workload_id,
+    unique=True,
+    sqlite_where=migrations.c.finished_at.is_(None),
+    postgresql_where=migrations.c.finished_at.is_(None),
 )
 
 nics = Table(

@@ -27,6 +27,7 @@ from virtmgr.ports.unit_of_work import (
     HostRepository,
     IdempotencyRepository,
     ImageRepository,
+    MigrationRepository,
     NamedRepository,
     NetworkRepository,
     NicRepository,
@@ -46,6 +47,7 @@ from virtmgr.store.engine import make_reader
 from virtmgr.store.repositories.events import SqlEvents
 from virtmgr.store.repositories.hosts import SqlClusters, SqlHostAccess, SqlHosts, SqlPools
 from virtmgr.store.repositories.images import SqlImages
+from virtmgr.store.repositories.migrations import SqlMigrations
 from virtmgr.store.repositories.networks import SqlAddresses, SqlNetworks, SqlNics
 from virtmgr.store.repositories.operations import SqlOperationLog, SqlOperations
 from virtmgr.store.repositories.projects import SqlProjects, SqlQuotas
@@ -82,6 +84,7 @@ class SqlUnitOfWork:
         self.addresses: AddressRepository = SqlAddresses(session)
         self.nics: NicRepository = SqlNics(session)
         self.workloads: WorkloadRepository = SqlWorkloads(session)
+        self.migrations: MigrationRepository = SqlMigrations(session)
         self.operations: OperationRepository = SqlOperations(session)
         self.operation_log: OperationLog = SqlOperationLog(session)
         self.events: EventRepository = self._events

@@ -16,7 +16,7 @@ from virtmgr.domain.machine import MAY_REPLACE
 from virtmgr.domain.ssh import HostKey
 from virtmgr.ports.unit_of_work import UnitOfWork
 
-_OF_OURS = ("cordoned", MAY_REPLACE)  # among the facts, and not from the agent
+_OF_OURS = (MAY_REPLACE,)  # among the facts, and not from the agent
 
 
 class CapacityView(View):
@@ -34,6 +34,10 @@ class HostView(View):
     name: str
     cluster: ReferenceView
     state: HostState
+    scheduling_state: HostState = Field(
+        description="What an operator made of it: ready, cordoned, draining or maintenance. "
+        "A host that was silent is that again."
+    )
     cordoned: bool = Field(description="It takes nothing new.")
     labels: dict[str, str]
     architecture: str
@@ -106,7 +110,8 @@ def host_presenter(uow: UnitOfWork) -> Callable[[Host], HostView]:
             name=host.name,
             cluster=reference.known(host.cluster_id),
             state=host.state,
-            cordoned=_is_cordoned(host),
+            scheduling_state=host.scheduling_state,
+            cordoned=host.scheduling_state is not HostState.READY,
             labels=host.labels,
             architecture=host.architecture,
             capacity=CapacityView(
@@ -125,11 +130,6 @@ def host_presenter(uow: UnitOfWork) -> Callable[[Host], HostView]:
         )
 
     return present
-
-
-def _is_cordoned(host: Host) -> bool:
-    kept = host.state is HostState.UNREACHABLE and bool(host.facts.get("cordoned"))
-    return host.state is HostState.CORDONED or kept
 
 
 def _free(uow: UnitOfWork, host: Host) -> CapacityView:

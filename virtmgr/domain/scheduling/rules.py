@@ -118,8 +118,10 @@ _STATES = {
         "are not installed: that failed",
     ),
     HostState.CORDONED: ("is cordoned", "are cordoned"),
+    HostState.DRAINING: ("is being drained", "are being drained"),
     HostState.MAINTENANCE: ("is in maintenance", "are in maintenance"),
     HostState.UNREACHABLE: ("is unreachable", "are unreachable"),
+    HostState.REMOVING: ("is being removed", "are being removed"),
 }
 
 

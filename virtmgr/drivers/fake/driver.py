@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import posixpath
 import socket
 import tarfile
+import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Thread
 from typing import BinaryIO, cast
 
@@ -24,6 +27,7 @@ from virtmgr.ports.driver import (
     ExecSession,
     Feature,
     Inspection,
+    Luggage,
     OnChange,
     Provision,
     RuntimeState,
@@ -31,6 +35,7 @@ from virtmgr.ports.driver import (
 )
 
 _LIVE = (RuntimeState.RUNNING, RuntimeState.PAUSED)
+_FILES = "files.json"  # in the luggage of one that moves
 _AT_START = (
     *("name", "image", "command", "env", "workdir", "user", "firmware", "boot", "user_data"),
 )
@@ -131,6 +136,23 @@ class FakeDriver:
                 raise DriverError(f"cannot clone workload {source_id}: it runs or is not here")
             copy = Guest(workload=workload.model_dump(mode="json"), files=source.files)
             self.world.put(workload.id, copy)
+
+    @contextlib.contextmanager
+    def leave(self, workload_id: str) -> Iterator[Luggage]:
+        guest = self.world.guest(workload_id)
+        if guest is None or guest.state in _LIVE:
+            raise DriverError(f"workload {workload_id} runs or is not here", code="in_use")
+        with tempfile.NamedTemporaryFile("w") as file:
+            json.dump(guest.files, file)
+            file.flush()
+            yield Luggage({_FILES: Path(file.name)})
+
+    def arrive(self, workload: DesiredWorkload, provision: Provision, luggage: Luggage) -> None:
+        del provision
+        with self.world.verb("arrive", workload.id):
+            files = json.loads(luggage.files[_FILES].read_text())
+            guest = Guest(workload=workload.model_dump(mode="json"), files=files)
+            self.world.put(workload.id, guest)
 
     def start(self, workload: DesiredWorkload, provision: Provision) -> None:
         del provision

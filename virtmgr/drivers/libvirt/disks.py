@@ -23,6 +23,7 @@ from virtmgr.domain.values import format_bytes
 from virtmgr.drivers import sparse
 from virtmgr.drivers.libvirt.facts import Owner
 from virtmgr.drivers.libvirt.layout import replacing
+from virtmgr.drivers.storage.arrivals import link
 from virtmgr.drivers.storage.files import disk_errors, sync_directory
 from virtmgr.ports.driver import Provision
 
@@ -30,6 +31,8 @@ _TIMEOUT = 120
 _CLUSTER = 65536  # bytes, of a qcow2 that says nothing else
 _LOOK = 0.5  # seconds between two signs of life of a long copy
 _WORDS = 1000  # bytes of a complaint that are shown
+_FEATURES_AT = 72  # bytes into the header: incompatible features, of version 3 and later
+_KNOWN_FEATURES = 0b11001  # dirty, compression type, extended L2; not corrupt, no external data
 _HEADER = struct.Struct(">4sIQIIQ")
 
 
@@ -88,6 +91,48 @@ def copy(source: Path, path: Path, owner: Owner | None) -> None:
         sparse.copy(source, path, durable=True)
         sync_directory(path.parent)
     grant(path, owner)
+
+
+def take_up(file: Path, path: Path, owner: Owner | None) -> None:
+    """Make a file that came from another host one of a VM; replaces what is there.
+
+    :raises StorageError: the disk is full or fails.
+    """
+    with disk_errors(f"take {path} up"):
+        link(file, path)
+    grant(path, owner)
+
+
+def check_arrived(file: Path) -> None:
+    """Refuse a disk from another host whose header names any other file but a backing one, which
+    ``rebase`` replaces unread (QEMU's docs/interop/qcow2.rst).
+
+    :raises StorageError: it does, or is none.
+    """
+    virtual_size(file)
+    with file.open("rb") as opened:
+        header = opened.read(_FEATURES_AT + 8)
+    version = int.from_bytes(header[4:8])
+    features = int.from_bytes(header[_FEATURES_AT:]) if version >= 3 else 0
+    if features & ~_KNOWN_FEATURES:
+        raise StorageError(
+            f"disk {file} from another host is refused: it has features that VMs here have not "
+            f"({features:#x})",
+            code="arrival_refused",
+        )
+
+
+def rebase(disk: RootDisk, path: Path) -> None:
+    """Let the overlay at ``path`` lie on this host's file of the image; its content stays.
+
+    What its header named before is not opened.
+
+    :raises StorageError: qemu-img fails.
+    """
+    backing = ["-b", ""] if disk.backing is None else ["-b", str(disk.backing)]
+    if disk.backing is not None:
+        backing += ["-F", disk.backing_format]
+    _run(["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", *backing, str(path)], f"rebase {path}")
 
 
 def flatten(disk: Path, target: Path) -> Generator[None, None, None]:

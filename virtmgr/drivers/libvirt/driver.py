@@ -48,6 +48,7 @@ from virtmgr.ports.driver import (
     ExecRequest,
     ExecSession,
     Inspection,
+    Luggage,
     OnChange,
     Provision,
     RuntimeState,
@@ -67,7 +68,7 @@ _UNDEFINE = (
 
 class LibvirtDriver:
     """Runs VMs through the libvirtd at ``uri``. Implements WorkloadDriver, CanExec, HasConsole,
-    HasDisplay, HasLogs, HasFiles, CanClone and CanPublish.
+    HasDisplay, HasLogs, HasFiles, CanClone, CanPublish and CanMove.
 
     Each VM is a persistent domain whose UUID is the workload's id, marked by metadata of ours;
     other domains on the host are never touched, those of another state directory included. Its
@@ -129,6 +130,35 @@ class LibvirtDriver:
                 layout.make()
                 for file, copy in self._layout(source_id).disks(layout):
                     disks.copy(file, copy, owner)
+        self.prepare(workload, provision)
+
+    @contextlib.contextmanager
+    def leave(self, workload_id: str) -> Iterator[Luggage]:
+        domain = self._domains.require(workload_id)
+        with self._runs.hold(workload_id):  # it cannot be started meanwhile
+            _check_rest(domain, workload_id)
+            layout = self._layout(workload_id)
+            yield Luggage({file.name: file for file, _ in layout.disks(layout)})
+
+    def arrive(self, workload: DesiredWorkload, provision: Provision, luggage: Luggage) -> None:
+        owner = self._maker.owner()
+        if self._domains.find(workload.id) is None:
+            layout = self._layout(workload.id)
+            layout.make()
+            if (nvram := luggage.files.get(layout.nvram.name)) is not None:
+                disks.take_up(nvram, layout.nvram, owner)
+            root = disks.root_disk(workload, provision)
+            if root is not None:
+                disk = luggage.files.get(layout.root_disk.name)
+                if disk is None:
+                    raise DriverError(
+                        f"the disk of VM {workload.name} did not come with it",
+                        code="arrival_incomplete",
+                        hint="it is still on the host that it came from",
+                    )
+                disks.check_arrived(disk)
+                disks.take_up(disk, layout.root_disk, owner)
+                disks.rebase(root, layout.root_disk)
         self.prepare(workload, provision)
 
     def start(self, workload: DesiredWorkload, provision: Provision) -> None:

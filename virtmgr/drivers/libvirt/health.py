@@ -31,6 +31,7 @@ CAPABILITIES: Final = Capabilities(
             Feature.FILES,
             Feature.CLONE,
             Feature.PUBLISH,
+            Feature.MOVE,
         }
     ),
     within={

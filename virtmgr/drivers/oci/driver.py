@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +51,7 @@ from virtmgr.ports.driver import (
     ExecSession,
     Feature,
     Inspection,
+    Luggage,
     NicConnector,
     OnChange,
     Provision,
@@ -236,6 +237,15 @@ class OciDriver:
     def clone(self, source_id: str, workload: DesiredWorkload, provision: Provision) -> None:
         with _explained(f"copy workload {source_id} to", workload.id):
             self._life.clone(source_id, workload, provision)
+
+    @contextmanager
+    def leave(self, workload_id: str) -> Iterator[Luggage]:
+        with _explained("read the disk of", workload_id), self._life.leave(workload_id) as luggage:
+            yield luggage
+
+    def arrive(self, workload: DesiredWorkload, provision: Provision, luggage: Luggage) -> None:
+        with _explained("take up from another host", workload.id):
+            self._life.arrive(workload, provision, luggage)
 
     def start(self, workload: DesiredWorkload, provision: Provision) -> None:
         with _explained("start", workload.id):

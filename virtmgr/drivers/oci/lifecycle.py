@@ -39,8 +39,9 @@ from virtmgr.drivers.oci.cgroups import CONTROLLERS, Cgroups
 from virtmgr.drivers.oci.conmon import Conmon
 from virtmgr.drivers.oci.places import Exit, Place, Places, Record, Run
 from virtmgr.drivers.oci.runtime import Runtime
-from virtmgr.ports.driver import NicConnector, Provision
+from virtmgr.ports.driver import Luggage, NicConnector, Provision
 
+DISK, ID_BASE = "disk.img", "id_base"  # names in the luggage of one that moves
 _KILL_TIMEOUT = 20.0
 _EXEC_TIMEOUT = 5.0  # seconds
 _CONMON_TIMEOUT = 5.0
@@ -146,6 +147,34 @@ class Lifecycle:
                     source, place, id_base=record.id_base, new_id_base=provision.id_base
                 )
             self.prepare(workload, provision)
+
+    def arrive(self, workload: DesiredWorkload, provision: Provision, luggage: Luggage) -> None:
+        """``prepare``, with the private disk that it had on another host.
+
+        :raises DriverError: that did not come.
+        """
+        disk, id_base = luggage.files.get(DISK), luggage.facts.get(ID_BASE)
+        if disk is None or id_base is None:
+            raise DriverError(
+                f"the disk of workload {workload.name!r} did not come with it",
+                code="arrival_incomplete",
+                hint="it is still on the host that it came from",
+            )
+        with self.locked(workload.id) as place:
+            if places.load_record(place) is None:
+                place.make()
+                self.roots.take_up(disk, place, id_base=id_base, new_id_base=provision.id_base)
+            self.prepare(workload, provision)
+
+    @contextmanager
+    def leave(self, workload_id: str) -> Iterator[Luggage]:
+        """What a container that has ended needs elsewhere.
+
+        :raises DriverError: it runs, or is not on this host.
+        """
+        with self.at_rest(workload_id) as (place, record):
+            self.roots.release(place)
+            yield Luggage({DISK: place.disk}, {ID_BASE: record.id_base})
 
     # -- start -----------------------------------------------------------------------------
 

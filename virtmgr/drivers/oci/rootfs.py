@@ -24,6 +24,7 @@ from virtmgr.domain.errors import StorageError
 from virtmgr.drivers import sparse
 from virtmgr.drivers.oci import filesystem, idmap, loop, mounts, syscalls
 from virtmgr.drivers.oci.places import Place
+from virtmgr.drivers.storage.arrivals import link
 from virtmgr.drivers.storage.files import sync_file_system
 
 _SMALLEST = 16 * 1024**2
@@ -96,17 +97,44 @@ class RootFilesystems:
         :raises StorageError: somebody still reads or writes the source's files.
         """
         self.unmount(place)
+        self.release(source)
+        sparse.copy(source.disk, place.disk, durable=True)
+        self._give_to(place, id_base, new_id_base)
+
+    def take_up(self, file: Path, place: Place, *, id_base: int, new_id_base: int) -> None:
+        """Make a disk that came from another host the private disk; replaces what is there.
+
+        :param id_base: of the range that its files belong to, on that host.
+        :raises StorageError: that cannot be a range beside the new one.
+        """
+        apart = abs(id_base - new_id_base) >= idmap.ID_COUNT
+        if id_base < 0 or not (apart or id_base == new_id_base):
+            raise StorageError(
+                f"the disk of workload {place.workload_id} cannot belong to ids from {id_base} on",
+                code="arrival_refused",
+            )
+        self.unmount(place)
+        link(file, place.disk)
+        self._give_to(place, id_base, new_id_base)
+
+    def release(self, source: Place) -> None:
+        """Unmount the root and the disk of a container that has ended; all is in the disk's file.
+
+        :raises StorageError: somebody still reads or writes its files.
+        """
         self.unmount(source)
         deadline = time.monotonic() + _LET_GO
         while loop.device_of(source.disk) is not None:
             if time.monotonic() > deadline:
                 raise StorageError(
-                    f"cannot copy the disk of workload {source.workload_id}: its files are in use",
+                    f"cannot read the disk of workload {source.workload_id}: its files are in use",
                     code="in_use",
                     hint="wait until copies of files into and out of it have ended",
                 )
             time.sleep(0.01)
-        sparse.copy(source.disk, place.disk, durable=True)
+
+    def _give_to(self, place: Place, id_base: int, new_id_base: int) -> None:
+        """Move what belongs to the old range of ids to the new one."""
         if new_id_base != id_base:
             self._mount_disk(place, new_id_base)
             shift(place.disk_mount, new_id_base, id_base)

@@ -6,6 +6,7 @@
       blobs/HEX           0444: disks, ISOs, kernels, kept; layers, until they are unpacked
       layers/HEX/         0700 above: a layer may hold set-user-id files
       volumes/ID.raw      0600
+      arrivals/ID/        0700: what came with a workload of another host, until it is taken up
       parts/, locks/      0700: what is in progress
 """
 
@@ -13,17 +14,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from virtmgr.domain.image import Blob, ImageManifest, Layer
 from virtmgr.domain.layer import LayerLimits
 from virtmgr.domain.sync import ObservedPool
+from virtmgr.drivers.storage.arrivals import Arrivals
 from virtmgr.drivers.storage.blobs import BlobCache, hex_of
 from virtmgr.drivers.storage.files import disk_errors
 from virtmgr.drivers.storage.layers import LayerStore
 from virtmgr.drivers.storage.volumes import VolumeStore
-from virtmgr.ports.driver import LocalImage
+from virtmgr.ports.driver import LocalImage, Luggage
 from virtmgr.ports.host import BlobSource, Progress
 
 
@@ -44,11 +47,13 @@ class LocalStorage:
             blob_parts = _make_directory(parts / "blobs", 0o700)
             layer_parts = _make_directory(parts / "layers", 0o700)
             locks = _make_directory(directory / "locks", 0o700)
+            arrivals = _make_directory(directory / "arrivals", 0o700)
         self._blobs = BlobCache(directory=blobs, parts=blob_parts, locks=locks)
         self._layers = LayerStore(
             directory=layers, parts=layer_parts, locks=locks, limits=limits or LayerLimits()
         )
         self._volumes = VolumeStore(directory=volumes)
+        self._arrivals = Arrivals(arrivals)
 
     def ensure_image(
         self, image_id: str, manifest: ImageManifest, source: BlobSource, progress: Progress
@@ -92,6 +97,24 @@ class LocalStorage:
 
     def remove_volume(self, volume_id: str) -> None:
         self._volumes.remove(volume_id)
+
+    def pack(self, luggage: Luggage) -> Iterator[bytes]:
+        return self._arrivals.pack(luggage)
+
+    def receive(self, arrival_id: str, stream: BinaryIO, *, limit: int) -> None:
+        self._arrivals.receive(arrival_id, stream, limit=limit)
+
+    def arrival(self, arrival_id: str) -> Luggage:
+        return self._arrivals.get(arrival_id)
+
+    def arrivals(self) -> tuple[str, ...]:
+        return self._arrivals.ids()
+
+    def remove_arrival(self, arrival_id: str) -> None:
+        self._arrivals.remove(arrival_id)
+
+    def take_up_volume(self, volume_id: str, file: Path) -> None:
+        self._volumes.take_up(volume_id, file)
 
     def volumes(self) -> tuple[str, ...]:
         return self._volumes.ids()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from virtmgr.domain.errors import StorageError
 from virtmgr.drivers import sparse
+from virtmgr.drivers.storage.arrivals import link
 from virtmgr.drivers.storage.files import disk_errors, sync_directory
 
 
@@ -44,6 +45,14 @@ class VolumeStore:
         with disk_errors(f"copy volume {source_id} to {volume_id}"):
             sparse.copy(self._path(source_id), self._path(volume_id), durable=True)
             sync_directory(self._directory)
+
+    def take_up(self, volume_id: str, file: Path) -> None:
+        """Make a file that nobody writes to the volume; replaces what it had.
+
+        :raises StorageError: the disk is full or fails.
+        """
+        with disk_errors(f"take volume {volume_id} up"):
+            link(file, self._path(volume_id))
 
     def remove(self, volume_id: str) -> None:
         """Remove the volume's file; no error if it is gone."""

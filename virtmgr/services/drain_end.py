@@ -1,0 +1,65 @@
+"""How far a drain is, and its end: told whenever one of its migrations gets further."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from virtmgr.domain.host import Host, HostState
+from virtmgr.domain.migration import Migration, Phase
+from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.ports.unit_of_work import UnitOfWork
+from virtmgr.services.records import Target, add_event
+
+_AWAY = (Phase.CLEANING, Phase.DONE)
+
+
+def look(uow: UnitOfWork, migration: Migration, now: datetime) -> list[str]:
+    """Bring the drain that ``migration`` is part of forward; its id where it ends by that."""
+    operation = uow.operations.get(migration.drain_id) if migration.drain_id is not None else None
+    if operation is None or operation.finished_at is not None:
+        return []
+    uow.flush()
+    moves = uow.migrations.of_drain(operation.id)
+    away = sum(move.phase in _AWAY for move in moves)
+    ended = sum(move.finished_at is not None for move in moves)
+    operation.state, operation.updated_at = OperationState.RUNNING, now
+    operation.progress = min(0.99, ended / len(moves))
+    operation.message = f"{away} of {len(moves)} workloads are away"
+    if ended < len(moves):
+        return []
+    host = uow.hosts.lock(operation.target_id)
+    if host is not None:
+        conclude(uow, host, operation, now)
+    return [operation.id]
+
+
+def conclude(uow: UnitOfWork, host: Host, operation: Operation, now: datetime) -> None:
+    """End a drain: the host is in maintenance if nothing is left on it, else cordoned."""
+    left = [workload.name for workload in uow.workloads.on_host(host.id)]
+    operation.finished_at = operation.updated_at = now
+    operation.progress = 1.0
+    if left:
+        shown = ", ".join(left[:5]) + (", …" if len(left) > 5 else "")
+        operation.state = OperationState.FAILED
+        operation.message = f"{len(left)} workloads stay: {shown}"
+        operation.error = {
+            "code": "not_drained",
+            "detail": f"host {host.name!r} is not empty: {operation.message}",
+            "hint": f"see why with 'virtmgr host drain {host.name} --plan', and drain it again",
+        }
+    else:
+        operation.state = OperationState.SUCCEEDED
+        operation.message = "nothing is left on it"
+    made = HostState.CORDONED if left else HostState.MAINTENANCE
+    host.scheduling_state = made
+    if host.state is HostState.DRAINING:
+        host.state = made
+    add_event(
+        uow,
+        "host.drain_incomplete" if left else "host.drained",
+        Target("host", host.id, host.name, None, host.id),
+        now=now,
+        user_id=operation.user_id,
+        operation_id=operation.id,
+        message=operation.message,
+    )

@@ -1,0 +1,249 @@
+"""Carries migrations forward while they are the source's: lets it stop, copies, hands over.
+
+A migration is held by a lease that a heartbeat renews. A worker that dies lets it run out; the
+next one goes on with the phase that the row is in. A worker that was only slow and wakes up again
+finds at each step that the row is not its own any more.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+
+from virtmgr.domain.errors import Unavailable, VirtmgrError
+from virtmgr.domain.host import HostState
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.migration import WORK, Migration, Phase
+from virtmgr.domain.workload import State, Workload
+from virtmgr.ports.unit_of_work import UnitOfWork
+from virtmgr.services.carriage import Cancelled, Copied, carry
+from virtmgr.services.container import Services
+from virtmgr.services.migration_steps import (
+    BY_REQUEST,
+    begin_stopping,
+    give_up,
+    hand_over,
+    problem_of,
+    rested,
+)
+
+_LEASE: Final = timedelta(seconds=15)
+_HEARTBEAT: Final = 1.0  # seconds
+_IDLE: Final = 1.0
+_LOOK: Final = 0.2  # seconds between looks whether a workload rests
+_GRACE: Final = 90.0  # seconds beyond its own stop_timeout that a workload has to come to rest
+_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds; an agent is back sooner
+
+log = structlog.get_logger(__name__)
+
+
+class Lost(Exception):
+    """The migration is another worker's now, or nobody's any more."""
+
+
+@dataclass
+class _Held:
+    """A migration in hand. ``stop`` is set when it is to be let go of, whatever the reason."""
+
+    id: str
+    copied: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class MigrationWorker:
+    """Carries one migration at a time; start several for more at a time."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set; what is under way then is left to the next worker."""
+        while not stop.is_set():
+            try:
+                if not self.run_once(stop):
+                    stop.wait(_IDLE)
+            except VirtmgrError as error:  # such as a database that is away
+                log.warning("migration_worker_failed", error=error.message, code=error.code)
+                stop.wait(_IDLE)
+            except Exception:  # a thread's last resort: logged, and taken again after its lease
+                log.exception("migration_worker_crashed")
+                stop.wait(_IDLE)
+
+    def run_once(self, stop: threading.Event | None = None) -> bool:
+        """Take one migration and carry it to its new host; False if there is none."""
+        now = self._services.clock.now()
+        with self._services.units() as uow:
+            taken = uow.migrations.take(self._owner, now + _LEASE, now)
+            uow.commit()
+        if taken is None:
+            return False
+        held = _Held(taken.id, taken.copied)
+        with self._heartbeat(held, stop or threading.Event()):
+            try:
+                self._carry_on(held)
+            except Lost:
+                log.info("migration_let_go", migration=held.id)
+        return True
+
+    def _carry_on(self, held: _Held) -> None:
+        """Step after step until it is the target's, or has failed.
+
+        :raises Lost: it is not ours any more.
+        """
+        steps = {
+            Phase.PLANNED: self._stop_it,
+            Phase.STOPPING: self._wait_for_rest,
+            Phase.COPYING: self._copy,
+        }
+        while True:
+            with self._services.units(read_only=True) as uow:
+                migration = uow.migrations.get(held.id)
+            if migration is None or migration.phase not in WORK:
+                return
+            try:
+                self._check(held)
+                steps[migration.phase](held, migration)
+            except Cancelled:
+                self._check(held)
+            except VirtmgrError as error:
+                if error.code == "database_busy":
+                    raise
+                log.warning("migration_failed", migration=held.id, error=error.message)
+                self._give_up(held, problem_of(error))
+
+    def _stop_it(self, held: _Held, _migration: Migration) -> None:
+        with self._own(held) as (uow, mine, workload):
+            begin_stopping(self._services, uow, mine, workload, self._services.clock.now())
+
+    def _wait_for_rest(self, held: _Held, migration: Migration) -> None:
+        patience: float | None = None
+        begun = time.monotonic()
+        while True:
+            self._check(held)
+            with self._services.units(read_only=True) as uow:
+                workload = uow.workloads.get(migration.workload_id)
+                source = uow.hosts.get(migration.source_host_id or "")
+            if workload is None:
+                raise Lost
+            if source is None or source.state is HostState.UNREACHABLE:
+                raise Unavailable(
+                    f"host {source.name if source else ''!r} fell silent before workload "
+                    f"{workload.name!r} was at rest",
+                    code="host_unreachable",
+                    hint="bring the host back, and move the workload again",
+                )
+            if workload.status.state is State.STOPPED:
+                with self._own(held) as (uow, mine, fresh):
+                    if rested(uow, mine, fresh, self._services.clock.now()):
+                        return
+            if patience is None:
+                patience = workload.spec.stop_timeout + _GRACE
+            if time.monotonic() - begun > patience:
+                raise _does_not_rest(workload, patience)
+            time.sleep(_LOOK)
+
+    def _copy(self, held: _Held, migration: Migration) -> None:
+        copied = self._copy_patiently(held, migration)
+        with self._own(held) as (uow, mine, workload):
+            mine.copied = copied.bytes
+            now = self._services.clock.now()
+            if mine.cancelling:
+                give_up(self._services, uow, mine, workload, now, dict(BY_REQUEST))
+            else:
+                hand_over(self._services, uow, mine, workload, now)
+        log.info("workload_moved", migration=held.id, bytes=copied.bytes)
+
+    def _copy_patiently(self, held: _Held, migration: Migration) -> Copied:
+        def progress(copied: int) -> None:
+            held.copied = copied
+
+        for pause in _PAUSES:
+            try:
+                return carry(self._services, migration, progress, held.stop.is_set)
+            except Unavailable as error:
+                log.warning("migration_copy_broke", migration=held.id, error=error.message)
+                if held.stop.wait(pause):
+                    raise Cancelled from error
+        return carry(self._services, migration, progress, held.stop.is_set)
+
+    def _check(self, held: _Held) -> None:
+        """Stop here where it was cancelled, or is another's.
+
+        :raises Lost: it is not ours any more, or has been given up.
+        """
+        with self._services.units(read_only=True) as uow:
+            migration = uow.migrations.get(held.id)
+        if migration is None or migration.owner != self._owner:
+            raise Lost
+        if migration.cancelling:
+            self._give_up(held, dict(BY_REQUEST))
+            raise Lost
+        if held.stop.is_set():
+            raise Lost
+
+    def _give_up(self, held: _Held, problem: dict[str, Any]) -> None:
+        with self._own(held) as (uow, migration, workload):
+            give_up(self._services, uow, migration, workload, self._services.clock.now(), problem)
+
+    @contextmanager
+    def _own(self, held: _Held) -> Iterator[tuple[UnitOfWork, Migration, Workload]]:
+        """A unit of work with the migration and its workload locked, committed at the end.
+
+        :raises Lost: the migration is not ours any more.
+        """
+        with self._services.units() as uow:
+            migration = uow.migrations.lock(held.id)
+            if migration is None or migration.owner != self._owner or migration.phase not in WORK:
+                raise Lost
+            workload = uow.workloads.lock(migration.workload_id)
+            if workload is None:
+                raise Lost
+            yield uow, migration, workload
+            uow.after_commit(self._services.committed.notify)
+            uow.commit()
+
+    @contextmanager
+    def _heartbeat(self, held: _Held, stop: threading.Event) -> Iterator[None]:
+        """Renew the lease in a thread; ``held.stop`` is set once it is lost or cancelled."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(_HEARTBEAT):
+                if stop.is_set():
+                    held.stop.set()
+                try:
+                    until = self._services.clock.now() + _LEASE
+                    with self._services.units() as uow:
+                        if not uow.migrations.renew(held.id, self._owner, until, held.copied):
+                            held.stop.set()
+                        uow.commit()
+                except VirtmgrError as error:  # the lease lasts a while longer
+                    log.warning("heartbeat_failed", migration=held.id, error=error.message)
+
+        thread = threading.Thread(target=beat, name="migration-heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _does_not_rest(workload: Workload, patience: float) -> Unavailable:
+    why = workload.status.reason.message if workload.status.reason else ""
+    return Unavailable(
+        f"workload {workload.name!r} was not at rest after {patience:.0f} s: it is "
+        f"{workload.status.state}{f' ({why})' if why else ''}",
+        code="does_not_rest",
+        hint="see why it does not stop, and move it again",
+    )

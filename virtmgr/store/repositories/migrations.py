@@ -1,0 +1,89 @@
+"""Migrations: workloads on their way from one host to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import or_, select, update
+
+from virtmgr.domain.migration import WORK, Migration
+from virtmgr.store import tables
+from virtmgr.store.listing import Listing
+from virtmgr.store.repositories.base import SqlRepository
+
+_migrations = tables.migrations.c
+_OPEN = _migrations.finished_at.is_(None)
+
+
+class SqlMigrations(SqlRepository[Migration]):
+    entity = Migration
+    table = tables.migrations
+    listing = Listing(
+        tie=_migrations.id,
+        filters={
+            "id": _migrations.id,
+            "workload": _migrations.workload_id,
+            "project": _migrations.project_id,
+            "phase": _migrations.phase,
+            "source": _migrations.source_host_id,
+            "target": _migrations.target_host_id,
+            "drain": _migrations.drain_id,
+        },
+        sorts={
+            "created_at": _migrations.created_at,
+            "updated_at": _migrations.updated_at,
+            "phase": _migrations.phase,
+        },
+        text=_migrations.id,
+        project=_migrations.project_id,
+        default_sort="-created_at",
+    )
+
+    def open_of(self, workload_id: str) -> Migration | None:
+        return self._one(_migrations.workload_id == workload_id, _OPEN)
+
+    def open_on(self, host_id: str) -> Sequence[Migration]:
+        here = or_(_migrations.source_host_id == host_id, _migrations.target_host_id == host_id)
+        return self._many(here, _OPEN, order=[_migrations.created_at, _migrations.id])
+
+    def all_open(self) -> Sequence[Migration]:
+        return self._many(_OPEN, order=[_migrations.created_at, _migrations.id])
+
+    def of_drain(self, operation_id: str) -> Sequence[Migration]:
+        return self._many(
+            _migrations.drain_id == operation_id, order=[_migrations.created_at, _migrations.id]
+        )
+
+    def take(self, owner: str, lease_until: datetime, now: datetime) -> Migration | None:
+        free = (
+            _migrations.phase.in_(WORK),
+            or_(_migrations.lease_expires_at.is_(None), _migrations.lease_expires_at < now),
+        )
+        oldest = (
+            select(_migrations.id)
+            .where(*free)
+            .order_by(_migrations.created_at, _migrations.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        statement = (
+            update(Migration)
+            .where(_migrations.id == oldest, *free)
+            .values(owner=owner, lease_expires_at=lease_until)
+            .returning(Migration)
+            .execution_options(synchronize_session=False, populate_existing=True)
+        )
+        self._session.flush()
+        return self._session.scalars(statement).one_or_none()
+
+    def renew(self, id: str, owner: str, lease_until: datetime, copied: int) -> bool:
+        held = (_migrations.id == id, _migrations.owner == owner, _OPEN)
+        statement = (
+            update(tables.migrations)
+            .where(*held)
+            .values(lease_expires_at=lease_until, copied=copied)
+            .returning(_migrations.cancelling)
+        )
+        return self._session.execute(statement).scalar() is False
