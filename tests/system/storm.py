@@ -109,7 +109,7 @@ class Storm:
     def _ask_what_became_of(self, name: str) -> None:
         """Nobody said whether it was taken: whichever it was is right."""
         found = {item["name"]: item for item in self._list()}.get(name)
-        if found is None or found["status"]["state"] == "deleting":
+        if found is None or found["deleting"]:
             self.wanted.pop(name, None)
         else:
             self.wanted[name] = found["spec"]["state"]
