@@ -359,6 +359,9 @@ def test_maintenance_needs_an_empty_host(api: Api, pair: Pair) -> None:
     for _ in range(2):
         assert api.post(f"/hosts/{pair.source.id}/maintenance").body["state"] == "maintenance"
     assert api.post(f"/hosts/{pair.source.id}/cordon").status == 409
+    assert api.post(f"{ONE}/start").code == "host_maintenance"
+    assert api.patch(ONE, {"state": "running"}).code == "host_maintenance"
+    assert api.post(f"{ONE}/move").status == 202  # stopped, and stays so
 
 
 def test_a_silent_host_comes_back_to_what_it_was(api: Api, pair: Pair, clock: StillClock) -> None:

@@ -80,6 +80,7 @@ def moving_fleet(lab: Lab) -> Iterator[tuple[Fleet, LabHost, LabHost]]:
             "app1",
             "--volume",
             "data:/data",
+            "--",
             "sh",
             "-c",
             f"trap 'exit 0' TERM; sleep {_ALIVE} & wait",
@@ -93,6 +94,10 @@ def moving_fleet(lab: Lab) -> Iterator[tuple[Fleet, LabHost, LabHost]]:
 
 def phase(fleet: Fleet) -> str:
     return str(fleet.json("migration", "list")[0]["phase"])
+
+
+def wait_for_phase(fleet: Fleet, *phases: str) -> None:
+    fleet.wait_until(lambda: phase(fleet) in phases)
 
 
 def assert_moved(fleet: Fleet, source: LabHost, target: LabHost, before: str) -> None:
@@ -146,7 +151,7 @@ def test_a_kill_in_the_middle_is_a_non_event(whole_lab: Lab) -> None:
         for during in ("stopping", "copying", "starting"):
             for victim in ("worker", "source", "target"):
                 fleet.run("move", "app1", "--no-wait")
-                fleet.wait_until(lambda now=during: phase(fleet) in (now, "cleaning", "done"))
+                wait_for_phase(fleet, during, "cleaning", "done")
                 if victim == "worker":
                     kill_worker(fleet)
                 else:
