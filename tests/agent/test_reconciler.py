@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import threading
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ import pytest
 from tests.agent.fakes import Host, desired, desired_network, desired_nic, eventually
 from virtmgr.agent.files import StateFiles
 from virtmgr.domain.errors import DriverError, NetworkError, StorageError, Unsupported
-from virtmgr.domain.sync import CloneSource, DesiredVolume, DesiredWorkload
+from virtmgr.domain.sync import Arrival, CloneSource, DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import Kind, PowerState, State
 from virtmgr.drivers.fake.world import Guest
-from virtmgr.ports.driver import RuntimeState
+from virtmgr.ports.driver import Luggage, RuntimeState
 
 STOPPED, PAUSED = PowerState.STOPPED, PowerState.PAUSED
 
@@ -98,6 +99,37 @@ def test_a_deleted_workload_leaves_nothing(host: Host) -> None:
     assert list((host.state / "workloads").iterdir()) == []
     assert host.agent.desired("w1") is None
     eventually(lambda: host.network.asked[-1] == ([], []))
+
+
+# ---- arrivals
+
+
+def test_what_came_is_taken_up_once_whatever_happens(host: Host) -> None:
+    volume = DesiredVolume(id="v1", name="v", size=9)
+    place = host.directory / "luggage"
+    place.mkdir()
+    (place / "files.json").write_text("{}")
+    (place / "v1").write_bytes(b"something")
+    files = {"files.json": place / "files.json", "volume-v1": place / "v1"}
+    packed = b"".join(host.storage.pack(Luggage(files)))
+    wish = desired(volumes=(volume,), arrival=Arrival(id="m1"))
+    host.apply(wish)
+    lost = host.until(wish, State.FAILED)
+    assert lost.status.reason is not None
+    assert lost.status.reason.code == "arrival_lost"
+    host.storage.receive("m1", BytesIO(packed), limit=1 << 20)
+    host.fail("arrive", times=1)
+    assert host.until(wish, State.RUNNING).arrived == "m1"
+    assert (host.directory / "volumes/v1").read_bytes() == b"something"
+    assert (host.world.count("arrive", "w1"), host.world.count("prepare", "w1")) == (2, 0)
+    host.storage.remove_arrival("m1")
+    host.restart_agent()
+    stopped = wish.model_copy(update={"state": STOPPED, "generation": 2})
+    host.apply(stopped)
+    host.until(stopped, State.STOPPED)
+    host.apply(wish.model_copy(update={"generation": 3}))
+    host.until(wish.model_copy(update={"generation": 3}), State.RUNNING)
+    assert host.world.count("arrive", "w1") == 2
 
 
 # ---- clones

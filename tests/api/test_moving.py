@@ -309,7 +309,7 @@ def test_arrivals_that_nobody_needs_are_removed(api: Api, pair: Pair) -> None:
 
 def test_a_drain_moves_all_and_ends_in_maintenance(api: Api, pair: Pair) -> None:
     drain = f"/hosts/{pair.source.id}/drain"
-    planned = api.post(drain, dry_run=True).body["would"]["plan"]
+    planned = api.post(drain, query={"dry_run": "true"}).body["would"]["plan"]
     assert [(one["workload"]["name"], one["target"]["id"]) for one in planned] == [
         ("web1", pair.target.id)
     ]
@@ -359,6 +359,9 @@ def test_maintenance_needs_an_empty_host(api: Api, pair: Pair) -> None:
     for _ in range(2):
         assert api.post(f"/hosts/{pair.source.id}/maintenance").body["state"] == "maintenance"
     assert api.post(f"/hosts/{pair.source.id}/cordon").status == 409
+    assert api.post(f"{ONE}/start").code == "host_maintenance"
+    assert api.patch(ONE, {"state": "running"}).code == "host_maintenance"
+    assert api.post(f"{ONE}/move").status == 202  # stopped, and stays so
 
 
 def test_a_silent_host_comes_back_to_what_it_was(api: Api, pair: Pair, clock: StillClock) -> None:
@@ -376,9 +379,9 @@ def test_a_silent_host_comes_back_to_what_it_was(api: Api, pair: Pair, clock: St
 def test_a_host_is_removed_by_force_with_what_is_on_it(api: Api, pair: Pair) -> None:
     assert api.delete(f"/hosts/{pair.source.id}").code == "in_use"
     api.post(f"{ONE}/move")
-    assert api.delete(f"/hosts/{pair.source.id}", force=True).code == "in_use"
+    assert api.delete(f"/hosts/{pair.source.id}", query={"force": "true"}).code == "in_use"
     api.post(f"/migrations/{migration(api)['id']}/cancel")
-    assert api.delete(f"/hosts/{pair.source.id}", force=True).status == 204
+    assert api.delete(f"/hosts/{pair.source.id}", query={"force": "true"}).status == 204
     assert api.get(ONE).status == 404
     lost = api.get("/events", type="host.deleted").body["items"][0]
     assert lost["data"] == {"workloads": ["web1"], "volumes": []}

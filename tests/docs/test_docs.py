@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from virtmgr.cli.main import root
+from virtmgr.domain import migration
 from virtmgr.domain.states import mermaid
 from virtmgr.domain.workload import WorkloadSpec
 
@@ -195,7 +196,12 @@ def test_error_codes_exist() -> None:
     codes = [code for row in rows for code in re.findall(r"`(\w+)`", row)]
     assert len(codes) > 20
     built = {"lacks_vcpus", "lacks_memory", "lacks_disk"}  # made of the resource's name
-    built |= {"host_unreachable", "host_cordoned", "host_enrolling"}  # … and of the host's state
+    built |= {
+        "host_unreachable",
+        "host_cordoned",
+        "host_enrolling",
+        "host_draining",
+    }  # … and of the host's state
     assert not [code for code in codes if f'"{code}"' not in sources and code not in built]
 
 
@@ -239,7 +245,7 @@ def test_the_state_diagram_is_the_state_machine() -> None:
         for language, block in _FENCE.findall(_text(ROOT / "docs/architecture.md"))
         if language == "mermaid" and block.startswith("stateDiagram")
     ]
-    assert blocks == [mermaid()]
+    assert blocks == [mermaid(), migration.mermaid()]
 
 
 def test_what_is_made_from_the_code_is_fresh() -> None:

@@ -24,7 +24,7 @@ from virtmgr.domain.plan import (
     restart_delay,
 )
 from virtmgr.domain.remembering import after_step, before_start, carried_out
-from virtmgr.domain.sync import CloneSource, DesiredWorkload
+from virtmgr.domain.sync import Arrival, CloneSource, DesiredWorkload
 from virtmgr.domain.workload import PowerState, RestartPolicy, WorkloadSpec
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -62,6 +62,7 @@ class World:
     starts: int = 0
     stops: int = 0
     clones: int = 0
+    arrivals: int = 0
     forgotten: bool = False
     exits_at_once_with: int | None = None  # what it runs ends as soon as it is started
     refused_starts: int = 0  # starts that fail from now on
@@ -142,6 +143,10 @@ class World:
                 assert state in (Seen.ABSENT, Seen.PREPARED)
                 self.clones += 1
                 self.seen = Observation(Seen.PREPARED)
+            case Step.ARRIVE:
+                assert state in (Seen.ABSENT, Seen.PREPARED)
+                self.arrivals += 1
+                self.seen = Observation(Seen.PREPARED)
             case Step.START:
                 return self.start()
             case Step.STOP if state in ALIVE:
@@ -169,6 +174,8 @@ class World:
             return True
         never_ran = self.seen.state is Seen.PREPARED
         assert self.memory.cloned or self.desired.clone_of is None or not never_ran
+        came = self.desired.arrival
+        assert came is None or self.memory.arrived == came.id or not never_ran
         if self.refused_starts:
             self.refused_starts -= 1
             return False
@@ -241,6 +248,7 @@ memories = st.builds(
     failed_generation=st.integers(0, 3),
     retry_at=times,
     cloned=st.booleans(),
+    arrived=st.sampled_from(["", "m1"]),
 )
 observations = st.builds(
     Observation,
@@ -257,6 +265,7 @@ wishes = st.builds(
     restart_nonce=st.integers(0, 2),
     deleting=st.booleans(),
     clone_of=st.sampled_from([None, CloneSource(id="s", name="source")]),
+    arrival=st.sampled_from([None, Arrival(id="m1")]),
 )
 crash_points = st.lists(st.integers(0, 12), max_size=3)
 
@@ -300,6 +309,21 @@ def test_a_clone_is_made_before_it_starts_and_never_again(
     world.reboot()
     world.settle()
     assert world.clones == made
+
+
+@given(state=st.sampled_from(PowerState), crashes=crash_points)
+def test_what_came_is_taken_up_before_it_starts_and_never_again(
+    state: PowerState, crashes: list[int]
+) -> None:
+    world = World(desired(state, arrival=Arrival(id="m1")))
+    world.settle_with_crashes(crashes)
+    assert world.memory.arrived == "m1"
+    assert 1 <= world.arrivals <= 1 + len(crashes)
+    made = world.arrivals
+    world.ask(state=PowerState.RUNNING)
+    world.reboot()
+    world.settle()
+    assert world.arrivals == made
 
 
 @given(memories, observations, st.integers(1, 3))

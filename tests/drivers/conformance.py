@@ -22,10 +22,12 @@ import pytest
 from virtmgr.domain.errors import DriverError, VirtmgrError
 from virtmgr.domain.sync import DesiredNic, DesiredVolume, DesiredWorkload
 from virtmgr.domain.workload import MIB
+from virtmgr.drivers import sparse
 from virtmgr.ports.driver import (
     PROTOCOLS,
     CanClone,
     CanExec,
+    CanMove,
     CanPublish,
     ExecRequest,
     Feature,
@@ -34,6 +36,7 @@ from virtmgr.ports.driver import (
     HasFiles,
     HasLogs,
     Inspection,
+    Luggage,
     Provision,
     RuntimeState,
     WorkloadDriver,
@@ -360,6 +363,32 @@ class DriverConformance:
         assert self._is(driver_kit, clone, RuntimeState.RUNNING).pid
         if isinstance(driver, HasFiles) and driver_kit.keeps_files:
             assert _content(driver, clone.id, "/tmp/note") == b"hello"
+
+    def test_move(self, driver_kit: DriverKit, tmp_path: Path) -> None:
+        """It leaves, and comes back as if it came from another host."""
+        self._need(driver_kit, Feature.MOVE)
+        workload, driver = self._started(driver_kit), driver_kit.driver
+        provision = driver_kit.provision_for(workload)
+        assert isinstance(driver, CanMove)
+        with pytest.raises(DriverError), driver.leave(workload.id):
+            pass
+        if isinstance(driver, HasFiles) and driver_kit.keeps_files:
+            driver.push(workload.id, "/tmp", _tar("note", b"hello"))
+        driver.stop(workload.id, timeout=0, force=True)
+        with driver.leave(workload.id) as luggage:
+            files = {name: tmp_path / name for name in luggage.files}
+            for name, file in luggage.files.items():
+                sparse.copy(file, files[name])
+        driver.destroy(workload.id)
+        for _ in range(2):
+            driver.arrive(workload, provision, Luggage(files, luggage.facts))
+            self._is(driver_kit, workload, RuntimeState.PREPARED)
+        driver_kit.restart_agent()
+        driver = driver_kit.driver
+        driver.start(workload, provision)
+        self._is(driver_kit, workload, RuntimeState.RUNNING)
+        if isinstance(driver, HasFiles) and driver_kit.keeps_files:
+            assert _content(driver, workload.id, "/tmp/note") == b"hello"
 
     def test_publish(self, driver_kit: DriverKit) -> None:
         self._need(driver_kit, Feature.PUBLISH)

@@ -43,6 +43,24 @@ STEPS: Final[Mapping[Phase, tuple[Phase, ...]]] = {
 }
 """What may follow each phase."""
 
+_BY: Final[Mapping[Phase, str]] = {
+    Phase.STOPPING: "a worker takes it",
+    Phase.COPYING: "the source reports it at rest",
+    Phase.STARTING: "handed over",
+    Phase.CLEANING: "the target has it as desired",
+    Phase.DONE: "the source has removed what it had",
+    Phase.FAILED: "the source has it as before",
+}
+
+
+def mermaid() -> str:
+    """The diagram in docs/, in Mermaid's language (https://mermaid.js.org/syntax/stateDiagram)."""
+    lines = ["stateDiagram-v2", f"    [*] --> {Phase.PLANNED}: the target is claimed"]
+    for phase, following in STEPS.items():
+        lines += [f"    {phase} --> {after}: {_BY[after]}" for after in following]
+    return "\n".join(lines) + "\n"
+
+
 AT_SOURCE: Final = frozenset({Phase.PLANNED, Phase.STOPPING, Phase.COPYING})
 """The workload is the source's, and the migration can be given up."""
 MOVING: Final = AT_SOURCE | {Phase.STARTING}

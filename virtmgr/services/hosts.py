@@ -135,7 +135,7 @@ def uncordon(context: Context, reference: str) -> Host:
 def maintain(context: Context, reference: str) -> Host:
     """Put a host on which nothing runs into maintenance. Twice is once.
 
-    Workloads that rest on it may stay: they do not start while it is in maintenance.
+    Workloads that rest on it may stay: they are not started while it is in maintenance.
 
     :raises IllegalTransition: it does not answer, or is being drained.
     :raises Conflict: workloads run on it, or are to; they are named.

@@ -18,6 +18,7 @@ from virtmgr.domain.workload import (
 )
 from virtmgr.services import ipam, overlays
 from virtmgr.services.context import Context
+from virtmgr.services.maintenance import refuse_in_maintenance
 from virtmgr.services.pinned import pinned
 from virtmgr.services.references import References, resolve
 from virtmgr.services.workloads import (
@@ -63,6 +64,7 @@ def update(
     power = power_verb(old.state, spec.state)
     if power is not None:
         check_verb(power, workload.status.state, old, workload.deleting)
+        refuse_in_maintenance(context.uow, workload, spec.state)
     workload.spec = spec
     return advance(context, workload, verb)
 

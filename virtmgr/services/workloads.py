@@ -23,6 +23,7 @@ from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import ipam, overlays, placement
 from virtmgr.services.being_moved import refuse_while_moved
 from virtmgr.services.context import Context
+from virtmgr.services.maintenance import refuse_in_maintenance
 from virtmgr.services.publishing import images_in_making
 from virtmgr.services.references import References, placement_request, resolve
 
@@ -237,6 +238,7 @@ def set_power(
         "pause": PowerState.PAUSED,
         "resume": PowerState.RUNNING,
     }[verb]
+    refuse_in_maintenance(context.uow, workload, wanted)
     ended = workload.status.state in (State.STOPPED, State.FAILED)
     if verb == "restart" or (verb == "start" and ended):
         workload.restart_nonce += 1

@@ -17,8 +17,9 @@ from virtmgr.domain.errors import DriverError, StorageError
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import ContainerConfig
 from virtmgr.domain.sync import DesiredVolume
+from virtmgr.drivers import sparse
 from virtmgr.drivers.oci import idmap, mounts
-from virtmgr.ports.driver import ExecRequest, RuntimeState
+from virtmgr.ports.driver import ExecRequest, Luggage, RuntimeState
 
 pytestmark = pytest.mark.host
 
@@ -90,6 +91,32 @@ def test_a_clone_owns_its_files_with_ids_of_its_own(kit: OciKit) -> None:
     assert (home.stat().st_uid, home.stat().st_gid) == (base + 1000, base + 200)
     kit.driver.start(first, kit.provision())
     assert shell(kit, source, "stat -c %u:%g /home/web").split() == ["1000:200"]
+
+
+def test_what_came_from_a_host_of_other_ids_is_owned_by_its_new_ones(
+    kit: OciKit, tmp_path: Path
+) -> None:
+    desired = workload()
+    source = started(kit, desired)
+    shell(kit, source, "chown web:log /home/web; touch /home/web/a; chmod 4755 /home/web/a")
+    kit.driver.stop(source, timeout=0, force=True)
+    came = tmp_path / "disk.img"
+    with kit.driver.leave(source) as luggage:
+        sparse.copy(luggage.files["disk.img"], came)
+        assert luggage.facts == {"id_base": ID_BASE}
+    kit.driver.destroy(source)
+    base = ID_BASE + idmap.ID_COUNT
+    provision = replace(kit.provision(), id_base=base)
+    overlapping = Luggage({"disk.img": came}, {"id_base": base + 1})
+    with pytest.raises(StorageError) as refused:
+        kit.driver.arrive(desired, provision, overlapping)
+    assert refused.value.code == "arrival_refused"
+    kit.driver.arrive(desired, provision, Luggage({"disk.img": came}, luggage.facts))
+    kit.driver.start(desired, provision)
+    seen = shell(kit, desired.id, "stat -c %u:%g:%a /home/web /home/web/a")
+    assert seen.split() == ["1000:200:755", "0:0:4755"]
+    home = kit.driver.places.of(desired.id).upper / "home/web"
+    assert (home.stat().st_uid, home.stat().st_gid) == (base + 1000, base + 200)
 
 
 def test_half_a_clone_of_a_crash_is_made_again(kit: OciKit) -> None:
