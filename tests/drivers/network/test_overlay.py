@@ -286,6 +286,22 @@ def test_a_tunnel_from_another_address_is_made_anew(overlay: Overlay) -> None:
     assert frames
 
 
+def test_tunnels_may_run_over_ipv6(overlay: Overlay) -> None:
+    for number, host in enumerate(overlay.hosts, 1):
+        host.address = f"2001:db8::{number}"
+        add = ("ip", "addr", "add", f"{host.address}/64", "dev", "eth0", "nodad")
+        assert host.space.run(*add).returncode == 0
+    narrow = replace(overlay, network=overlay.network.model_copy(update={"mtu": 1430}))
+    narrow.ensure()
+    one, _ = narrow.connect("one"), narrow.connect("two")
+    for address in ("10.75.0.3", "fd00:75::3", "10.75.0.1"):
+        assert_reaches(one, address)
+    index = overlay.hosts[0].space.run("ip", "-o", "link", "show", _tunnel(overlay)).stdout
+    overlay.hosts[0].inside(overlay.hosts[0].adapter.recover)
+    narrow.ensure()
+    assert overlay.hosts[0].space.run("ip", "-o", "link", "show", _tunnel(overlay)).stdout == index
+
+
 def test_what_nobody_could_have_sent_is_dropped(overlay: Overlay) -> None:
     one, _ = overlay.connect("one"), overlay.connect("two")
     nic, two = overlay.nic("one"), overlay.nic("two")
