@@ -135,6 +135,11 @@ def test_server_settings() -> None:
     assert (agent.runtime, AgentSettings.load({}, {}).runtime) == ("runc", "crun")
     with pytest.raises(ValueError, match="https"):
         AgentSettings.load({"server": "http://c"}, {})
+    tunnel = {"VIRTMGR_AGENT_TUNNEL_ADDRESS": "2001:DB8::0:1"}
+    assert AgentSettings.load({}, tunnel).tunnel_address == "2001:db8::1"
+    for address, why in (("::1", "cannot send to"), ("h1", "--tunnel-address")):
+        with pytest.raises(ValueError, match=why):
+            AgentSettings.load({"tunnel_address": address}, {})
 
 
 def test_passwords_stay_out_of_arguments(bare: Run) -> None:

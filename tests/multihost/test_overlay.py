@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -70,6 +71,21 @@ def test_containers_on_two_hosts_are_on_one_network(whole_lab: Lab) -> None:
         fleet.wait_until(lambda: "b2" not in known_names(first))
         fleet.run("rename", "b1", "b9")
         fleet.wait_until(lambda: pings(fleet, "a1", "b9.far.virt"))
+
+        # Who moves takes its addresses along, and is found at its new host.
+        fleet.run("host", "cordon", third.name)
+        fleet.run("run", "busybox", "--name", "m1", "--network", "far", "sleep", "9500")
+        fleet.run("host", "uncordon", third.name)
+        addresses = fleet.json("get", "m1")["nics"][0]["addresses"]
+        fleet.wait_until(lambda: pings(fleet, "b9", addresses[0]))
+        fleet.run("move", "m1", "--to", third.name)
+        moved = fleet.json("get", "m1")
+        assert (moved["host"]["name"], moved["nics"][0]["addresses"]) == (third.name, addresses)
+        for source in ("a1", "b9"):
+            for address in addresses:
+                fleet.wait_until(partial(pings, fleet, source, address))
+        for target in ("10.91.0.2", "10.91.0.1", "a2.far.virt", CONTROL_ADDRESS):
+            fleet.wait_until(partial(pings, fleet, "m1", target))
 
         # Frames pass without agents.
         a1 = first.run("pgrep", "-x", "-f", "sleep 9001").stdout.split()[0]

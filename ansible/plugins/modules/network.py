@@ -25,7 +25,8 @@ options:
     type: str
     default: default
   type:
-    description: V(nat) is private; V(bridge) is a bridge of the hosts.
+    description: V(nat) is private on each host; V(overlay) is the same across hosts; V(bridge) is a
+      bridge of the hosts.
     type: str
   ipv4:
     description: CIDR; its first address is the gateway.

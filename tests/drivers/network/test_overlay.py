@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -91,7 +93,7 @@ class Overlay:
         for place, host in enumerate(self.hosts):
             network = self.seen_from(place)
             workloads = [each for each, where in self.members.values() if where == place]
-            host.inside(lambda n=network, w=workloads, h=host: h.adapter.ensure([n], w))  # type: ignore[misc]
+            host.inside(partial(host.adapter.ensure, [network], workloads))
 
     def seen_from(self, place: int) -> DesiredNetwork:
         names = tuple(
@@ -286,6 +288,22 @@ def test_a_tunnel_from_another_address_is_made_anew(overlay: Overlay) -> None:
     assert frames
 
 
+def test_tunnels_may_run_over_ipv6(overlay: Overlay) -> None:
+    for number, host in enumerate(overlay.hosts, 1):
+        host.address = f"2001:db8::{number}"
+        add = ("ip", "addr", "add", f"{host.address}/64", "dev", "eth0", "nodad")
+        assert host.space.run(*add).returncode == 0
+    narrow = replace(overlay, network=overlay.network.model_copy(update={"mtu": 1430}))
+    narrow.ensure()
+    one, _ = narrow.connect("one"), narrow.connect("two")
+    for address in ("10.75.0.3", "fd00:75::3", "10.75.0.1"):
+        assert_reaches(one, address)
+    index = overlay.hosts[0].space.run("ip", "-o", "link", "show", _tunnel(overlay)).stdout
+    overlay.hosts[0].inside(overlay.hosts[0].adapter.recover)
+    narrow.ensure()
+    assert overlay.hosts[0].space.run("ip", "-o", "link", "show", _tunnel(overlay)).stdout == index
+
+
 def test_what_nobody_could_have_sent_is_dropped(overlay: Overlay) -> None:
     one, _ = overlay.connect("one"), overlay.connect("two")
     nic, two = overlay.nic("one"), overlay.nic("two")
@@ -314,7 +332,7 @@ def test_guests_cannot_speak_as_their_host_to_other_hosts(overlay: Overlay) -> N
     one, other = overlay.connect("one"), overlay.hosts[1]
     for port, passes in ((_VXLAN, False), (_VXLAN + 1, True)):
         with watching(other, port) as frames:
-            one.inside(lambda to=port: _send_through_tunnel(other.address, b"x" * 60, to))  # type: ignore[misc]
+            one.inside(partial(_send_through_tunnel, other.address, b"x" * 60, port))
         assert bool(frames) is passes
 
 
@@ -330,25 +348,19 @@ def _tunnel(overlay: Overlay) -> str:
     return tunnel_name(overlay.network.id)
 
 
-class watching:
-    """VXLAN payloads (inner frames) that cross a host's uplink meanwhile."""
-
-    def __init__(self, host: Host, port: int = _VXLAN) -> None:
-        self._port = port
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        self._socket.bind((host.uplink, 3))
-        self._socket.settimeout(0.3)
-        self._frames: list[bytes] = []
-
-    def __enter__(self) -> list[bytes]:
-        return self._frames
-
-    def __exit__(self, *_: object) -> None:
-        for frame in _received(self._socket):
+@contextmanager
+def watching(host: Host, port: int = _VXLAN) -> Iterator[list[bytes]]:
+    """What UDP datagrams to ``port`` carry over a host's uplink meanwhile: of VXLAN, the frames."""
+    raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    raw.bind((host.uplink, 3))
+    raw.settimeout(0.3)
+    frames: list[bytes] = []
+    with closing_all(raw):
+        yield frames
+        for frame in _received(raw):
             is_udp = frame[12:14] == b"\x08\x00" and frame[23] == socket.IPPROTO_UDP
-            if is_udp and struct.unpack_from("!H", frame, 36)[0] == self._port:
-                self._frames.append(frame[_UDP_PAYLOAD + 8 :])
-        self._socket.close()
+            if is_udp and struct.unpack_from("!H", frame, 36)[0] == port:
+                frames.append(frame[_UDP_PAYLOAD + 8 :])
 
 
 def _received(raw: socket.socket) -> list[bytes]:
