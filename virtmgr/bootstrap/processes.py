@@ -65,17 +65,21 @@ def leave(code: int = 0) -> NoReturn:
 
 def environment(settings: ServerSettings) -> dict[str, str]:
     """The settings as variables: the way to children that no other user can read."""
-    cache = {"VIRTMGR_BUILD_CACHE": str(settings.build_cache)} if settings.build_cache else {}
+    given = {
+        "VIRTMGR_BUILD_CACHE": settings.build_cache,
+        "VIRTMGR_SHARED_DIRECTORY": settings.shared_directory,
+    }
     return {
         "MALLOC_ARENA_MAX": "2",  # glibc would keep one for each of many threads
         **os.environ,
-        **cache,
+        **{name: str(path) for name, path in given.items() if path},
         "VIRTMGR_DATA_DIRECTORY": str(settings.data_directory),
         "VIRTMGR_RUN_DIRECTORY": str(settings.run_directory),
         "VIRTMGR_DATABASE": settings.database,
         "VIRTMGR_LISTEN": str(settings.listen),
         "VIRTMGR_AGENT_LISTEN": str(settings.agent_listen),
         "VIRTMGR_STREAM_LISTEN": str(settings.stream_listen),
+        "VIRTMGR_ADDRESS": settings.address,
         "VIRTMGR_REGISTRY_MIRRORS": settings.registry_mirrors,
     }
 

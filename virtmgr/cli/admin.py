@@ -55,9 +55,15 @@ def server_options(function: F) -> F:
         (
             _option(
                 "data-directory",
-                "Database, private CA, images.",
+                "SQLite's file, private CA, images.",
                 _SERVER.data_directory,
                 "VIRTMGR_DATA_DIRECTORY",
+            ),
+            click.option(
+                "--shared-directory",
+                metavar="PATH",
+                help="Private CA and images, where several control planes share them. "
+                "Default: the data directory. Environment: VIRTMGR_SHARED_DIRECTORY.",
             ),
             _option("run-directory", "Sockets.", _SERVER.run_directory, "VIRTMGR_RUN_DIRECTORY"),
             click.option(
@@ -76,6 +82,12 @@ def server_options(function: F) -> F:
             _option("listen", "REST API and console.", _SERVER.listen, "VIRTMGR_LISTEN"),
             _option("agent-listen", "Agents.", _SERVER.agent_listen, "VIRTMGR_AGENT_LISTEN"),
             _option("stream-listen", "Streams.", _SERVER.stream_listen, "VIRTMGR_STREAM_LISTEN"),
+            click.option(
+                "--address",
+                metavar="NAME",
+                help="What clients and agents call the control plane by, if not by the addresses "
+                "that it listens on: a load balancer's name. Environment: VIRTMGR_ADDRESS.",
+            ),
         ),
     )
 

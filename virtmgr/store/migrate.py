@@ -23,7 +23,7 @@ from sqlalchemy.types import TypeDecorator
 
 from virtmgr.config.resources import resource_path
 from virtmgr.domain.errors import Unavailable
-from virtmgr.store.engine import make_migration_engine
+from virtmgr.store.engine import make_migration_engine, shown
 from virtmgr.store.tables import ONLY_ON, metadata
 
 _LOCK = 0x76697274_6D696772  # "virtmigr"
@@ -76,7 +76,7 @@ def _opened(url: str) -> Iterator[Connection]:
     except (OSError, sqlite3.Error, OperationalError) as error:
         reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
         raise Unavailable(
-            f"open the database {make_url(url).render_as_string()}: {reason}",
+            f"open the database {shown(make_url(url))}: {reason}",
             code="database_unreachable",
             hint="is it there and may this user write to it? 'virtmgr init' makes a new one; "
             "--data-directory, --database or --database-file say where",
