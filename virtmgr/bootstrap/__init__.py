@@ -1,6 +1,7 @@
 """The one place that wires adapters to ports, and what the command line runs.
 
     init, upgrade_database, current_revision    set the control plane up
+    back_up, restore, convert_database          keep it, and move it
     serve                                       run it: web, hub and worker processes
     agent                                       run a host's agent
     stop_host, clean_host                       stop a host's workloads, remove every trace
@@ -11,7 +12,9 @@ process loads only its own part.
 
 from __future__ import annotations
 
-from virtmgr.config.settings import AgentSettings, Initialised, ServerSettings
+from pathlib import Path
+
+from virtmgr.config.settings import AgentSettings, BackedUp, Initialised, ServerSettings
 
 
 def init(settings: ServerSettings) -> Initialised:
@@ -52,6 +55,27 @@ def current_revision(settings: ServerSettings) -> str | None:
     from virtmgr.store.migrate import current_revision as current
 
     return current(settings.database)
+
+
+def back_up(settings: ServerSettings, path: Path, *, images: bool, replace: bool) -> BackedUp:
+    """Write the whole control plane into one private file, while it runs."""
+    from virtmgr.bootstrap import backup
+
+    return backup.back_up(settings, path, images=images, replace=replace)
+
+
+def restore(settings: ServerSettings, path: Path, *, replace: bool) -> BackedUp:
+    """Make the control plane what a backup holds."""
+    from virtmgr.bootstrap import backup
+
+    return backup.restore(settings, path, replace=replace)
+
+
+def convert_database(settings: ServerSettings, target: str) -> list[tuple[str, int, str]]:
+    """Copy the database into another, empty one; each table's name, rows and checksum in both."""
+    from virtmgr.store.transfer import convert
+
+    return [(one.table, one.rows, one.sha256) for one in convert(settings.database, target)]
 
 
 def stop_host(settings: AgentSettings) -> None:

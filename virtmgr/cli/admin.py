@@ -69,7 +69,7 @@ def server_options(function: F) -> F:
             click.option(
                 "--database",
                 metavar="URL",
-                callback=_without_password,
+                callback=without_password,
                 help="sqlite:///… or postgresql+psycopg://…, without a password. "
                 "Default: SQLite in the data directory. Environment: VIRTMGR_DATABASE.",
             ),
@@ -162,16 +162,24 @@ def telling() -> Iterator[None]:
         ) from error
 
 
-def _without_password(_ctx: click.Context, _parameter: click.Parameter, url: str | None) -> Any:
+def without_password(_ctx: click.Context, parameter: click.Parameter, url: str | None) -> Any:
+    """A database URL, as a command line may show it to every user of the machine.
+
+    :raises click.UsageError: there is a password in it.
+    """
     if url and has_password(url):
         raise click.UsageError(
-            "--database has a password in it, and every user of this machine can read arguments; "
-            "use --database-file or VIRTMGR_DATABASE"
+            f"{parameter.opts[0]} has a password in it, and every user of this machine can read "
+            f"arguments; write the URL into a file and use {parameter.opts[0]}-file"
         )
     return url
 
 
-def _server_settings(options: dict[str, str | None]) -> ServerSettings:
+def server_settings(options: dict[str, str | None]) -> ServerSettings:
+    """The control plane's settings, out of options and environment.
+
+    :raises click.UsageError: one of them is not usable.
+    """
     from virtmgr.domain.registry import Mirror
 
     try:
@@ -206,7 +214,7 @@ def init(session: Session, context_name: str, no_context: bool, **options: str |
 
     known = session.load_contexts()  # complains before anything is made
     with telling():
-        made: Initialised = bootstrap.init(_server_settings(options))
+        made: Initialised = bootstrap.init(server_settings(options))
     if made.token is None:
         click.echo("virtmgr is initialised already; nothing was changed", err=True)
         return
@@ -225,7 +233,7 @@ def serve(**options: str | None) -> None:
     from virtmgr import bootstrap
 
     with telling():
-        bootstrap.serve(_server_settings(options))
+        bootstrap.serve(server_settings(options))
 
 
 @command("agent")
@@ -240,7 +248,7 @@ def agent(**options: str | None) -> None:
 
 @group("db")
 def db() -> None:
-    """The database's schema."""
+    """The database: its schema, and moving to another one."""
 
 
 @db.command("upgrade")
@@ -250,7 +258,7 @@ def upgrade(**options: str | None) -> None:
     from virtmgr import bootstrap
 
     with telling():
-        bootstrap.upgrade_database(_server_settings(options))
+        bootstrap.upgrade_database(server_settings(options))
 
 
 @db.command("current")
@@ -260,8 +268,42 @@ def current(**options: str | None) -> None:
     from virtmgr import bootstrap
 
     with telling():
-        revision = bootstrap.current_revision(_server_settings(options))
+        revision = bootstrap.current_revision(server_settings(options))
     click.echo(revision or "none")
+
+
+@db.command("convert")
+@server_options
+@click.option(
+    "--to", metavar="URL", callback=without_password,
+    help="The new database, empty, without a password: postgresql://…",
+)  # fmt: skip
+@click.option("--to-file", metavar="PATH", help="A file with its URL, which may have a password.")
+def convert(to: str | None, to_file: str | None, **options: str | None) -> None:
+    """Copy everything into another database, such as from SQLite to PostgreSQL.
+
+    Stop the control plane first. Each table is read back from the copy, and its rows and checksum
+    are shown. The old database stays as it is. What fails leaves the new one empty, so that it can
+    be done again.
+    """
+    from virtmgr import bootstrap
+    from virtmgr.cli.backup import show_tables
+
+    target = to or _first_line(to_file)
+    with telling():
+        proofs = bootstrap.convert_database(server_settings(options), target)
+    show_tables(proofs)
+    click.echo(
+        "every table holds the same in both; give the new URL to 'virtmgr serve' from now on",
+        err=True,
+    )
+
+
+def _first_line(path: str | None) -> str:
+    if path is None:
+        raise click.UsageError("say where to: --to URL or --to-file PATH")
+    with telling(), open(path, encoding="utf-8") as file:
+        return file.readline().strip()
 
 
 @command("host-stop")

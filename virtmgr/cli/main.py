@@ -82,7 +82,9 @@ ENTRIES = {
     "init": _entry("admin:init", "Set the control plane up.", _SYSTEM),
     "serve": _entry("admin:serve", "Run the control plane.", _SYSTEM),
     "agent": _entry("admin:agent", "Run the agent of this host.", _SYSTEM),
-    "db": _entry("admin:db", "The database's schema.", _SYSTEM),
+    "db": _entry("admin:db", "The database: its schema, and moving to another one.", _SYSTEM),
+    "backup": _entry("backup:backup", "Keep the whole control plane in one file.", _SYSTEM),
+    "restore": _entry("backup:restore", "Bring it back from such a file.", _SYSTEM),
     "host-stop": _entry("admin:host_stop", "Stop every workload on this host.", _SYSTEM),
     "host-clean": _entry("admin:host_clean", "Remove every trace from this host.", _SYSTEM),
 }

@@ -146,6 +146,17 @@ class Initialised:
     token: str | None  # the first administrator's token; None: made by an earlier init
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackedUp:
+    """What a backup holds, for the person who made or restored it."""
+
+    made_at: str  # ISO 8601
+    tables: tuple[tuple[str, int, str], ...]  # name, rows, checksum
+    files: tuple[str, ...]
+    images: int  # blobs
+    image_bytes: int
+
+
 def has_password(url: str) -> bool:
     """Whether a database URL carries a password."""
     parts = urlsplit(url)

@@ -109,6 +109,20 @@ def make_migration_engine(url: str) -> Engine:
     return engine
 
 
+def make_snapshot_engine(url: str) -> Engine:
+    """An engine to read all of a database by: one state of it for as long as a transaction lasts,
+    and plain JSON."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        engine = create_engine(parsed, poolclass=NullPool, connect_args=_connect_arguments(parsed))
+        return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    engine = create_engine(parsed, poolclass=NullPool, connect_args={"timeout": WRITER_PATIENCE})
+    event.listen(engine, "connect", _manual_transactions)
+    event.listen(engine, "connect", _query_only)
+    event.listen(engine, "begin", _begin_deferred)
+    return engine
+
+
 def make_news_engine(url: str) -> Engine | None:
     """An engine whose connections stay open and commit each statement; None: SQLite has no news."""
     parsed = parse_url(url)

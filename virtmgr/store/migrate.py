@@ -55,9 +55,40 @@ def current_revision(url: str) -> str | None:
 
 def head_revision() -> str:
     """The newest revision that this virtmgr knows."""
-    head = ScriptDirectory.from_config(_config(None)).get_current_head()
+    head = _scripts().get_current_head()
     assert head is not None
     return head
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config(None))
+
+
+def knows(revision: str) -> bool:
+    """Whether this virtmgr has the migration."""
+    return any(script.revision == revision for script in _scripts().walk_revisions())
+
+
+def remake(connection: Connection, revision: str) -> None:
+    """Take away whatever is there, and make the schema of ``revision``, in one transaction.
+
+    :raises Unavailable: what is there is of a newer virtmgr.
+    """
+    present = MigrationContext.configure(connection).get_current_revision()
+    if present is not None and not knows(present):
+        raise Unavailable(
+            f"replace the database: its schema {present} is of a newer virtmgr",
+            code="schema_mismatch",
+            hint="use that virtmgr, or make a new database",
+        )
+    if present is not None:
+        command.downgrade(_config(connection), "base")
+    command.upgrade(_config(connection), revision)
+
+
+def raise_to_newest(connection: Connection) -> None:
+    """The rest of the migrations."""
+    command.upgrade(_config(connection), "head")
 
 
 def pending_changes(url: str) -> list[Any]:
