@@ -27,7 +27,7 @@ from tests.store.inventory import Inventory
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.identity import client_context
 from virtmgr.bootstrap.backup import back_up, restore
-from virtmgr.bootstrap.control_plane import check_database
+from virtmgr.bootstrap.control_plane import check_database, server_certificate
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import Conflict, InvalidRequest, Unavailable
 from virtmgr.domain.image import Blob, Disk, ImageManifest, ImageState, ImageType
@@ -107,6 +107,7 @@ def test_hosts_go_on_after_a_restore_elsewhere(
     check_database(settings)
     assert (settings.shared / "registry-auth.json").read_text() == '{"auths": {}}'
     assert BlobStore(settings.shared / "images").size(blob.digest) == blob.size
+    server_certificate(settings)  # as ``virtmgr serve`` does first
     again = replace(server, settings=settings, log=tmp_path / "new.log")
     with served(again):
         client = Client(again)  # the token of before, and the CA of before

@@ -184,8 +184,8 @@ def restore(settings: ServerSettings, path: Path, *, replace: bool) -> BackedUp:
         with tarfile.open(path, "r:") as archive:
             manifest = _manifest(archive)
             files = {name: _file(archive, manifest, name) for name in manifest["files"]}
-            _check_place(settings, files, replace=replace)
             settings.data_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _check_place(settings, files, replace=replace)
             blobs = _restore_images(settings, archive, manifest)
             proofs = transfer.fill(settings.database, _content(archive, manifest), replace=replace)
     except FileNotFoundError as error:
