@@ -6,18 +6,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from tests.fixtures.control_plane import Server, add_images, new_control_plane
+from tests.fixtures.control_plane import Server, add_images, new_control_plane, reachable
 from tests.fixtures.enrolled_host import enrol_another_machine
 from tests.fixtures.postgresql import DURABLE, PostgresqlServer, running_server
 from tests.scaleout.balancer import Balancer
+from tests.scaleout.client import wait_until
 from tests.scaleout.fleet import FakeHost
 from virtmgr.bootstrap.processes import environment
+from virtmgr.domain.host import HostState
+from virtmgr.store.engine import make_engine
 
 _SERVE = "from virtmgr.cli.main import main; main()"
 
@@ -66,8 +69,6 @@ class Installation:
 
     def leader(self) -> str:
         """Who leads, as its lease has it."""
-        from virtmgr.store.engine import make_engine
-
         engine = make_engine(self.api.settings.database)
         with engine.connect() as connection:
             holder = connection.exec_driver_sql("SELECT holder FROM leaderships").scalar()
@@ -109,17 +110,17 @@ def installation(directory: Path, *, planes: int = 3, hosts: int = 2) -> Iterato
             identity, machine = enrol_another_machine(api, own, own.name)
             host = FakeHost(identity, machine, own)
             found.hosts.append(stack.enter_context(host))
+        wait_until(lambda: _ready_hosts(api) == hosts)
         yield found
 
 
-def _wait_for(installation: Installation) -> None:
-    from tests.fixtures.control_plane import reachable
+def _ready_hosts(server: Server) -> int:
+    with server.inventory() as uow:
+        return sum(host.state is HostState.READY for host in uow.hosts.all())
 
-    deadline = time.monotonic() + 600
+
+def _wait_for(installation: Installation) -> None:
     for plane in installation.planes:
-        while not reachable(plane.server, plane.server.settings.listen) or not reachable(
-            plane.server, plane.server.settings.stream_listen
-        ):
-            late = time.monotonic() > deadline
-            assert not late, f"it does not answer:\n{plane.server.log.read_text()}"
-            time.sleep(0.2)
+        settings = plane.server.settings
+        for endpoint in (settings.listen, settings.stream_listen):
+            wait_until(partial(reachable, plane.server, endpoint), 600)

@@ -258,7 +258,7 @@ def _content(archive: tarfile.TarFile, manifest: dict[str, Any]) -> transfer.Con
 def _manifest(archive: tarfile.TarFile) -> dict[str, Any]:
     content = _open(archive, "manifest.json").read(_MOST_MANIFEST)
     manifest: dict[str, Any] = json.loads(content)
-    if manifest["format"] != _FORMAT or not migrate.knows(manifest["revision"]):
+    if manifest["format"] != _FORMAT or manifest["revision"] not in migrate.revisions():
         raise InvalidRequest(
             f"restore the backup: it was made by virtmgr {manifest['version']}, whose backups this "
             f"version ({__version__}) does not know",

@@ -64,9 +64,9 @@ def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(_config(None))
 
 
-def knows(revision: str) -> bool:
-    """Whether this virtmgr has the migration."""
-    return any(script.revision == revision for script in _scripts().walk_revisions())
+def revisions() -> list[str]:
+    """Every revision that this virtmgr knows, the newest first."""
+    return [script.revision for script in _scripts().walk_revisions()]
 
 
 def remake(connection: Connection, revision: str) -> None:
@@ -75,7 +75,7 @@ def remake(connection: Connection, revision: str) -> None:
     :raises Unavailable: what is there is of a newer virtmgr.
     """
     present = MigrationContext.configure(connection).get_current_revision()
-    if present is not None and not knows(present):
+    if present is not None and present not in revisions():
         raise Unavailable(
             f"replace the database: its schema {present} is of a newer virtmgr",
             code="schema_mismatch",
