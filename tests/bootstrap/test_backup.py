@@ -21,20 +21,19 @@ from tests.fixtures.control_plane import (
     new_control_plane,
     served,
 )
-from tests.fixtures.enrolled_host import enrol
+from tests.fixtures.enrolled_host import TOOLS, enrol
 from tests.fixtures.postgresql import PostgresqlServer
 from tests.store.inventory import Inventory
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.identity import client_context
 from virtmgr.bootstrap.backup import back_up, restore
 from virtmgr.bootstrap.control_plane import check_database, server_certificate
+from virtmgr.bootstrap.setup import initialise
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import Conflict, InvalidRequest, Unavailable
 from virtmgr.domain.image import Blob, Disk, ImageManifest, ImageState, ImageType
 from virtmgr.domain.sync import SyncRequest
 from virtmgr.images.blobs import BlobStore
-
-from ..fixtures.enrolled_host import TOOLS
 
 DatabaseMaker = Callable[[str], str]
 
@@ -211,8 +210,6 @@ def test_a_database_has_one_authority(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as refused:
         check_database(apart)
     assert refused.value.code == "other_authority"
-    from virtmgr.bootstrap.setup import initialise
-
     with pytest.raises(Unavailable):
         initialise(apart)
     assert not apart.ca_file.exists(), "no second one is made"

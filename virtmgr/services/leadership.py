@@ -56,6 +56,8 @@ class Leader:
                 self.look()
             except VirtmgrError as error:
                 _log.warning("leadership.unknown", error=error.message)
+            except Exception:  # noqa: BLE001  a thread's last resort: logged, and tried again
+                _log.exception("leadership.crashed")
             if stop.wait(RENEWAL.total_seconds()):
                 break
         self.resign()
