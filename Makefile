@@ -92,5 +92,5 @@ wheel: ## Build the self-contained wheel into dist/
 migration: ## Write a migration for what changed in store/tables.py: make migration NAME=what_changed
 	@test -n "$(NAME)" || { echo "give it a name: make migration NAME=what_changed" >&2; exit 2; }
 	@d=$$(mktemp -d) && trap 'rm -rf $$d' EXIT && \
-	  $(VENV)/alembic -x url=sqlite:///$$d/db upgrade head && \
-	  $(VENV)/alembic -x url=sqlite:///$$d/db revision --autogenerate -m "$(NAME)"
+	  export VIRTMGR_DATABASE_URL=sqlite:///$$d/db && $(VENV)/alembic upgrade head && \
+	  $(VENV)/alembic revision --autogenerate -m "$(NAME)"

@@ -110,3 +110,37 @@ def test_a_database_out_of_reach_is_unavailable(url: str) -> None:
         with pytest.raises(Unavailable), units(read_only=read_only):
             pass
     units.close()
+
+
+def test_migrations_only_expand(tmp_path: Path) -> None:
+    """The release before runs on while the database is upgraded: nothing that it reads goes, and
+    nothing is asked of its inserts that it does not give (docs/scale-out.md)."""
+    url = f"sqlite:///{tmp_path / 'virtmgr.db'}"
+    first, *later = reversed(migrate.revisions())
+    migrate.upgrade(url, first)
+    before = _columns(url)
+    for revision in later:
+        migrate.upgrade(url, revision)
+        after = _columns(url)
+        assert before.keys() <= after.keys(), f"{revision} takes something away"
+        for name, (type, needed) in after.items():
+            old_type, old_needed = before.get(name, (type, False))
+            is_new = name[0] in {table for table, _ in before} and name not in before
+            assert type == old_type, f"{revision} changes the type of {name}"
+            assert not (is_new and needed), f"{revision}: {name} is new, has no default and no NULL"
+            assert not (name in before and needed and not old_needed), f"{revision} narrows {name}"
+        before = after
+
+
+def _columns(url: str) -> dict[tuple[str, str], tuple[str, bool]]:
+    """By table and name: the type, and whether an insert must give it."""
+    with migrate.locked(make_migration_engine(url)) as connection:
+        inspector = inspect(connection)
+        return {
+            (table, column["name"]): (
+                str(column["type"]),
+                not column["nullable"] and column["default"] is None and "computed" not in column,
+            )
+            for table in inspector.get_table_names()
+            for column in inspector.get_columns(table)
+        }

@@ -1,6 +1,7 @@
 """The one place that wires adapters to ports, and what the command line runs.
 
     init, upgrade_database, current_revision    set the control plane up
+    back_up, restore, convert_database          keep it, and move it
     serve                                       run it: web, hub and worker processes
     agent                                       run a host's agent
     join_host, renew_host                       enrol a host, renew its certificate
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from virtmgr.config.settings import AgentSettings, Initialised, ServerSettings
+from virtmgr.config.settings import AgentSettings, BackedUp, Initialised, ServerSettings
 
 
 def init(settings: ServerSettings) -> Initialised:
@@ -71,6 +72,27 @@ def renew_host(settings: AgentSettings) -> None:
     from virtmgr.bootstrap.agent import renew_certificate
 
     renew_certificate(settings)
+
+
+def back_up(settings: ServerSettings, path: Path, *, images: bool, replace: bool) -> BackedUp:
+    """Write the whole control plane into one private file, while it runs."""
+    from virtmgr.bootstrap import backup
+
+    return backup.back_up(settings, path, images=images, replace=replace)
+
+
+def restore(settings: ServerSettings, path: Path, *, replace: bool) -> BackedUp:
+    """Make the control plane what a backup holds."""
+    from virtmgr.bootstrap import backup
+
+    return backup.restore(settings, path, replace=replace)
+
+
+def convert_database(settings: ServerSettings, target: str) -> list[tuple[str, int, str]]:
+    """Copy the database into another, empty one; each table's name, rows and checksum in both."""
+    from virtmgr.store.transfer import convert
+
+    return [(one.table, one.rows, one.sha256) for one in convert(settings.database, target)]
 
 
 def stop_host(settings: AgentSettings) -> None:

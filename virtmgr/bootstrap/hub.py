@@ -15,7 +15,7 @@ from websockets.typing import Origin
 from virtmgr.api.hub import Hub
 from virtmgr.bootstrap import logs
 from virtmgr.bootstrap.certificate import LOOK, OwnCertificate
-from virtmgr.bootstrap.control_plane import build_services, reachable
+from virtmgr.bootstrap.control_plane import build_services, called
 from virtmgr.bootstrap.processes import allow_many_connections, die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 
@@ -28,10 +28,10 @@ async def run(settings: ServerSettings) -> None:
         loop.add_signal_handler(number, stop.set)
     certificate = OwnCertificate(settings)
     hub = Hub(
-        services=build_services(settings),
+        services=build_services(settings, news=False),
         server_context=certificate.for_clients(),
         agent_context=certificate.for_agents(),
-        origins=(Origin(f"https://{reachable(settings.listen)}"),),
+        origins=(Origin(f"https://{called(settings, settings.listen)}"),),
     )
     keeper = asyncio.create_task(_keep(certificate))
     try:

@@ -67,6 +67,7 @@ def environment(settings: ServerSettings) -> dict[str, str]:
     """The settings as variables: the way to children that no other user can read."""
     places = {
         "VIRTMGR_BUILD_CACHE": settings.build_cache,
+        "VIRTMGR_SHARED_DIRECTORY": settings.shared_directory,
         "VIRTMGR_WHEELHOUSE": settings.wheelhouse,
     }
     return {
@@ -79,6 +80,7 @@ def environment(settings: ServerSettings) -> dict[str, str]:
         "VIRTMGR_LISTEN": str(settings.listen),
         "VIRTMGR_AGENT_LISTEN": str(settings.agent_listen),
         "VIRTMGR_STREAM_LISTEN": str(settings.stream_listen),
+        "VIRTMGR_ADDRESS": settings.address,
         "VIRTMGR_REGISTRY_MIRRORS": settings.registry_mirrors,
     }
 

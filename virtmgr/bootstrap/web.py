@@ -34,7 +34,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        pki = self._settings.ca_file.parent
+        pki = self._settings.own_pki
         options = {
             "bind": [str(self._settings.listen), str(self._settings.agent_listen)],
             "worker_class": "virtmgr.bootstrap.web_worker.WebWorker",
@@ -98,7 +98,7 @@ class Applications:
         self.certificate = OwnCertificate(settings)
         self._wake = HostWake()
         dial = WebSocketDialler(self.certificate.for_agents())
-        self._services = build_services(settings, self._wake.wake, dial)
+        self._services = build_services(settings, dial, self._wake)
         self._operators = create_app(self._services)
         self._agents = create_agent_app(self._services, authority(settings), self._wake)
         self._agent_port = str(settings.agent_listen.port)

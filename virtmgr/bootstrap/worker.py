@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -33,6 +34,7 @@ from virtmgr.services.image_worker import (
     remove_leftovers,
 )
 from virtmgr.services.installation_worker import InstallationWorker
+from virtmgr.services.leadership import Leader
 from virtmgr.services.migration_worker import MigrationWorker
 from virtmgr.services.sync import LEASE, mark_unreachable
 
@@ -54,14 +56,16 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    store = BlobStore(settings.data_directory / "images")
+    store = BlobStore(settings.shared / "images")
     registries = Registries(
         mirrors=Mirror.parse_all(settings.registry_mirrors),
-        credentials=settings.data_directory / "registry-auth.json",
+        credentials=settings.shared / "registry-auth.json",
     )
     importer = Importer(store=store, registries=registries)
     cache = settings.build_cache or settings.data_directory / "cache"
     builder = Builder(store=store, cache=cache)
+    leader = Leader(services)
+    stale = partial(remove_stale, services)
     loops = [
         *(
             threading.Thread(
@@ -82,10 +86,9 @@ def main() -> None:
             )
             for number in range(_MOVES)
         ),
-        threading.Thread(target=_watch_leases, args=(services, stop), name="leases"),
-        threading.Thread(
-            target=_every, args=(_STALE, stop, lambda: remove_stale(services)), name="stale"
-        ),
+        threading.Thread(target=leader.run, args=(stop,), name="leadership"),
+        _led(leader, "leases", _LEASES, stop, partial(watch_leases, services, leader)),
+        _led(leader, "stale", _STALE, stop, stale),
         threading.Thread(
             target=_every,
             args=(_CERTIFICATE, stop, lambda: _renew_certificate(settings, certificate)),
@@ -104,10 +107,19 @@ def _renew_certificate(settings: ServerSettings, certificate: OwnCertificate) ->
     certificate.take_up()
 
 
-def _watch_leases(services: Services, stop: threading.Event) -> None:
+def _led(
+    leader: Leader, name: str, seconds: float, stop: threading.Event, work: Callable[[], object]
+) -> threading.Thread:
+    """A job that one of all control planes does."""
+    return threading.Thread(
+        target=leader.every, args=(seconds, stop, work), kwargs={"name": name}, name=name
+    )
+
+
+def watch_leases(services: Services, leader: Leader) -> None:
     """While the control plane was away no host could renew its lease: first they may do so."""
-    if not stop.wait(LEASE.total_seconds()):
-        _every(_LEASES, stop, lambda: mark_unreachable(services))
+    if leader.settled(LEASE.total_seconds()):
+        mark_unreachable(services)
 
 
 def remove_stale(services: Services) -> None:

@@ -57,15 +57,21 @@ def server_options(function: F) -> F:
         (
             _option(
                 "data-directory",
-                "Database, private CA, images.",
+                "SQLite's file, private CA, images.",
                 _SERVER.data_directory,
                 "VIRTMGR_DATA_DIRECTORY",
+            ),
+            click.option(
+                "--shared-directory",
+                metavar="PATH",
+                help="Private CA and images, where several control planes share them. "
+                "Default: the data directory. Environment: VIRTMGR_SHARED_DIRECTORY.",
             ),
             _option("run-directory", "Sockets.", _SERVER.run_directory, "VIRTMGR_RUN_DIRECTORY"),
             click.option(
                 "--database",
                 metavar="URL",
-                callback=_without_password,
+                callback=without_password,
                 help="sqlite:///… or postgresql+psycopg://…, without a password. "
                 "Default: SQLite in the data directory. Environment: VIRTMGR_DATABASE.",
             ),
@@ -84,6 +90,12 @@ def server_options(function: F) -> F:
             _option("listen", "REST API and console.", _SERVER.listen, "VIRTMGR_LISTEN"),
             _option("agent-listen", "Agents.", _SERVER.agent_listen, "VIRTMGR_AGENT_LISTEN"),
             _option("stream-listen", "Streams.", _SERVER.stream_listen, "VIRTMGR_STREAM_LISTEN"),
+            click.option(
+                "--address",
+                metavar="NAME",
+                help="What clients and agents call the control plane by, if not by the addresses "
+                "that it listens on: a load balancer's name. Environment: VIRTMGR_ADDRESS.",
+            ),
         ),
     )
 
@@ -165,16 +177,24 @@ def telling() -> Iterator[None]:
         ) from error
 
 
-def _without_password(_ctx: click.Context, _parameter: click.Parameter, url: str | None) -> Any:
+def without_password(_ctx: click.Context, parameter: click.Parameter, url: str | None) -> Any:
+    """A database URL, as a command line may show it to every user of the machine.
+
+    :raises click.UsageError: there is a password in it.
+    """
     if url and has_password(url):
         raise click.UsageError(
-            "--database has a password in it, and every user of this machine can read arguments; "
-            "use --database-file or VIRTMGR_DATABASE"
+            f"{parameter.opts[0]} has a password in it, and every user of this machine can read "
+            f"arguments; write the URL into a file and use {parameter.opts[0]}-file"
         )
     return url
 
 
-def _server_settings(options: dict[str, str | None]) -> ServerSettings:
+def server_settings(options: dict[str, str | None]) -> ServerSettings:
+    """The control plane's settings, out of options and environment.
+
+    :raises click.UsageError: one of them is not usable.
+    """
     from virtmgr.domain.registry import Mirror
 
     try:
@@ -209,7 +229,7 @@ def init(session: Session, context_name: str, no_context: bool, **options: str |
 
     known = session.load_contexts()  # complains before anything is made
     with telling():
-        made: Initialised = bootstrap.init(_server_settings(options))
+        made: Initialised = bootstrap.init(server_settings(options))
     if made.token is None:
         click.echo("virtmgr is initialised already; nothing was changed", err=True)
         return
@@ -228,7 +248,7 @@ def serve(**options: str | None) -> None:
     from virtmgr import bootstrap
 
     with telling():
-        bootstrap.serve(_server_settings(options))
+        bootstrap.serve(server_settings(options))
 
 
 @command("agent")
@@ -243,7 +263,7 @@ def agent(**options: str | None) -> None:
 
 @group("db")
 def db() -> None:
-    """The database's schema."""
+    """The database: its schema, and moving to another one."""
 
 
 @db.command("upgrade")
@@ -253,7 +273,7 @@ def upgrade(**options: str | None) -> None:
     from virtmgr import bootstrap
 
     with telling():
-        bootstrap.upgrade_database(_server_settings(options))
+        bootstrap.upgrade_database(server_settings(options))
 
 
 @db.command("current")
@@ -263,8 +283,42 @@ def current(**options: str | None) -> None:
     from virtmgr import bootstrap
 
     with telling():
-        revision = bootstrap.current_revision(_server_settings(options))
+        revision = bootstrap.current_revision(server_settings(options))
     click.echo(revision or "none")
+
+
+@db.command("convert")
+@server_options
+@click.option(
+    "--to", metavar="URL", callback=without_password,
+    help="The new database, empty, without a password: postgresql://…",
+)  # fmt: skip
+@click.option("--to-file", metavar="PATH", help="A file with its URL, which may have a password.")
+def convert(to: str | None, to_file: str | None, **options: str | None) -> None:
+    """Copy everything into another database, such as from SQLite to PostgreSQL.
+
+    Stop the control plane first. Each table is read back from the copy, and its rows and checksum
+    are shown. The old database stays as it is. What fails leaves the new one empty, so that it can
+    be done again.
+    """
+    from virtmgr import bootstrap
+    from virtmgr.cli.backup import show_tables
+
+    target = to or _first_line(to_file)
+    with telling():
+        proofs = bootstrap.convert_database(server_settings(options), target)
+    show_tables(proofs)
+    click.echo(
+        "every table holds the same in both; give the new URL to 'virtmgr serve' from now on",
+        err=True,
+    )
+
+
+def _first_line(path: str | None) -> str:
+    if path is None:
+        raise click.UsageError("say where to: --to URL or --to-file PATH")
+    with telling(), open(path, encoding="utf-8") as file:
+        return file.readline().strip()
 
 
 @command("host-join")

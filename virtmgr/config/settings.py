@@ -7,15 +7,18 @@ This module is imported at every start of the command line, so it stays light.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 SERVER_PREFIX = "VIRTMGR_"
 AGENT_PREFIX = "VIRTMGR_AGENT_"
 _MOST_HOURS = 24 * 3650
+_SECRET_PARAMETERS = {"password", "sslpassword"}  # of libpq
+_ADDRESS = re.compile(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class Endpoint:
 class ServerSettings:
     """The control plane: ``virtmgr init``, ``serve`` and ``db``."""
 
-    data_directory: Path = Path("/var/lib/virtmgr")  # database, private CA, image store
+    data_directory: Path = Path("/var/lib/virtmgr")  # SQLite, certificate, and what is shared
+    shared_directory: Path | None = None  # private CA, images; by default the data directory
     run_directory: Path = Path("/run/virtmgr")  # sockets and process ids, gone at reboot
     database: str = ""  # SQLAlchemy URL; given by ``load``, SQLite in data_directory by default
     listen: Endpoint = Endpoint("127.0.0.1", 7443)  # REST API and console
@@ -57,6 +61,7 @@ class ServerSettings:
     agent_listen: Endpoint = Endpoint("127.0.0.1", 7444)  # agents, with client certificates
     stream_listen: Endpoint = Endpoint("127.0.0.1", 7445)  # exec, console, VNC
     wheelhouse: Path | None = None  # what hosts install from; by default below data_directory
+    address: str = ""  # what clients and agents call it by, such as a load balancer's name
     registry_mirrors: str = ""  # ORIGIN=https://MIRROR,…; asked before the registry ORIGIN
 
     @classmethod
@@ -65,7 +70,10 @@ class ServerSettings:
 
         :raises ValueError: an address or a file is not usable; the message names the option.
         """
-        names = ("data_directory", "run_directory", "build_cache", "wheelhouse")
+        names = (
+            *("data_directory", "shared_directory", "run_directory"),
+            *("build_cache", "wheelhouse"),
+        )
         paths = _paths(names, options, environment, SERVER_PREFIX)
         listeners = {
             name: _endpoint(name, text)
@@ -73,14 +81,30 @@ class ServerSettings:
             if (text := _given(name, options, environment, SERVER_PREFIX))
         }
         mirrors = _given("registry_mirrors", options, environment, SERVER_PREFIX)
-        known: dict[str, Any] = {**paths, **listeners, "registry_mirrors": mirrors}
+        address = _address(_given("address", options, environment, SERVER_PREFIX))
+        known: dict[str, Any] = {
+            **paths,
+            **listeners,
+            "address": address,
+            "registry_mirrors": mirrors,
+        }
         settings = cls(**known)
         return replace(settings, database=_database(settings.data_directory, options, environment))
 
     @property
+    def shared(self) -> Path:
+        """What all control planes of one database must see: the CA's key, images."""
+        return self.shared_directory or self.data_directory
+
+    @property
     def ca_file(self) -> Path:
         """The certificate of the private CA, which clients and agents pin."""
-        return self.data_directory / "pki" / "ca.crt"
+        return self.shared / "pki" / "ca.crt"
+
+    @property
+    def own_pki(self) -> Path:
+        """Where this control plane's own certificate is."""
+        return self.data_directory / "pki"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +153,21 @@ class Initialised:
     token: str | None  # the first administrator's token; None: made by an earlier init
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackedUp:
+    """What a backup holds, for the person who made or restored it."""
+
+    made_at: str  # ISO 8601
+    tables: tuple[tuple[str, int, str], ...]  # name, rows, checksum
+    files: tuple[str, ...]
+    images: int  # blobs
+    image_bytes: int
+
+
 def has_password(url: str) -> bool:
     """Whether a database URL carries a password."""
-    return urlsplit(url).password is not None
+    parts = urlsplit(url)
+    return parts.password is not None or bool(parse_qs(parts.query).keys() & _SECRET_PARAMETERS)
 
 
 def _endpoint(name: str, text: str) -> Endpoint:
@@ -152,6 +188,12 @@ def _tunnel_address(name: str, text: str) -> str:
     if local or address.is_multicast or address.is_unspecified:
         raise ValueError(f"{name}: other hosts cannot send to {address}")
     return str(address)
+
+
+def _address(text: str) -> str:
+    if text and _ADDRESS.fullmatch(text) is None:
+        raise ValueError(f"--address: {text!r} is no host name and no IP address; give no port")
+    return text
 
 
 def _hours(name: str, text: str) -> float:

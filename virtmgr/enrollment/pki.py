@@ -6,15 +6,17 @@ signing request (PKCS #10, RFC 2986); only certificates leave the CA.
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -46,6 +48,18 @@ def write_private(path: Path, content: bytes) -> None:
         os.close(directory)
 
 
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Keep other processes out that ask for the same ``lock``."""
+    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def new_key() -> bytes:
     """A new P-256 key as PEM."""
     return _pem(ec.generate_private_key(ec.SECP256R1()))
@@ -64,11 +78,21 @@ def certificate_life(pem: bytes) -> Life:
     return Life(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
-class CertificateAuthority:
-    """Issues certificates from the CA in ``directory`` (``ca.crt``, ``ca.key``)."""
+def fingerprint(pem: bytes) -> str:
+    """SHA-256 of a certificate, in hexadecimal."""
+    return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()
 
-    def __init__(self, directory: Path) -> None:
+
+class CertificateAuthority:
+    """Issues certificates from the CA in ``directory`` (``ca.crt``, ``ca.key``).
+
+    Several control planes may share it. Each keeps the certificate that it shows itself
+    (``server.crt``, ``server.key``) in ``own_directory``, by default the same.
+    """
+
+    def __init__(self, directory: Path, *, own_directory: Path | None = None) -> None:
         self.directory = directory
+        self._own = own_directory or directory
         self.certificate_path = directory / "ca.crt"
         self._key_path = directory / "ca.key"
 
@@ -137,26 +161,41 @@ class CertificateAuthority:
         return self._issue(public_key, host_id, addresses, HOST_LIFE)
 
     def ensure_server(self, addresses: Sequence[str]) -> tuple[Path, Path]:
-        """Certificate and key of the control plane itself, renewed when a third of life is left."""
-        key_path, path = self.directory / "server.key", self.directory / "server.crt"
-        names_path = self.directory / "server.names"
+        """Certificate and key of the control plane itself, renewed when a third of life is left.
+
+        Processes that share ``own_directory`` do it one after the other.
+        """
+        key_path, path = self._own / "server.key", self._own / "server.crt"
+        names_path = self._own / "server.names"
         names = "\n".join(sorted(set(addresses)))
-        fresh = (
-            path.exists()
-            and key_path.exists()
-            and names_path.exists()
-            and names_path.read_text() == names
-            and datetime.now(UTC) < certificate_life(path.read_bytes()).renewal_due
-        )
-        if not fresh:
-            names_path.unlink(missing_ok=True)  # what a crash leaves half done is made again
-            key = new_key()
-            public_key = _load(key).public_key()
-            issued = self._issue(public_key, CONTROL_PLANE, addresses, SERVER_LIFE)
-            write_private(key_path, key)
-            write_private(path, issued.pem)
-            write_private(names_path, names.encode())
+        with _alone(self._own / "server.lock"):
+            fresh = (
+                path.exists()
+                and key_path.exists()
+                and names_path.exists()
+                and names_path.read_text() == names
+                and datetime.now(UTC) < certificate_life(path.read_bytes()).renewal_due
+                and self._issued(path.read_bytes())
+            )
+            if not fresh:
+                names_path.unlink(missing_ok=True)  # what a crash leaves half done is made again
+                key = new_key()
+                public_key = _load(key).public_key()
+                issued = self._issue(public_key, CONTROL_PLANE, addresses, SERVER_LIFE)
+                write_private(key_path, key)
+                write_private(path, issued.pem)
+                write_private(names_path, names.encode())
         return path, key_path
+
+    def _issued(self, pem: bytes) -> bool:
+        """Whether a certificate is of this CA, and not of one that was here before a restore."""
+        try:
+            x509.load_pem_x509_certificate(pem).verify_directly_issued_by(
+                x509.load_pem_x509_certificate(self.certificate())
+            )
+        except (ValueError, InvalidSignature, OSError):
+            return False
+        return True
 
     def _issue(
         self,

@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.image import Image
+from virtmgr.domain.leadership import Term
 from virtmgr.domain.migration import Migration
 from virtmgr.domain.network import Address, Network
 from virtmgr.domain.operation import Event, IdempotencyKey, LogLine, Operation, StreamTicket
@@ -391,6 +392,37 @@ class SettingRepository(Protocol):
     def set(self, key: str, value: str) -> None: ...
 
 
+class LeadershipRepository(Protocol):
+    """Leases of jobs that one control plane at a time does (``domain/leadership.py``)."""
+
+    def take(self, name: str, holder: str) -> Term | None:
+        """Take or renew a lease; None: another holder's has not run out.
+
+        The unit of work is to be left without commit then.
+        """
+        ...
+
+    def release(self, term: Term) -> None:
+        """Let another take over at once."""
+        ...
+
+    def holds(self, term: Term) -> bool:
+        """Whether the term is still the present one; until the unit ends it stays so.
+
+        What a job commits in the same unit is then committed by one holder only, even if it was
+        stopped for a while in between.
+        """
+        ...
+
+    def live(self) -> bool:
+        """Whether any control plane runs, or was killed just now."""
+        ...
+
+    def now(self) -> datetime:
+        """The database's time, UTC."""
+        ...
+
+
 class UnitOfWork(Protocol):
     """One transaction over the whole inventory."""
 
@@ -416,6 +448,7 @@ class UnitOfWork(Protocol):
     tickets: TicketRepository
     idempotency: IdempotencyRepository
     settings: SettingRepository
+    leaderships: LeadershipRepository
 
     def flush(self) -> None: ...
 

@@ -46,7 +46,7 @@ MADE_WITH_HOSTS: Final = ("publish",)  # apart, as a slow host must not keep oth
 VERBS: Final = MADE_HERE + MADE_WITH_HOSTS
 FAILED_LIFE: Final = timedelta(days=3)
 LEFTOVER_LIFE: Final = timedelta(hours=24)  # since something came last
-_LEASE: Final = timedelta(seconds=60)
+_LEASE: Final = timedelta(seconds=20)
 _HEARTBEAT: Final = 1.0  # seconds
 _IDLE: Final = 1.0
 _TRIES: Final = 3

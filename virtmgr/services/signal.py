@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from threading import Condition
 from typing import Final
 
 _REMEMBERED: Final = 10_000  # things that are done: more than anybody waits for at a time
 
 
+def _tell_nobody(*_news: object) -> None:
+    """There are no other processes, or they look by themselves."""
+
+
 class Signal:
     """A counter that many may watch. Works in threads, and in greenlets once gevent has patched.
 
-    It only carries news within one process, so waiting for it always has a time limit, after
-    which the watcher looks into the database.
+    News may be lost between processes, so waiting for it always has a time limit, after which the
+    watcher looks into the database.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[], None] = _tell_nobody) -> None:
+        """:param tell: lets other processes know of what this one notifies."""
+        self._tell = tell
         self._changed = Condition()
         self._count = 0
         self._closed = False
@@ -32,7 +38,12 @@ class Signal:
         return self._count
 
     def notify(self) -> None:
-        """Wake everybody who waits."""
+        """Wake everybody who waits, in other processes too."""
+        self.heard()
+        self._tell()
+
+    def heard(self) -> None:
+        """Wake everybody who waits in this process."""
         with self._changed:
             self._count += 1
             self._changed.notify_all()
@@ -51,18 +62,26 @@ class Signal:
 
 
 class Done:
-    """Which operations this process has seen finish: who waits for others is not kept busy.
-
-    Like ``Signal``, it knows of one process only.
+    """Which operations have finished, as far as is known here: who waits for others is not kept
+    busy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Collection[str]], None] = _tell_nobody) -> None:
+        """:param tell: lets other processes know of what this one has seen finish."""
+        self._tell = tell
         self._changed = Condition()
         self._ids: dict[str, None] = {}  # oldest first
         self._closed = False
 
     def note(self, ids: Iterable[str]) -> None:
-        """Wake those who wait for these; call it after the commit."""
+        """Wake those who wait for these, in other processes too; call it after the commit."""
+        finished = list(ids)
+        self.heard(finished)
+        if finished:
+            self._tell(finished)
+
+    def heard(self, ids: Iterable[str]) -> None:
+        """Wake those of this process who wait for these."""
         with self._changed:
             self._ids.update(dict.fromkeys(ids))
             while len(self._ids) > _REMEMBERED:

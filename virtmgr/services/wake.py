@@ -18,6 +18,11 @@ class HostWake:
         """Let the host's agent sync now, if it is waiting on this process."""
         self._signals[host_id].notify()
 
+    def wake_all(self) -> None:
+        """Let every host that waits on this process look: hints to it may have been lost."""
+        for signal in list(self._signals.values()):
+            signal.notify()
+
     def signal(self, host_id: str) -> Signal:
         """What the host's long poll waits on."""
         signal = self._signals[host_id]

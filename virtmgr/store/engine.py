@@ -31,6 +31,13 @@ WRITER_PATIENCE = 15.0
 """Seconds to wait for another process's, or our own other units', write lock."""
 
 _POSTGRESQL_OPTIONS = "-c timezone=UTC -c lock_timeout=15s"
+_PATIENCE = {
+    "connect_timeout": 10,  # seconds, for each server that the URL names
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # milliseconds
+}
 _READERS = 8
 _URL_HINT = "use sqlite:////absolute/path/virtmgr.db or postgresql://user@host/database"
 
@@ -50,9 +57,14 @@ def parse_url(url: str) -> URL:
     if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
         return parsed.set(drivername="sqlite+pysqlite")
     raise InvalidRequest(
-        f"open the database {parsed.render_as_string()}: only a SQLite file or PostgreSQL will do",
+        f"open the database {shown(parsed)}: only a SQLite file or PostgreSQL will do",
         hint=_URL_HINT,
     )
+
+
+def shown(url: URL) -> str:
+    """The URL for people: without its password, and without parameters, which may hold one."""
+    return url.set(query={}).render_as_string()
 
 
 def make_engine(url: str) -> Engine:
@@ -97,17 +109,52 @@ def make_migration_engine(url: str) -> Engine:
     return engine
 
 
+def make_snapshot_engine(url: str) -> Engine:
+    """An engine to read all of a database by: one state of it for as long as a transaction lasts,
+    and plain JSON."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        engine = create_engine(parsed, poolclass=NullPool, connect_args=_connect_arguments(parsed))
+        return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    engine = create_engine(parsed, poolclass=NullPool, connect_args={"timeout": WRITER_PATIENCE})
+    event.listen(engine, "connect", _manual_transactions)
+    event.listen(engine, "connect", _query_only)
+    event.listen(engine, "begin", _begin_deferred)
+    return engine
+
+
+def make_news_engine(url: str) -> Engine | None:
+    """An engine whose connections stay open and commit each statement; None: SQLite has no news."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() != "postgresql":
+        return None
+    engine = create_engine(
+        parsed,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args=_connect_arguments(parsed),
+    )
+    translate_errors(engine)
+    return engine
+
+
 def _postgresql(url: URL) -> Engine:
-    options = " ".join(filter(None, (_POSTGRESQL_OPTIONS, str(url.query.get("options", "")))))
     return create_engine(
         url,
         pool_size=10,
         max_overflow=10,
         pool_timeout=WRITER_PATIENCE,
         pool_pre_ping=True,
-        connect_args={"options": options, "connect_timeout": 10},
+        connect_args=_connect_arguments(url),
         **_json(),
     )
+
+
+def _connect_arguments(url: URL) -> dict[str, Any]:
+    """What libpq is told unless the URL says otherwise: a machine that is gone is noticed soon."""
+    options = " ".join(filter(None, (_POSTGRESQL_OPTIONS, str(url.query.get("options", "")))))
+    own = {name: value for name, value in _PATIENCE.items() if name not in url.query}
+    return {**own, "options": options}
 
 
 def _sqlite(url: URL, *, pool: type[Pool], size: int, busy_timeout: float) -> Engine:

@@ -145,7 +145,10 @@ def _from_postgresql(error: psycopg.Error) -> VirtmgrError | None:
         )
     if isinstance(error, psycopg.DataError):
         return _not_storable(error)
-    return _unavailable(error) if isinstance(error, psycopg.OperationalError) else None
+    if isinstance(error, postgresql.ReadOnlySqlTransaction):  # it has become a standby
+        return _unavailable(error)
+    gone = (psycopg.OperationalError, psycopg.InterfaceError)
+    return _unavailable(error) if isinstance(error, gone) else None
 
 
 def _taken(constraint: str) -> NameTaken:

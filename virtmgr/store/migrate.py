@@ -23,7 +23,7 @@ from sqlalchemy.types import TypeDecorator
 
 from virtmgr.config.resources import resource_path
 from virtmgr.domain.errors import Unavailable
-from virtmgr.store.engine import make_migration_engine
+from virtmgr.store.engine import make_migration_engine, shown
 from virtmgr.store.tables import ONLY_ON, metadata
 
 _LOCK = 0x76697274_6D696772  # "virtmigr"
@@ -55,9 +55,40 @@ def current_revision(url: str) -> str | None:
 
 def head_revision() -> str:
     """The newest revision that this virtmgr knows."""
-    head = ScriptDirectory.from_config(_config(None)).get_current_head()
+    head = _scripts().get_current_head()
     assert head is not None
     return head
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config(None))
+
+
+def revisions() -> list[str]:
+    """Every revision that this virtmgr knows, the newest first."""
+    return [script.revision for script in _scripts().walk_revisions()]
+
+
+def remake(connection: Connection, revision: str) -> None:
+    """Take away whatever is there, and make the schema of ``revision``, in one transaction.
+
+    :raises Unavailable: what is there is of a newer virtmgr.
+    """
+    present = MigrationContext.configure(connection).get_current_revision()
+    if present is not None and present not in revisions():
+        raise Unavailable(
+            f"replace the database: its schema {present} is of a newer virtmgr",
+            code="schema_mismatch",
+            hint="use that virtmgr, or make a new database",
+        )
+    if present is not None:
+        command.downgrade(_config(connection), "base")
+    command.upgrade(_config(connection), revision)
+
+
+def raise_to_newest(connection: Connection) -> None:
+    """The rest of the migrations."""
+    command.upgrade(_config(connection), "head")
 
 
 def pending_changes(url: str) -> list[Any]:
@@ -76,7 +107,7 @@ def _opened(url: str) -> Iterator[Connection]:
     except (OSError, sqlite3.Error, OperationalError) as error:
         reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
         raise Unavailable(
-            f"open the database {make_url(url).render_as_string()}: {reason}",
+            f"open the database {shown(make_url(url))}: {reason}",
             code="database_unreachable",
             hint="is it there and may this user write to it? 'virtmgr init' makes a new one; "
             "--data-directory, --database or --database-file say where",

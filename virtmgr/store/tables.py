@@ -599,3 +599,14 @@ settings = Table(
     Column("key", String(128), primary_key=True),
     Column("value", Text, nullable=False),
 )
+
+# Who does what must be done once: domain/leadership.py.
+leaderships = Table(
+    "leaderships",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(128), nullable=False),
+    Column("term", Count, nullable=False),
+    Column("expires_at", UtcDateTime(), nullable=False),
+    *_at_least_0("term"),
+)

@@ -27,6 +27,7 @@ from virtmgr.ports.unit_of_work import (
     HostRepository,
     IdempotencyRepository,
     ImageRepository,
+    LeadershipRepository,
     MigrationRepository,
     NamedRepository,
     NetworkRepository,
@@ -47,6 +48,7 @@ from virtmgr.store.engine import make_reader
 from virtmgr.store.repositories.events import SqlEvents
 from virtmgr.store.repositories.hosts import SqlClusters, SqlHostAccess, SqlHosts, SqlPools
 from virtmgr.store.repositories.images import SqlImages
+from virtmgr.store.repositories.leaderships import SqlLeaderships
 from virtmgr.store.repositories.migrations import SqlMigrations
 from virtmgr.store.repositories.networks import SqlAddresses, SqlNetworks, SqlNics
 from virtmgr.store.repositories.operations import SqlOperationLog, SqlOperations
@@ -91,6 +93,7 @@ class SqlUnitOfWork:
         self.tickets: TicketRepository = SqlTickets(session)
         self.idempotency: IdempotencyRepository = SqlIdempotency(session)
         self.settings: SettingRepository = SqlSettings(session)
+        self.leaderships: LeadershipRepository = SqlLeaderships(session)
 
     def __enter__(self) -> Self:
         try:

@@ -1,0 +1,68 @@
+"""A load balancer as docs/scale-out.md wants one: it passes TCP on, to whichever answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Self
+
+from virtmgr.config.settings import Endpoint
+
+_PIECE = 1 << 16
+
+
+class Balancer:
+    """One address for several; each connection goes to the next one that takes it."""
+
+    def __init__(self, backends: Sequence[Endpoint]) -> None:
+        self._backends = backends
+        self._next = 0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="balancer", daemon=True)
+        self.endpoint = Endpoint("127.0.0.1", 0)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self.endpoint = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
+        self._ready.set()
+        self._loop.run_forever()
+        server.close()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0.1))
+        self._loop.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in self._backends:
+            backend = self._backends[self._next % len(self._backends)]
+            self._next += 1
+            try:
+                inner = await asyncio.open_connection(backend.host, backend.port)
+            except OSError:
+                continue
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(_copy(reader, inner[1]), _copy(inner[0], writer))
+            return
+        writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while content := await reader.read(_PIECE):
+            writer.write(content)
+            await writer.drain()
+    with suppress(OSError):
+        writer.close()
