@@ -19,10 +19,13 @@ _SCHEDULING = "'ready', 'cordoned', 'draining', 'maintenance'"
 
 
 def upgrade() -> None:
-    op.add_column("hosts", sa.Column("scheduling_state", sa.String(length=16), nullable=True))
+    # The release before writes no such column.
+    op.add_column(
+        "hosts",
+        sa.Column("scheduling_state", sa.String(length=16), nullable=False, server_default="ready"),
+    )
     _move_cordons()
     with op.batch_alter_table("hosts") as batch:  # SQLite makes the table anew
-        batch.alter_column("scheduling_state", existing_type=sa.String(length=16), nullable=False)
         batch.create_check_constraint(
             op.f("ck_hosts_scheduling_state"), f"scheduling_state IN ({_SCHEDULING})"
         )

@@ -223,7 +223,7 @@ hosts = Table(
     Column("name", text(253), nullable=False, unique=True),
     _reference("cluster_id", "clusters", "RESTRICT"),
     Column("state", Enumerated(HostState), nullable=False, index=True),
-    Column("scheduling_state", Enumerated(HostState), nullable=False),
+    Column("scheduling_state", Enumerated(HostState), nullable=False, server_default="ready"),
     *_labels("hosts"),
     Column("architecture", String(32), nullable=False),
     Column("capacity_vcpus", Thousandths(), nullable=False),
