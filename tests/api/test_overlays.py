@@ -174,3 +174,12 @@ def test_a_host_without_a_tunnel_is_refused_and_says_why(pair: Pair, services: S
     refused = pair.api.post(WORKLOADS + "/lone/nics", {"network": "far"})
     assert (refused.status, refused.code) == (409, "no_tunnel")
     assert "it is on an island" in refused.body["detail"]
+
+
+def test_a_tunnel_that_others_cannot_reach_is_none(pair: Pair, services: Services) -> None:
+    odd = PretendHost(services, tunnel=Tunnel(address="2001:db8::3", mtu=1450))
+    facts = pair.ok(pair.api.get(f"/hosts/{odd.id}"))["facts"]
+    assert facts["tunnel"]["address"] == ""
+    assert "192.0.2." in facts["tunnel"]["reason"]
+    refused = pair.api.post(WORKLOADS, _spec("lone") | {"placement": {"host": odd.id}})
+    assert (refused.status, refused.code) == (409, "no_placement")

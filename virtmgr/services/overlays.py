@@ -17,7 +17,7 @@ from functools import partial
 import structlog
 
 from virtmgr.domain.errors import NoPlacement, VirtmgrError
-from virtmgr.domain.host import Host
+from virtmgr.domain.host import Fingerprint, Host, Tunnel
 from virtmgr.domain.network import Network, NetworkType
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.container import Services
@@ -47,6 +47,17 @@ def _tell(services: Services, network_ids: Collection[str], told: frozenset[str]
         return
     for host_id in host_ids:
         services.wake_host(host_id)
+
+
+def with_usable_tunnel(uow: UnitOfWork, host: Host, fingerprint: Fingerprint) -> Fingerprint:
+    """The fingerprint without a tunnel that no other host's could reach: one of the other IP
+    version. One host that is set up differently must not break networks of all others."""
+    address = fingerprint.tunnel.address
+    others = [other for id, other in uow.hosts.tunnels().items() if id != host.id]
+    if not address or not others or any((":" in other) == (":" in address) for other in others):
+        return fingerprint
+    reason = f"tunnels of other hosts, such as {others[0]}, cannot reach {address}"
+    return fingerprint.model_copy(update={"tunnel": Tunnel(reason=reason)})
 
 
 def needed_mtu(networks: Iterable[Network]) -> int:

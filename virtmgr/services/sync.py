@@ -139,7 +139,7 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
         _check_machine(uow, host, request.fingerprint)
         if host.facts.get("boot_id") not in (None, request.fingerprint.boot_id):
             _note_reboot(uow, host, now)
-        _note_fingerprint(host, request.fingerprint)
+        _note_fingerprint(host, overlays.with_usable_tunnel(uow, host, request.fingerprint))
     was = host.state
     host.state = spoke(host)
     if was in COMING or was is HostState.UNREACHABLE:
