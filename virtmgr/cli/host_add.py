@@ -197,7 +197,9 @@ _run_again(
     "Let a host that lost its key or was installed anew join again; it stays the same host.",
     "is installed again",
 )
-_run_again("renew-certificates", "Get a host a fresh certificate now, by ssh.", "has a new one")
+_run_again(
+    "renew-certificates", "Get a host a fresh certificate now, by ssh.", "has a new certificate"
+)
 
 
 def _machines(
