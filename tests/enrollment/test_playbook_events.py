@@ -26,10 +26,13 @@ def test_a_task_is_named_with_its_role() -> None:
     ]
 
 
-def test_the_machine_is_known_from_its_facts() -> None:
-    facts = {"ansible_machine_id": "abc", "ansible_hostname": "node1"}
-    event = _event("runner_on_ok", task="Look", res={"ansible_facts": facts})
+def test_the_machine_is_known_from_its_preflight() -> None:
+    result = {"machine_id": "abc", "hostname": "node1", "errors": []}
+    event = _event("runner_on_ok", task_action="virtmgr.core.preflight", res=result)
     assert list(translate(event)) == [MachineFound("abc", "node1")]
+    # Ansible's own fact is D-Bus's id first, which copies of a machine keep.
+    facts = {"ansible_machine_id": "xyz"}
+    assert not list(translate(_event("runner_on_ok", res={"ansible_facts": facts})))
 
 
 def test_arguments_and_results_stay_where_they_are() -> None:

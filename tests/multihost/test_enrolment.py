@@ -150,10 +150,13 @@ def test_machines_of_two_releases_become_hosts_by_one_command(fleet: Fleet, tmp_
             == {first.name: "running", second.name: "running"}
         )
     )
-    again = fleet.run("host", "add", first.address, "--name", "other", "-i",
-                      str(fleet.lab.site.key), "--accept-new-host-key", _key(first),
-                      check=False)  # fmt: skip
-    assert f"host '{first.name}' already" in again.stderr
+    known = ("-i", str(fleet.lab.site.key), "--accept-new-host-key", _key(first))
+    for address in (first.address, first.name):  # by another name it is noticed when looked at
+        again = fleet.run(
+            "host", "add", address, "--name", "other", *known, check=False, timeout=_INSTALLATION
+        )
+        assert f"host {first.name!r} already" in again.stderr
+    fleet.run("host", "remove", "other", "--yes")
 
 
 def test_what_is_wrong_is_told_and_can_be_put_right(fleet: Fleet, tmp_path: Path) -> None:

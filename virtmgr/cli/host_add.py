@@ -197,7 +197,9 @@ _run_again(
     "Let a host that lost its key or was installed anew join again; it stays the same host.",
     "is installed again",
 )
-_run_again("renew-certificates", "Get a host a fresh certificate now, by ssh.", "has a new one")
+_run_again(
+    "renew-certificates", "Get a host a fresh certificate now, by ssh.", "has a new certificate"
+)
 
 
 def _machines(
@@ -297,9 +299,12 @@ def _other_key(name: str, shown: Sequence[Any]) -> Conflict:
 
 def _confirmed(shown: dict[str, Any]) -> dict[str, str]:
     """Ask once about all that nobody has agreed to yet."""
-    rows = [[name, key["fingerprint"], key["type"]] for name, key in shown.items()]
-    click.echo(printable_table(rows), err=True)
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    rows = [
+        [printable(each) for each in (name, key["fingerprint"], key["type"])]
+        for name, key in shown.items()
+    ]
+    click.echo(aligned(["HOST", "KEY", "TYPE"], rows), err=True)
+    if not somebody_is_there():
         raise click.UsageError(
             "these keys are not known, and nobody is there to say that they are right; give "
             "--accept-new-host-key SHA256:…"
@@ -313,9 +318,9 @@ def _confirmed(shown: dict[str, Any]) -> dict[str, str]:
     return {name: key["fingerprint"] for name, key in shown.items()}
 
 
-def printable_table(rows: Sequence[Sequence[str]]) -> str:
-    """Hosts and the keys that their ssh servers show."""
-    return aligned(["HOST", "KEY", "TYPE"], [[printable(each) for each in row] for row in rows])
+def somebody_is_there() -> bool:
+    """Whether a person can be shown something and asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _body(machine: Machine, labels: dict[str, str], host_key: str, *, keep: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from virtmgr.ports.playbooks import MachineFound, Said, TaskBegan
 
 Told = TaskBegan | Said | MachineFound | TaskFailed
 
+_PREFLIGHT = "virtmgr.core.preflight"
 _LONGEST = 1500  # characters of one line of the log
 
 
@@ -29,9 +30,8 @@ def translate(event: Mapping[str, Any]) -> Iterator[Told]:
         yield TaskBegan(role, task)
         yield Said(f"{role}: {task}" if role else task)
     elif kind == "runner_on_ok":
-        machine = _machine(result)
-        if machine is not None:
-            yield machine
+        if data.get("task_action") == _PREFLIGHT:
+            yield MachineFound(str(result.get("machine_id", "")), str(result.get("hostname", "")))
         if result.get("changed"):
             yield Said("  changed")
         if data.get("task_action") in ("ansible.builtin.debug", "debug"):
@@ -66,19 +66,12 @@ def _failed(task: str, role: str, result: Mapping[str, Any], *, unreachable: boo
 def findings(event: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """What a preflight found, errors first; nothing of other events."""
     data = event.get("event_data") or {}
-    if event.get("event") != "runner_on_ok" or data.get("task_action") != "virtmgr.core.preflight":
+    if event.get("event") != "runner_on_ok" or data.get("task_action") != _PREFLIGHT:
         return ()
     result = data.get("res") or {}
     if not result.get("errors"):
         return ()
     return (*result["errors"], *result.get("warnings_found", ()))
-
-
-def _machine(result: Mapping[str, Any]) -> MachineFound | None:
-    facts = result.get("ansible_facts")
-    if not isinstance(facts, Mapping) or not facts.get("ansible_machine_id"):
-        return None
-    return MachineFound(str(facts["ansible_machine_id"]), str(facts.get("ansible_hostname", "")))
 
 
 def _text(message: object) -> str:

@@ -20,6 +20,7 @@ import structlog
 
 from virtmgr.domain.errors import Conflict, HostError, VirtmgrError
 from virtmgr.domain.host import Host, HostAccess, HostState
+from virtmgr.domain.host_states import SCHEDULING
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.installation import explain, share_done
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine
@@ -48,7 +49,6 @@ _HEARTBEAT: Final = 1.0  # seconds
 _RENEWAL: Final = timedelta(seconds=10)  # of the lease, where there is no news to write
 _IDLE: Final = 1.0
 _ATTEMPTS: Final = 5  # of workers that died meanwhile
-_INSTALLED: Final = (HostState.READY, HostState.CORDONED, HostState.MAINTENANCE)
 
 
 @dataclass
@@ -237,7 +237,7 @@ class InstallationWorker:
         """
         with self._services.units(read_only=True) as uow:
             host = uow.hosts.get(job.host.id)
-        if host is None or host.state not in _INSTALLED:
+        if host is None or host.state not in SCHEDULING:
             raise HostError(
                 f"host {job.host.name}: an agent runs on the machine, but not as this host: it was "
                 "enrolled elsewhere before",

@@ -93,6 +93,14 @@ server_addresses:
   returned: always
   type: list
   elements: str
+machine_id:
+  description: Which machine it is, by machine-id(5); empty where it has no id.
+  returned: always
+  type: str
+hostname:
+  description: What it calls itself.
+  returned: always
+  type: str
 """
 
 import email.utils
@@ -349,6 +357,8 @@ def main():
         warnings_found=[each for each in found if each["severity"] != ERROR],
         address=seen["address"],
         server_addresses=seen["server_addresses"],
+        machine_id=_read("/etc/machine-id"),
+        hostname=seen["hostname"],
     )
 
 
