@@ -40,9 +40,11 @@ class Balancer:
         self._ready.set()
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
+        open_still = asyncio.all_tasks(self._loop)
+        for task in open_still:
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0.1))
+        self._loop.run_until_complete(asyncio.gather(*open_still, return_exceptions=True))
+        self._loop.run_until_complete(asyncio.sleep(0))  # transports close in the next turn
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,8 +55,11 @@ class Balancer:
                 inner = await asyncio.open_connection(backend.host, backend.port)
             except OSError:
                 continue
-            with suppress(asyncio.CancelledError):
+            try:
                 await asyncio.gather(_copy(reader, inner[1]), _copy(inner[0], writer))
+            finally:
+                inner[1].close()
+                writer.close()
             return
         writer.close()
 
@@ -64,5 +69,4 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while content := await reader.read(_PIECE):
             writer.write(content)
             await writer.drain()
-    with suppress(OSError):
-        writer.close()
+    writer.close()

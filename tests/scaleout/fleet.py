@@ -59,7 +59,7 @@ class FakeHost:
             boot_id="boot-1",
         )
         context = pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
-        self._streams = StreamServer(("127.0.0.1", 0), context, self._find)
+        self._streams = StreamServer(("127.0.0.1", 0), context, self._find, storage)
         self._agent = Agent(
             Parts(
                 connect=connector,

@@ -79,7 +79,7 @@ class Clients:
 
     def _create(self, client: PatientClient, name: str, kind: str) -> Wanted:
         image = {"container": "busybox", "vm": "debian"}[kind]
-        resources = {"vcpus": 0.1, "memory": "64MiB"}
+        resources = {"vcpus": 1, "memory": "64MiB"}
         body = {"name": name, "kind": kind, "image": image, "resources": resources}
         reply = client.call("POST", f"{_ALL}?wait=20", body)
         assert reply.status in (200, 202), pretty(reply)

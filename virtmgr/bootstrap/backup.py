@@ -4,7 +4,8 @@ The file is a tar of named members, never unpacked by the names that stand in it
 
     manifest.json           what is in it: schema, proofs of tables, checksums of files
     database/TABLE.jsonl.gz rows, apart from any one database (``store/rows.py``)
-    files/NAME              the CA's key and certificate, credentials for registries
+    files/NAME              the CA's key and certificate, the key of kept credentials for ssh,
+                            credentials for registries
     images/DIGEST           blobs of images, where they were asked for
 """
 
@@ -39,7 +40,9 @@ from virtmgr.store.rows import Checksum, Proof, Row
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
 _FORMAT: Final = 1
-_FILES: Final = ("pki/ca.key", "pki/ca.crt", "registry-auth.json")  # below the shared directory
+_FILES: Final = (  # below the shared directory
+    *("pki/ca.key", "pki/ca.crt", "pki/credentials.key", "registry-auth.json"),
+)
 _PUBLIC: Final = ("pki/ca.crt",)
 _MOST_MANIFEST: Final = 16 * 1024**2
 
@@ -124,7 +127,7 @@ def _write(
     blobs: list[Blob],
 ) -> BackedUp:
     """The manifest comes first, so all that it tells of is made before."""
-    number = rows.last_number(connection)
+    numbers = rows.last_numbers(connection)
     proofs = []
     for table in rows.tables_of(connection):
         checksum = Checksum()
@@ -142,7 +145,7 @@ def _write(
         "version": __version__,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": migrate.head_revision(),
-        "last_number": number,
+        "last_numbers": numbers,
         "tables": [asdict(proof) for proof in proofs],
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         "images": [{"digest": blob.digest, "size": blob.size} for blob in blobs],
@@ -248,7 +251,7 @@ def _content(archive: tarfile.TarFile, manifest: dict[str, Any]) -> transfer.Con
 
     return transfer.Content(
         revision=manifest["revision"],
-        last_number=int(manifest["last_number"]),
+        last_numbers=manifest["last_numbers"],
         tables=frozenset(proof.table for proof in proofs),
         rows_of=rows_of,
         proofs=proofs,

@@ -39,7 +39,11 @@ from virtmgr.store.engine import make_snapshot_engine
 Row = dict[str, Any]
 
 _LEFT_OUT: Final = {"alembic_version", tables.leaderships.name}
-_NUMBERED: Final = (tables.events.name, "sequence")  # the one column that the database counts
+_NUMBERED: Final = {  # tables whose rows the database counts, and in which column
+    table.name: table.autoincrement_column.name
+    for table in tables.metadata.tables.values()
+    if table.autoincrement_column is not None and table.autoincrement_column.name == "sequence"
+}
 _BATCH: Final = 500
 _EXACT: Final = 2**53  # integers up to it are the same as floats
 
@@ -168,30 +172,39 @@ def proof_of(connection: Connection, table: Table) -> Proof:
     return checksum.proof(table.name)
 
 
-def last_number(connection: Connection) -> int:
-    """The highest number that an event was ever given."""
-    table, _ = _NUMBERED
+def last_numbers(connection: Connection) -> dict[str, int]:
+    """By table: the highest number that a row was ever given, where the database counts them."""
+    return {
+        table.name: _last_number(connection, table)
+        for table in tables_of(connection)
+        if table.name in _NUMBERED
+    }
+
+
+def _last_number(connection: Connection, table: Table) -> int:
+    column = _NUMBERED[table.name]
     if connection.dialect.name == "postgresql":
-        sequence = _sequence(connection)
+        sequence = _sequence(connection, table.name)
         found = connection.execute(text(f"SELECT last_value, is_called FROM {sequence}")).one()
         return int(found.last_value) if found.is_called else 0
-    statement = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
-    return int(connection.scalar(statement, {"table": table}) or 0)
+    counted = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
+    number = connection.scalar(counted, {"table": table.name})
+    return int(number or connection.scalar(select(func.max(table.c[column]))) or 0)
 
 
-def go_on_from(connection: Connection, number: int) -> None:
-    """Give the next event a higher number than ``number``."""
-    table, _ = _NUMBERED
-    if not number:
-        return
-    if connection.dialect.name == "postgresql":
-        connection.execute(
-            text("SELECT setval(:name, :number)"), {"name": _sequence(connection), "number": number}
-        )
-        return
-    connection.execute(text("DELETE FROM sqlite_sequence WHERE name = :t"), {"t": table})
-    statement = text("INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :number)")
-    connection.execute(statement, {"table": table, "number": number})
+def go_on_from(connection: Connection, numbers: Mapping[str, int]) -> None:
+    """Give the next row of each table a higher number than the one that is given for it."""
+    for table, number in numbers.items():
+        if not number or table not in _NUMBERED:
+            continue
+        values = {"table": table, "number": number}
+        if connection.dialect.name == "postgresql":
+            values["table"] = _sequence(connection, table)
+            connection.execute(text("SELECT setval(:table, :number)"), values)
+        elif tables.metadata.tables[table].dialect_options["sqlite"]["autoincrement"]:
+            connection.execute(text("DELETE FROM sqlite_sequence WHERE name = :table"), values)
+            counted = text("INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :number)")
+            connection.execute(counted, values)
 
 
 def check_references(connection: Connection) -> None:
@@ -210,10 +223,10 @@ def check_references(connection: Connection) -> None:
         )
 
 
-def _sequence(connection: Connection) -> str:
-    table, column = _NUMBERED
+def _sequence(connection: Connection, table: str) -> str:
     statement = text("SELECT pg_get_serial_sequence(:table, :column)")
-    return str(connection.scalar(statement, {"table": table, "column": column}))
+    values = {"table": table, "column": _NUMBERED[table]}
+    return str(connection.scalar(statement, values))
 
 
 def _stored(table: Table) -> list[Column[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Content:
     """What a database is to hold: its schema, and the rows of each table."""
 
     revision: str
-    last_number: int  # of events
+    last_numbers: Mapping[str, int]  # by table, where the database counts rows
     tables: frozenset[str]
     rows_of: Callable[[str], Iterable[Row]]
     proofs: Sequence[Proof] = ()  # what the rows must amount to, where that is known
@@ -45,7 +45,7 @@ def convert(source: str, target: str) -> list[Proof]:
         known = {table.name: table for table in rows.tables_of(connection)}
         content = Content(
             revision=migrate.head_revision(),
-            last_number=rows.last_number(connection),
+            last_numbers=rows.last_numbers(connection),
             tables=frozenset(known),
             rows_of=lambda name: rows.read(connection, known[name]),
         )
@@ -73,7 +73,7 @@ def fill(url: str, content: Content, *, replace: bool) -> list[Proof]:
             migrate.remake(connection, content.revision)
             known = [one for one in rows.tables_of(connection) if one.name in content.tables]
             proofs = [_fill_table(connection, table, content) for table in known]
-            rows.go_on_from(connection, content.last_number)
+            rows.go_on_from(connection, content.last_numbers)
             rows.check_references(connection)
             _compare(content.proofs, proofs)
             migrate.raise_to_newest(connection)
