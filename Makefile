@@ -28,17 +28,17 @@ clean-host: ## Stop, and remove every trace: domains, containers, bridges, mount
 test: ## Set up, then run all checks and tests, as CI does (needs root)
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
-	@echo "==> tests"; $(VENV)/python -m pytest --ignore tests/system --ignore tests/ansible --ignore tests/drivers/libvirt --ignore tests/multihost -n 2 --dist loadfile $(PYTEST_ARGS)
+	@echo "==> tests"; $(VENV)/python -m pytest --ignore tests/system --ignore tests/drivers/libvirt --ignore tests/multihost -n 2 --dist loadfile $(PYTEST_ARGS)
 	@echo "==> tests of VMs, which share one libvirtd"; $(VENV)/python -m pytest tests/drivers/libvirt $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory test-ansible
 	@$(MAKE) --no-print-directory test-system
 	@$(MAKE) --no-print-directory test-multihost
 
-.PHONY: test-ansible
-test-ansible: ## Only the tests of the Ansible collection, on bare hosts of the lab (needs root)
+.PHONY: test-long
+test-long: ## What takes too long for each change: Ansible on bare hosts, enrolment by ssh, control planes killed (needs root)
+	@scripts/setup test
 	@scripts/fill-build-cache
-	@echo "==> tests of the Ansible collection"
-	@$(VENV)/python -m pytest tests/ansible $(PYTEST_ARGS)
+	@$(VENV)/python -m tests.lab trees
+	@$(VENV)/python -m pytest -m long tests/ansible tests/multihost tests/scaleout $(PYTEST_ARGS)
 
 .PHONY: test-system
 test-system: ## Only the tests of the whole product, on a throw-away host (needs root)

@@ -16,7 +16,7 @@ from tests.ansible.traces import named_after_virtmgr
 
 pytestmark = [
     pytest.mark.host,
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
 ]

@@ -11,7 +11,7 @@ from tests.ansible.traces import traces
 
 pytestmark = [
     pytest.mark.host,
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
 ]

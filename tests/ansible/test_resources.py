@@ -14,7 +14,7 @@ from tests.ansible.conftest import Played, Site
 
 pytestmark = [
     pytest.mark.host,
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
 ]

@@ -22,7 +22,7 @@ from virtmgr.enrollment.wheelhouse import make_wheelhouse
 
 pytestmark = [
     pytest.mark.host,
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
 ]

@@ -18,7 +18,7 @@ import pytest
 from tests.scaleout.client import Follower, PatientClient, Told, pretty, wait_until
 from tests.scaleout.plane import Installation, installation
 
-pytestmark = [pytest.mark.slow, pytest.mark.postgresql, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.long, pytest.mark.postgresql, pytest.mark.timeout(2400)]
 
 CLIENTS = 4
 REQUESTS = 200
