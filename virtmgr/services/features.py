@@ -17,7 +17,7 @@ def require(uow: UnitOfWork, workload: Workload, feature: Feature) -> None:
     if host is None:
         return
     able = any(
-        workload.kind in driver["kinds"] and feature in driver["features"]
+        workload.kind in driver.get("kinds", ()) and feature in driver.get("features", ())
         for driver in host.facts.get("drivers", ())
     )
     if not able:

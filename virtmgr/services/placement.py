@@ -107,7 +107,9 @@ def _on_their_way(uow: UnitOfWork) -> Iterator[tuple[Workload, str]]:
 
 def takes_moved(host: Host) -> bool:
     """Whether the host's agent can take up workloads of other hosts."""
-    return any(Feature.MOVE in driver["features"] for driver in host.facts.get("drivers", ()))
+    return any(
+        Feature.MOVE in driver.get("features", ()) for driver in host.facts.get("drivers", ())
+    )
 
 
 def _published(uow: UnitOfWork) -> dict[str, set[HostPort]]:
