@@ -125,7 +125,7 @@ def kill_worker(fleet: Fleet) -> None:
 
 
 def kill_agent(host: LabHost) -> None:
-    host.run("sh", "-c", "kill -9 $(pgrep -f 'virtmgr agent')")
+    host.run("sh", "-c", "kill -9 $(pgrep -f '[v]irtmgr agent')")
 
 
 def test_a_move_takes_all_along_and_its_addresses_stay(whole_lab: Lab) -> None:
@@ -148,7 +148,7 @@ def test_a_kill_in_the_middle_is_a_non_event(whole_lab: Lab) -> None:
     """Whoever is killed in whatever phase: it ends well, and never were there two."""
     with moving_fleet(whole_lab) as (fleet, source, target), Watch() as watch:
         before = sums(fleet)
-        for during in ("stopping", "copying", "starting"):
+        for during in ("copying", "starting", "stopping"):
             for victim in ("worker", "source", "target"):
                 fleet.run("move", "app1", "--no-wait")
                 wait_for_phase(fleet, during, "cleaning", "done")
