@@ -18,7 +18,8 @@ from tests.multihost.fleet import Fleet, running_fleet
 pytestmark = [
     pytest.mark.host,
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.long,
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
 ]
 _ALIVE = "86399"  # seconds that the workload sleeps, by which its process is known

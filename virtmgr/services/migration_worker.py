@@ -22,8 +22,8 @@ import structlog
 from virtmgr.domain.errors import Unavailable, VirtmgrError
 from virtmgr.domain.host import HostState
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.migration import WORK, Migration, Phase
-from virtmgr.domain.workload import State, Workload
+from virtmgr.domain.migration import WORK, Migration, Phase, is_at_rest
+from virtmgr.domain.workload import Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.carriage import Cancelled, Copied, carry
 from virtmgr.services.container import Services
@@ -142,7 +142,7 @@ class MigrationWorker:
                     code="host_unreachable",
                     hint="bring the host back, and move the workload again",
                 )
-            if workload.status.state is State.STOPPED:
+            if is_at_rest(workload, migration):
                 with self._own(held) as (uow, mine, fresh):
                     if rested(uow, mine, fresh, self._services.clock.now()):
                         return
