@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -75,10 +76,8 @@ def test_a_ticket_of_one_opens_a_stream_at_another(
 def test_events_reach_those_who_follow_elsewhere(
     place: Installation, clients: list[Client]
 ) -> None:
-    import threading
-
     follower = Follower(place.planes[1].server)
-    thread = threading.Thread(target=follower.run)
+    thread = threading.Thread(target=follower.run, daemon=True)
     thread.start()
     assert clients[0].call("POST", "/projects", {"name": "followed"}).status == 201
     with place.api.inventory() as uow:

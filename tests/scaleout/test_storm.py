@@ -125,7 +125,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_runs_twice(place: Installation
     print(f"seed {seed}")
     clients = Clients(place, seed)
     follower = Follower(place.api)
-    following = threading.Thread(target=follower.run)
+    following = threading.Thread(target=follower.run, daemon=True)  # also when a check fails
     following.start()
     threads = [threading.Thread(target=clients.run, args=(n,)) for n in range(CLIENTS)]
     for thread in threads:
