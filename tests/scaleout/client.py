@@ -109,7 +109,7 @@ class Follower:
             if answer.status != 200:
                 time.sleep(0.5)
                 return
-            while line := answer.readline():
+            while not self._stop.is_set() and (line := answer.readline()):  # or a heartbeat
                 if line.startswith(b"id: "):
                     yield int(line[4:])
         finally:
