@@ -385,5 +385,5 @@ def test_a_host_is_removed_by_force_with_what_is_on_it(api: Api, pair: Pair) -> 
     assert api.get(ONE).status == 404
     lost = api.get("/events", type="host.deleted").body["items"][0]
     assert lost["data"] == {"workloads": ["web1"], "volumes": []}
-    used = api.get("/projects/default/quota").body["used"]
-    assert (used["workloads"], used["vcpus"]) == (0, 0)
+    quota = api.get("/projects/default/quota").body
+    assert (quota["used_workloads"], quota["used_vcpus"]) == (0, 0)

@@ -223,8 +223,7 @@ def _read(
         answer: Answer[Any] = route.handler(context, **parsed.arguments)
         body = _render(answer.view, parsed.query, route.view_model)
     given = Remembered(route.status, body, None, answer.version)
-    until = min(filter(None, (now + LIFETIME, known.expires_at)))
-    cache.keep(key, stamp, until, given)
+    cache.keep(key, stamp, min(now + LIFETIME, known.good_until), given)
     return given
 
 

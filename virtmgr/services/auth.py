@@ -57,11 +57,11 @@ def bearer_token(header: str | None) -> str:
 
 @dataclass(frozen=True)
 class Recognised:
-    """Whose token it is, and whether its use is still to be noted."""
+    """Whose token it is, until when that is good, and whether its use is still to be noted."""
 
     principal: Principal
     token_id: str
-    expires_at: datetime | None
+    good_until: datetime
     used_at: datetime
     to_be_noted: bool
 
@@ -93,9 +93,9 @@ def recognise(uow: UnitOfWork, secret: str, now: datetime) -> Recognised:
             hint="log in again: 'virtmgr login'",
         )
     stale = token.last_used_at is None or now - token.last_used_at >= _USED_EVERY
-    return Recognised(
-        _principal(user, token, uow), token.id, token.expires_at, now, to_be_noted=stale
-    )
+    noted = now if stale or token.last_used_at is None else token.last_used_at
+    until = min(filter(None, (noted + _USED_EVERY, token.expires_at)))
+    return Recognised(_principal(user, token, uow), token.id, until, now, to_be_noted=stale)
 
 
 def _principal(user: User, token: Token, uow: UnitOfWork) -> Principal:
