@@ -46,10 +46,13 @@ CHECKS = {
 # At /images/build there is POST; the other methods are those of an image named build.
 ALSO_NAMES = [
     {
-        "include-path": f"/api/v1/images/{verb}",
+        "include-path": f"/api/v1/{path}",
         "checks": {"allow_header_conformance": {"enabled": False}},
     }
-    for verb in ("build", "import", "prune", "upload", "uploads")
+    for path in (
+        *(f"images/{verb}" for verb in ("build", "import", "prune", "upload", "uploads")),
+        *("hosts/enroll", "hosts/scan-key"),
+    )
 ]
 
 

@@ -145,5 +145,5 @@ def test_server_settings() -> None:
 def test_passwords_stay_out_of_arguments(bare: Run) -> None:
     result = bare("db", "upgrade", "--database", "postgresql+psycopg://u:secret@h/d")
     assert result.exit_code == 2
-    assert "VIRTMGR_DATABASE" in result.stderr
+    assert "--database-file" in result.stderr
     assert "secret" not in result.stderr

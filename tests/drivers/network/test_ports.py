@@ -153,4 +153,4 @@ def test_what_cannot_be_published_is_explained(adapter: LinuxNetwork) -> None:
         each = workload("web", nic_on(network, 2), ports=(Port(host=81, guest=1, address=address),))
         assert reason in adapter.port_conflicts([each])[each.id]
     bare = workload("bare", ports=(Port(host=81, guest=1),))
-    assert "no IPv4 address on a nat network" in adapter.port_conflicts([bare])[bare.id]
+    assert "no IPv4 address on a nat or overlay network" in adapter.port_conflicts([bare])[bare.id]

@@ -90,7 +90,8 @@ def container(source: Source, *tars: bytes, compress: object = None) -> ImageMan
 
 def leftovers(storage: LocalStorage) -> list[Path]:
     """Everything in the pool but its own directories."""
-    fixed = {"blobs", "layers", "volumes", "parts", "locks", "parts/blobs", "parts/layers"}
+    fixed = {"blobs", "layers", "volumes", "arrivals", "locks"}
+    fixed |= {"parts", "parts/blobs", "parts/layers"}
     return [
         path
         for path in storage.directory.rglob("*")
