@@ -24,10 +24,14 @@ from virtmgr.domain.workload import Kind, Nic, Workload
 from virtmgr.ports.unit_of_work import NetworkMember, UnitOfWork
 
 
-def desired_of_host(uow: UnitOfWork, host_id: str, after_revision: int) -> list[DesiredWorkload]:
+def desired_of_host(
+    uow: UnitOfWork, host_id: str, after_revision: int, moves: Sequence[Migration]
+) -> list[DesiredWorkload]:
     """What changed after this revision of what the host should have, also of workloads that are
-    on their way from it or to it."""
-    moves = uow.migrations.open_on(host_id)
+    on their way from it or to it.
+
+    :param moves: the open migrations from the host or to it.
+    """
     by_workload = {migration.workload_id: migration for migration in moves}
     own = uow.workloads.on_host(host_id, after_revision=after_revision)
     found = [at_its_host(wish, by_workload.get(wish.id)) for wish in desired_workloads(uow, own)]

@@ -8,7 +8,7 @@ from virtmgr.domain.host import Host, HostState
 from virtmgr.domain.migration import Migration, Phase
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.ports.unit_of_work import UnitOfWork
-from virtmgr.services.records import Target, add_event
+from virtmgr.services.records import add_event, host_target
 
 _AWAY = (Phase.CLEANING, Phase.DONE)
 
@@ -57,7 +57,7 @@ def conclude(uow: UnitOfWork, host: Host, operation: Operation, now: datetime) -
     add_event(
         uow,
         "host.drain_incomplete" if left else "host.drained",
-        Target("host", host.id, host.name, None, host.id),
+        host_target(host),
         now=now,
         user_id=operation.user_id,
         operation_id=operation.id,

@@ -12,7 +12,7 @@ from virtmgr.domain.host import Host
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine
 from virtmgr.ports.certificates import Authority, Certificate
 from virtmgr.services.container import Services
-from virtmgr.services.records import Target, add_event
+from virtmgr.services.records import add_event, host_target
 
 
 def join(
@@ -56,7 +56,7 @@ def join(
         host.previous_certificate_serial = None
         host.certificate_expires_at = issued.expires_at
         host.join_token_hash = host.join_token_expires_at = None
-        target = Target("host", host.id, host.name, None, host.id)
+        target = host_target(host)
         message = f"{machine} from {peer}"
         if again:
             message += ", again: earlier certificates are refused"
@@ -89,7 +89,7 @@ def renew(
         host.previous_certificate_serial = serial
         host.certificate_serial = issued.serial
         host.certificate_expires_at = issued.expires_at
-        target = Target("host", host.id, host.name, None, host.id)
+        target = host_target(host)
         add_event(uow, "host.certificate_renewed", target, now=now)
         uow.commit()
     return issued

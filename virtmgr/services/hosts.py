@@ -195,19 +195,14 @@ def delete(context: Context, reference: str, *, force: bool = False) -> Host:
             volume=[volume.name for volume in volumes],
         )
     _end_migrations(context, host)
-    for operation in context.uow.operations.open_for(host.id):  # such as its installation
-        operation.state = OperationState.CANCELLED
-        operation.message = "the host was deleted"
-        operation.updated_at = operation.finished_at = context.now
+    _cancel_open(context, host.id, "the host was deleted")  # such as its installation
     lost = {
         "workloads": [workload.name for workload in workloads],
         "volumes": [volume.name for volume in volumes],
     }
     for workload in workloads:
         message = f"it was forgotten with its host {host.name}"
-        for operation in context.uow.operations.open_for(workload.id):
-            operation.state, operation.message = OperationState.CANCELLED, message
-            operation.finished_at = operation.updated_at = context.now
+        _cancel_open(context, workload.id, message)
         context.record("workload.lost", workload, message, host_id=host.id)
         forget_workload(context.services, context.uow, workload)
     for volume in volumes:
@@ -224,6 +219,13 @@ def delete(context: Context, reference: str, *, force: bool = False) -> Host:
     context.uow.hosts.remove(host)
     context.uow.flush()
     return host
+
+
+def _cancel_open(context: Context, target_id: str, message: str) -> None:
+    """End what is under way on something that is forgotten."""
+    for operation in context.uow.operations.open_for(target_id):
+        operation.state, operation.message = OperationState.CANCELLED, message
+        operation.finished_at = operation.updated_at = context.now
 
 
 def _end_migrations(context: Context, host: Host) -> None:

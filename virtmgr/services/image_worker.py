@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from virtmgr.domain.errors import ImageError, VirtmgrError
-from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import Blob, Image, ImageManifest, ImageState, ImageType
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.workload import Kind
@@ -37,6 +34,7 @@ from virtmgr.ports.images import (
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
 from virtmgr.services import exports, partial_uploads
 from virtmgr.services.container import Services
+from virtmgr.services.holding import heartbeat, new_holder
 from virtmgr.services.records import Target, add_event
 
 log = structlog.get_logger(__name__)
@@ -47,7 +45,6 @@ VERBS: Final = MADE_HERE + MADE_WITH_HOSTS
 FAILED_LIFE: Final = timedelta(days=3)
 LEFTOVER_LIFE: Final = timedelta(hours=24)  # since something came last
 _LEASE: Final = timedelta(seconds=20)
-_HEARTBEAT: Final = 1.0  # seconds
 _IDLE: Final = 1.0
 _TRIES: Final = 3
 _LONGEST_MESSAGE: Final = 4096
@@ -188,7 +185,7 @@ class ImageWorker:
         self._verbs = verbs
         self._importer = importer
         self._builder = builder
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
+        self._owner = new_holder()
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set; what is under way then ends first."""
@@ -206,7 +203,7 @@ class ImageWorker:
         if operation is None:
             return False
         progress = _Progress()
-        with self._heartbeat(operation.id, progress):
+        with heartbeat(partial(self._beat, operation.id, progress), name="image"):
             try:
                 self._make(operation, progress)
             except VirtmgrError as error:
@@ -353,26 +350,6 @@ class ImageWorker:
     def _remove_private(self, taken: Operation) -> None:
         for path in private_files(self._services, taken):
             path.unlink(missing_ok=True)
-
-    @contextmanager
-    def _heartbeat(self, operation_id: str, progress: _Progress) -> Iterator[None]:
-        """Renew the lease and write the progress meanwhile; notice a cancellation."""
-        ended = threading.Event()
-
-        def beat() -> None:
-            while not ended.wait(_HEARTBEAT):
-                try:
-                    self._beat(operation_id, progress)
-                except VirtmgrError as error:
-                    log.warning("image_heartbeat_failed", error=error.message)
-
-        thread = threading.Thread(target=beat, name="image-heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
 
     def _beat(self, operation_id: str, progress: _Progress) -> None:
         now = self._services.clock.now()

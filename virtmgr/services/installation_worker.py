@@ -7,13 +7,11 @@ operation is given up. Credentials go from the inventory when the operation has 
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -21,7 +19,6 @@ import structlog
 from virtmgr.domain.errors import Conflict, HostError, VirtmgrError
 from virtmgr.domain.host import Host, HostAccess, HostState
 from virtmgr.domain.host_states import SCHEDULING
-from virtmgr.domain.ids import new_id
 from virtmgr.domain.installation import explain, share_done
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine
 from virtmgr.domain.operation import Operation, OperationState
@@ -37,15 +34,15 @@ from virtmgr.ports.playbooks import (
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.auth import new_secret
 from virtmgr.services.container import Services
+from virtmgr.services.holding import heartbeat, new_holder
 from virtmgr.services.host_installation import RENEW, VERBS, login
 from virtmgr.services.hosts import JOIN_TOKEN_LIFETIME
-from virtmgr.services.records import Target, add_event
+from virtmgr.services.records import add_event, host_target
 
 log = structlog.get_logger(__name__)
 
 AT_A_TIME: Final = 8
 _LEASE: Final = timedelta(seconds=30)
-_HEARTBEAT: Final = 1.0  # seconds
 _RENEWAL: Final = timedelta(seconds=10)  # of the lease, where there is no news to write
 _IDLE: Final = 1.0
 _ATTEMPTS: Final = 5  # of workers that died meanwhile
@@ -53,8 +50,12 @@ _ATTEMPTS: Final = 5  # of workers that died meanwhile
 
 @dataclass
 class _News:
-    """What a run has told and the inventory does not know yet."""
+    """What a run has told and the inventory does not know yet.
 
+    :param written: when something of it was last written.
+    """
+
+    written: datetime
     lines: list[str] = field(default_factory=list)
     message: str = ""
     progress: float = 0.0
@@ -92,7 +93,7 @@ class InstallationWorker:
     def __init__(self, services: Services, playbooks: Playbooks) -> None:
         self._services = services
         self._playbooks = playbooks
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
+        self._owner = new_holder()
         self._free = threading.BoundedSemaphore(AT_A_TIME)
 
     def run(self, stop: threading.Event) -> None:
@@ -129,9 +130,10 @@ class InstallationWorker:
             return None
 
     def _carry_out(self, operation: Operation, stop: threading.Event) -> None:
-        news, lost = _News(), threading.Event()
+        news, lost = _News(self._services.clock.now()), threading.Event()
         try:
-            with self._heartbeat(operation.id, news, lost):
+            beat = partial(self._beat, operation.id, news, lost)
+            with heartbeat(beat, name="installation"):
                 try:
                     failed = self._work(operation, news, lambda: stop.is_set() or lost.is_set())
                 except VirtmgrError as error:
@@ -293,7 +295,7 @@ class InstallationWorker:
         add_event(
             uow,
             f"host.{operation.verb}_{'failed' if failed else 'finished'}",
-            Target("host", host.id, host.name, None, host.id),
+            host_target(host),
             now=self._services.clock.now(),
             user_id=operation.user_id,
             operation_id=operation.id,
@@ -311,45 +313,23 @@ class InstallationWorker:
                 operation.lease_expires_at = None
                 uow.commit()
 
-    @contextmanager
-    def _heartbeat(self, operation_id: str, news: _News, lost: threading.Event) -> Iterator[None]:
-        """Renew the lease and write what is new meanwhile; ``lost``: it is not ours any more."""
-        ended = threading.Event()
-
-        def beat() -> None:
-            renewed = self._services.clock.now()
-            while not ended.wait(_HEARTBEAT):
-                now = self._services.clock.now()
-                if not news.lines and now < renewed + _RENEWAL:
-                    continue
-                try:
-                    if not self._beat(operation_id, news):
-                        lost.set()
-                    renewed = now
-                except VirtmgrError as error:
-                    log.warning("installation_heartbeat_failed", error=error.message)
-
-        thread = threading.Thread(target=beat, name="installation-heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-    def _beat(self, operation_id: str, news: _News) -> bool:
+    def _beat(self, operation_id: str, news: _News, lost: threading.Event) -> None:
+        """Renew the lease and write what is new; ``lost``: it is not ours any more."""
         now = self._services.clock.now()
+        if not news.lines and now < news.written + _RENEWAL:
+            return
         with self._services.units() as uow:
             operation = self._held(uow, operation_id)
             if operation is None:
-                return False
+                lost.set()
+                return
             operation.lease_expires_at, operation.updated_at = now + _LEASE, now
             operation.progress = max(operation.progress, min(news.progress, 0.99))
             operation.message = news.message
             uow.operation_log.append(operation_id, now, news.take())
             uow.after_commit(self._services.committed.notify)
             uow.commit()
-        return True
+        news.written = now
 
 
 def _tell(news: _News, text: str) -> None:

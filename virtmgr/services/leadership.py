@@ -6,8 +6,6 @@ machine ends, another one has it within ``LIFE`` and ``RENEWAL``.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,9 +15,9 @@ from typing import Final
 import structlog
 
 from virtmgr.domain.errors import VirtmgrError
-from virtmgr.domain.ids import new_id
 from virtmgr.domain.leadership import LIFE, RENEWAL, Term
 from virtmgr.services.container import Services
+from virtmgr.services.holding import new_holder
 
 CONTROLLERS: Final = "controllers"
 BREAK: Final = timedelta(seconds=10)  # without any leader: the control plane was away
@@ -34,7 +32,7 @@ class Leader:
     def __init__(self, services: Services, name: str = CONTROLLERS) -> None:
         self._services = services
         self._name = name
-        self._holder = f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
+        self._holder = new_holder()
         self._term: Term | None = None
         self._until = 0.0  # by the monotonic clock; past it, another may lead
         self._break = -float("inf")  # the end of the last time without any leader

@@ -26,7 +26,7 @@ from virtmgr.domain.workload import State, Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import drain_end, overlays
 from virtmgr.services.container import Services
-from virtmgr.services.records import Target, add_event
+from virtmgr.services.records import Target, add_event, workload_target
 
 
 def begin_stopping(
@@ -44,7 +44,7 @@ def begin_stopping(
     add_event(
         uow,
         "workload.moving",
-        target_of(workload),
+        workload_target(workload),
         now=now,
         operation_id=migration.operation_id,
         message=f"to host {host_name(uow, migration.target_host_id)}",
@@ -107,7 +107,7 @@ def taken_up(
     add_event(
         uow,
         "workload.moved",
-        target_of(workload),
+        workload_target(workload),
         now=now,
         operation_id=migration.operation_id,
         message=f"from host {host_name(uow, migration.source_host_id)}",
@@ -155,7 +155,7 @@ def give_up(
     add_event(
         uow,
         "workload.move_cancelled" if cancelled else "workload.move_failed",
-        target_of(workload),
+        workload_target(workload),
         now=now,
         operation_id=migration.operation_id,
         message=str(problem["detail"]),
@@ -240,10 +240,6 @@ def _finish_operation(
             message=f"{operation.verb}: {operation.message}".rstrip(": "),
         )
     return migration.operation_id
-
-
-def target_of(workload: Workload) -> Target:
-    return Target("workload", workload.id, workload.name, workload.project_id, workload.host_id)
 
 
 def host_name(uow: UnitOfWork, host_id: str | None) -> str:

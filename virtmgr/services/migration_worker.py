@@ -7,26 +7,25 @@ finds at each step that the row is not its own any more.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import structlog
 
 from virtmgr.domain.errors import Unavailable, VirtmgrError
 from virtmgr.domain.host import HostState
-from virtmgr.domain.ids import new_id
 from virtmgr.domain.migration import WORK, Migration, Phase, is_at_rest
 from virtmgr.domain.workload import Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.carriage import Cancelled, Copied, carry
 from virtmgr.services.container import Services
+from virtmgr.services.holding import heartbeat, new_holder
 from virtmgr.services.migration_steps import (
     BY_REQUEST,
     begin_stopping,
@@ -37,7 +36,6 @@ from virtmgr.services.migration_steps import (
 )
 
 _LEASE: Final = timedelta(seconds=15)
-_HEARTBEAT: Final = 1.0  # seconds
 _IDLE: Final = 1.0
 _LOOK: Final = 0.2  # seconds between looks whether a workload rests
 _GRACE: Final = 90.0  # seconds beyond its own stop_timeout that a workload has to come to rest
@@ -64,7 +62,7 @@ class MigrationWorker:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
+        self._owner = new_holder()
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set; what is under way then is left to the next worker."""
@@ -88,7 +86,8 @@ class MigrationWorker:
         if taken is None:
             return False
         held = _Held(taken.id, taken.copied)
-        with self._heartbeat(held, stop or threading.Event()):
+        beat = partial(self._beat, held, stop or threading.Event())
+        with heartbeat(beat, name="migration"):
             try:
                 self._carry_on(held)
             except Lost:
@@ -212,31 +211,15 @@ class MigrationWorker:
             uow.after_commit(self._services.committed.notify)
             uow.commit()
 
-    @contextmanager
-    def _heartbeat(self, held: _Held, stop: threading.Event) -> Iterator[None]:
-        """Renew the lease in a thread; ``held.stop`` is set once it is lost or cancelled."""
-        ended = threading.Event()
-
-        def beat() -> None:
-            while not ended.wait(_HEARTBEAT):
-                if stop.is_set():
-                    held.stop.set()
-                try:
-                    until = self._services.clock.now() + _LEASE
-                    with self._services.units() as uow:
-                        if not uow.migrations.renew(held.id, self._owner, until, held.copied):
-                            held.stop.set()
-                        uow.commit()
-                except VirtmgrError as error:  # the lease lasts a while longer
-                    log.warning("heartbeat_failed", migration=held.id, error=error.message)
-
-        thread = threading.Thread(target=beat, name="migration-heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+    def _beat(self, held: _Held, stop: threading.Event) -> None:
+        """Renew the lease; ``held.stop`` is set once it is lost or cancelled."""
+        if stop.is_set():
+            held.stop.set()
+        until = self._services.clock.now() + _LEASE
+        with self._services.units() as uow:
+            if not uow.migrations.renew(held.id, self._owner, until, held.copied):
+                held.stop.set()
+            uow.commit()
 
 
 def _does_not_rest(workload: Workload, patience: float) -> Unavailable:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from virtmgr.domain.host import Host
 from virtmgr.domain.operation import Event
+from virtmgr.domain.workload import Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
 
 
@@ -19,6 +21,14 @@ class Target:
     name: str
     project_id: str | None = None
     host_id: str | None = None
+
+
+def host_target(host: Host) -> Target:
+    return Target("host", host.id, host.name, None, host.id)
+
+
+def workload_target(workload: Workload) -> Target:
+    return Target("workload", workload.id, workload.name, workload.project_id, workload.host_id)
 
 
 def add_event(

@@ -5,7 +5,7 @@ One transaction per sync. It may be repeated at any time with the same effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,7 +34,7 @@ from virtmgr.services.desired import desired_networks, desired_of_host, leftover
 from virtmgr.services.enrolment import admit
 from virtmgr.services.forgetting import forget_volume, forget_workload
 from virtmgr.services.migration_steps import removed, taken_up
-from virtmgr.services.records import Target, add_event
+from virtmgr.services.records import Target, add_event, host_target, workload_target
 
 LEASE = timedelta(seconds=30)
 MOVE = "move"
@@ -71,21 +71,24 @@ def sync(
             )
         tunnel = host.tunnel_address
         was_silent = _note_host(uow, host, request, now)
-        moves = {one.workload_id: one for one in uow.migrations.open_on(host.id)}
+        moves = uow.migrations.open_on(host.id)
+        by_workload = {one.workload_id: one for one in moves}
         if host.tunnel_address != tunnel:
             overlays.announce(services, uow, [each.id for each in uow.networks.of_host(host.id)])
         for observed in request.workloads:
-            move = moves.get(observed.id)
+            move = by_workload.get(observed.id)
             finished += _note_workload(services, uow, host, observed, move, now)
         for workload_id, usage in request.usage.items():
             _note_usage(uow, host, workload_id, usage)
         for volume in request.volumes:
-            finished += _note_volume(uow, host, volume, now)
+            finished += _note_volume(uow, host, volume, moves, now)
         _note_pools(uow, host, request.pools, now)
         if request.images is not None:
             uow.hosts.note_images(host.id, request.images)
         uow.flush()
-        response = _answer(uow, host, request, now, report_all=was_silent and not request.full)
+        on_their_way = [one for one in moves if one.finished_at is None]
+        report_all = was_silent and not request.full
+        response = _answer(uow, host, request, on_their_way, now, report_all=report_all)
         uow.commit()
     if request.workloads or request.volumes:
         services.committed.notify()
@@ -94,7 +97,13 @@ def sync(
 
 
 def _answer(
-    uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime, *, report_all: bool
+    uow: UnitOfWork,
+    host: Host,
+    request: SyncRequest,
+    moves: Sequence[Migration],
+    now: datetime,
+    *,
+    report_all: bool,
 ) -> SyncResponse:
     if request.brief and not request.full and request.known_revision == host.revision:
         return SyncResponse(
@@ -108,7 +117,6 @@ def _answer(
         )
     full = request.full or request.known_revision > host.revision
     after = -1 if full else request.known_revision
-    moves = uow.migrations.open_on(host.id)
     gone = [
         volume.id for volume in uow.volumes.on_host(host.id) if volume.state is VolumeState.DELETING
     ]
@@ -116,7 +124,7 @@ def _answer(
     response = SyncResponse(
         revision=host.revision,
         full=full,
-        workloads=tuple(desired_of_host(uow, host.id, after)),
+        workloads=tuple(desired_of_host(uow, host.id, after, moves)),
         networks=tuple(desired_networks(uow, host.id)),
         removed_volumes=tuple(gone),
         removed_images=tuple(uow.hosts.unknown_images(host.id)),
@@ -144,7 +152,7 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
     host.state = spoke(host)
     if was in COMING or was is HostState.UNREACHABLE:
         type = "host.enrolled" if was in COMING else "host.recovered"
-        add_event(uow, type, _host_target(host), now=now, message=f"it was {was.value}")
+        add_event(uow, type, host_target(host), now=now, message=f"it was {was.value}")
     return was is HostState.UNREACHABLE
 
 
@@ -157,7 +165,7 @@ def _check_machine(uow: UnitOfWork, host: Host, fingerprint: Fingerprint) -> Non
 
 def _note_reboot(uow: UnitOfWork, host: Host, now: datetime) -> None:
     """What ran before does not run any more; what does now, the agent is about to say."""
-    add_event(uow, "host.rebooted", _host_target(host), now=now)
+    add_event(uow, "host.rebooted", host_target(host), now=now)
     _forget_states(uow, host, now)
 
 
@@ -245,7 +253,12 @@ def _note_transition(
         data["exit_code"] = after.exit_code
     message = after.reason.message if after.reason else ""
     add_event(
-        uow, f"workload.{after.state.value}", _target(workload), now=now, message=message, data=data
+        uow,
+        f"workload.{after.state.value}",
+        workload_target(workload),
+        now=now,
+        message=message,
+        data=data,
     )
 
 
@@ -285,7 +298,7 @@ def _advance_operation(
         add_event(
             uow,
             f"operation.{result.state.value}",
-            _target(workload),
+            workload_target(workload),
             now=now,
             user_id=operation.user_id,
             operation_id=operation.id,
@@ -301,16 +314,22 @@ def _finish_delete(
     Ids of the operations that are finished by it.
     """
     finished = _advance_operations(uow, workload, now, gone=True)
-    add_event(uow, "workload.deleted", _target(workload), now=now)
+    add_event(uow, "workload.deleted", workload_target(workload), now=now)
     forget_workload(services, uow, workload)
     return finished
 
 
-def _note_volume(uow: UnitOfWork, host: Host, observed: ObservedVolume, now: datetime) -> list[str]:
+def _note_volume(
+    uow: UnitOfWork,
+    host: Host,
+    observed: ObservedVolume,
+    moves: Sequence[Migration],
+    now: datetime,
+) -> list[str]:
     """Take in one volume; ids of the operations that are finished by it."""
     volume = uow.volumes.get(observed.id)
     if observed.gone and (volume is None or volume.host_id != host.id):
-        return _note_left_volume(uow, host, observed.id, now)
+        return _note_left_volume(uow, observed.id, moves, now)
     if volume is None or volume.host_id != host.id:
         return []
     target = Target("volume", volume.id, volume.name, volume.project_id, host.id)
@@ -329,10 +348,12 @@ def _note_volume(uow: UnitOfWork, host: Host, observed: ObservedVolume, now: dat
     return []
 
 
-def _note_left_volume(uow: UnitOfWork, host: Host, volume_id: str, now: datetime) -> list[str]:
+def _note_left_volume(
+    uow: UnitOfWork, volume_id: str, moves: Sequence[Migration], now: datetime
+) -> list[str]:
     """A volume that went to another host with its workload is removed here."""
-    moves = [one for one in uow.migrations.open_on(host.id) if volume_id in one.leftovers]
-    return [id for move in moves for id in removed(uow, move, volume_id, now)]
+    left = [one for one in moves if volume_id in one.leftovers]
+    return [id for move in left for id in removed(uow, move, volume_id, now)]
 
 
 def _note_pools(
@@ -371,7 +392,7 @@ def mark_unreachable(services: Services) -> int:
             add_event(
                 uow,
                 "host.unreachable",
-                _host_target(host),
+                host_target(host),
                 now=now,
                 message=f"no sync since {host.last_seen_at:%Y-%m-%d %H:%M:%S} UTC",
             )
@@ -387,11 +408,3 @@ def _is_silent(host: Host, now: datetime) -> bool:
     """Whether its lease ran out and nobody has noticed yet."""
     expired = host.lease_expires_at is not None and host.lease_expires_at < now
     return expired and may_fall_silent(host.state)
-
-
-def _target(workload: Workload) -> Target:
-    return Target("workload", workload.id, workload.name, workload.project_id, workload.host_id)
-
-
-def _host_target(host: Host) -> Target:
-    return Target("host", host.id, host.name, None, host.id)

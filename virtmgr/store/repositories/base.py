@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Table, func, inspect, select
+from sqlalchemy import ColumnElement, Table, func, inspect, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -73,6 +74,32 @@ class SqlRepository(Generic[T]):
         self, *criteria: ColumnElement[bool], order: Sequence[ColumnElement[Any]] = ()
     ) -> Sequence[T]:
         return self._session.scalars(select(self.entity).where(*criteria).order_by(*order)).all()
+
+    def _take(self, *free: ColumnElement[bool], now: datetime, **values: Any) -> T | None:
+        """Change the oldest row that is ``free`` and on which nobody holds a live lease.
+
+        One UPDATE … RETURNING; safe among processes. For tables with leases.
+        """
+        column = self.table.c
+        lease = column.lease_expires_at
+        criteria = (*free, or_(lease.is_(None), lease < now))
+        oldest = (
+            select(column.id)
+            .where(*criteria)
+            .order_by(column.created_at, column.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        statement = (
+            update(self.entity)
+            .where(column.id == oldest, *criteria)
+            .values(**values)
+            .returning(self.entity)
+            .execution_options(synchronize_session=False, populate_existing=True)
+        )
+        self._session.flush()
+        return self._session.scalars(statement).one_or_none()
 
     def _take_over(self, id: str, values: dict[str, Any]) -> None:
         """Show what a direct UPDATE made of a row to the entity, if this unit has loaded it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import or_, update
 
 from virtmgr.domain.migration import WORK, Migration
 from virtmgr.store import tables
@@ -56,27 +56,9 @@ class SqlMigrations(SqlRepository[Migration]):
         )
 
     def take(self, owner: str, lease_until: datetime, now: datetime) -> Migration | None:
-        free = (
-            _migrations.phase.in_(WORK),
-            or_(_migrations.lease_expires_at.is_(None), _migrations.lease_expires_at < now),
+        return self._take(
+            _migrations.phase.in_(WORK), now=now, owner=owner, lease_expires_at=lease_until
         )
-        oldest = (
-            select(_migrations.id)
-            .where(*free)
-            .order_by(_migrations.created_at, _migrations.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-        statement = (
-            update(Migration)
-            .where(_migrations.id == oldest, *free)
-            .values(owner=owner, lease_expires_at=lease_until)
-            .returning(Migration)
-            .execution_options(synchronize_session=False, populate_existing=True)
-        )
-        self._session.flush()
-        return self._session.scalars(statement).one_or_none()
 
     def renew(self, id: str, owner: str, lease_until: datetime, copied: int) -> bool:
         held = (_migrations.id == id, _migrations.owner == owner, _OPEN)

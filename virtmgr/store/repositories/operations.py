@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from virtmgr.domain.operation import LogLine, Operation, OperationState
@@ -52,32 +52,15 @@ class SqlOperations(SqlRepository[Operation]):
     def take(
         self, verbs: Iterable[str], owner: str, lease_until: datetime, now: datetime
     ) -> Operation | None:
-        free = (
+        return self._take(
+            _operations.verb.in_(list(verbs)),
             _operations.state.in_(_OPEN),
-            or_(_operations.lease_expires_at.is_(None), _operations.lease_expires_at < now),
+            now=now,
+            state=OperationState.RUNNING,
+            owner=owner,
+            lease_expires_at=lease_until,
+            updated_at=now,
         )
-        oldest = (
-            select(_operations.id)
-            .where(_operations.verb.in_(list(verbs)), *free)
-            .order_by(_operations.created_at, _operations.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-        statement = (
-            update(Operation)
-            .where(_operations.id == oldest, *free)
-            .values(
-                state=OperationState.RUNNING,
-                owner=owner,
-                lease_expires_at=lease_until,
-                updated_at=now,
-            )
-            .returning(Operation)
-            .execution_options(synchronize_session=False, populate_existing=True)
-        )
-        self._session.flush()
-        return self._session.scalars(statement).one_or_none()
 
 
 class SqlOperationLog:
