@@ -47,8 +47,14 @@ def apart(work: Callable[[], None]) -> None:
     """Do ``work`` in a process of its own, so that what it loads does not stay in this one.
 
     What it raises is raised here. Call it before any thread is started, which a fork would lose.
+    Without ``die_with_parent`` the process would wait for work for ever if this one were killed.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as process:
+    with ProcessPoolExecutor(
+        1,
+        mp_context=get_context("fork"),
+        initializer=die_with_parent,
+        initargs=(os.getpid(),),
+    ) as process:
         process.submit(work).result()
 
 
