@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from virtmgr.domain.failover import Failover
 from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.image import Image
 from virtmgr.domain.leadership import Term
+from virtmgr.domain.leases import HostLease
 from virtmgr.domain.migration import Migration
 from virtmgr.domain.network import Address, Network
 from virtmgr.domain.operation import Event, IdempotencyKey, LogLine, Operation, StreamTicket
@@ -180,6 +182,10 @@ class WorkloadRepository(ProjectRepository[Workload], Protocol):
         """Workloads of the host whose ``revision`` is greater than ``after_revision``."""
         ...
 
+    def ha_on(self, host_id: str) -> Sequence[Workload]:
+        """Highly available workloads of a host, by id."""
+        ...
+
     def copies_of(self, workload_id: str) -> Sequence[Workload]:
         """Clones of it that are not made yet."""
         ...
@@ -210,6 +216,13 @@ class QuotaRepository(Repository[Quota], Protocol):
         ...
 
 
+class Duties(NamedTuple):
+    """What concerns the failover of a host."""
+
+    ha: bool  # it has highly available workloads
+    leftovers: bool  # it has what was restarted on another host
+
+
 class HostRepository(NamedRepository[Host], Protocol):
     def all(self, *, locked: bool = False) -> Sequence[Host]:
         """Every host; ``locked``: fresh, and nobody else claims before this unit ends."""
@@ -237,6 +250,23 @@ class HostRepository(NamedRepository[Host], Protocol):
 
         Locks them in the order of their ids, so call it in a unit that has locked no host yet.
         """
+        ...
+
+    def leases(self) -> Sequence[HostLease]:
+        """The leases of all hosts that have synced; no entities."""
+        ...
+
+    def lost(self) -> Sequence[Host]:
+        """Those that are silent, by id."""
+        ...
+
+    def duties(self, host_id: str) -> Duties:
+        """What its syncs have to look after; one statement."""
+        ...
+
+    def silent_shares(self) -> Mapping[str, tuple[int, int]]:
+        """Of each cluster, how many of its hosts are silent, and how many there are that have
+        synced."""
         ...
 
     def tunnels(self) -> Mapping[str, str]:
@@ -347,6 +377,22 @@ class MigrationRepository(Repository[Migration], Protocol):
         ...
 
 
+class FailoverRepository(Repository[Failover], Protocol):
+    """Open is a failover while it waits, or something is left on the lost host."""
+
+    def waiting_on(self, host_id: str) -> Sequence[Failover]:
+        """Those of a host's workloads that wait, oldest first."""
+        ...
+
+    def left_on(self, host_id: str) -> Sequence[Failover]:
+        """Those of which a lost host has something left, oldest first."""
+        ...
+
+    def open_of(self, workload_id: str) -> Sequence[Failover]:
+        """All that are open of one workload."""
+        ...
+
+
 class EventRepository(Protocol):
     def append(self, event: Event) -> None: ...
 
@@ -442,6 +488,7 @@ class UnitOfWork(Protocol):
     nics: NicRepository
     workloads: WorkloadRepository
     migrations: MigrationRepository
+    failovers: FailoverRepository
     operations: OperationRepository
     operation_log: OperationLog
     events: EventRepository

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import registry
 
+from virtmgr.domain.failover import Failover
 from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.image import Image
 from virtmgr.domain.migration import Migration
@@ -33,6 +34,7 @@ _PLAIN = {
     Image: tables.images,
     Volume: tables.volumes,
     Migration: tables.migrations,
+    Failover: tables.failovers,
     Network: tables.networks,
     Address: tables.addresses,
     Operation: tables.operations,

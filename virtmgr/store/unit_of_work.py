@@ -23,6 +23,7 @@ from virtmgr.domain.project import Project, User
 from virtmgr.ports.unit_of_work import (
     AddressRepository,
     EventRepository,
+    FailoverRepository,
     HostAccessRepository,
     HostRepository,
     IdempotencyRepository,
@@ -46,6 +47,7 @@ from virtmgr.ports.unit_of_work import (
 from virtmgr.store import image_index, mapping
 from virtmgr.store.engine import make_reader
 from virtmgr.store.repositories.events import SqlEvents
+from virtmgr.store.repositories.failovers import SqlFailovers
 from virtmgr.store.repositories.hosts import SqlClusters, SqlHostAccess, SqlHosts, SqlPools
 from virtmgr.store.repositories.images import SqlImages
 from virtmgr.store.repositories.leaderships import SqlLeaderships
@@ -87,6 +89,7 @@ class SqlUnitOfWork:
         self.nics: NicRepository = SqlNics(session)
         self.workloads: WorkloadRepository = SqlWorkloads(session)
         self.migrations: MigrationRepository = SqlMigrations(session)
+        self.failovers: FailoverRepository = SqlFailovers(session)
         self.operations: OperationRepository = SqlOperations(session)
         self.operation_log: OperationLog = SqlOperationLog(session)
         self.events: EventRepository = self._events

@@ -121,6 +121,7 @@ _STATES = {
     HostState.DRAINING: ("is being drained", "are being drained"),
     HostState.MAINTENANCE: ("is in maintenance", "are in maintenance"),
     HostState.UNREACHABLE: ("is unreachable", "are unreachable"),
+    HostState.FENCED: ("is off", "are off"),
     HostState.REMOVING: ("is being removed", "are being removed"),
 }
 

@@ -65,6 +65,10 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             order=[_workloads.revision, _workloads.id],
         )
 
+    def ha_on(self, host_id: str) -> Sequence[Workload]:
+        is_ha = _workloads.ha_since.is_not(None)
+        return self._many(_workloads.host_id == host_id, is_ha, order=[_workloads.id])
+
     def copies_of(self, workload_id: str) -> Sequence[Workload]:
         return self._many(_workloads.clone_of == workload_id, order=[_workloads.name])
 
