@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -21,10 +22,12 @@ from virtmgr.bootstrap.control_plane import build_services, playbooks, server_ce
 from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import VirtmgrError
+from virtmgr.domain.leases import LeaseWatch
 from virtmgr.domain.registry import Mirror
 from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
+from virtmgr.services import failover
 from virtmgr.services.container import Services
 from virtmgr.services.image_worker import (
     MADE_HERE,
@@ -38,7 +41,7 @@ from virtmgr.services.leadership import Leader
 from virtmgr.services.migration_worker import MigrationWorker
 from virtmgr.services.sync import LEASE, mark_unreachable
 
-_LEASES = 5.0  # seconds between looks at the hosts' leases
+_LEASES = 1.0  # seconds between looks at the hosts' leases
 _STALE = 600.0  # seconds between removals of used tickets and old idempotency keys
 _CERTIFICATE = 3600.0  # seconds between looks whether our own certificate is to be renewed
 _MOVES = 3  # workloads that are moved at a time, by each worker process
@@ -87,7 +90,9 @@ def main() -> None:
             for number in range(_MOVES)
         ),
         threading.Thread(target=leader.run, args=(stop,), name="leadership"),
-        _led(leader, "leases", _LEASES, stop, partial(watch_leases, services, leader)),
+        _led(
+            leader, "leases", _LEASES, stop, partial(watch_leases, services, leader, LeaseWatch())
+        ),
         _led(leader, "stale", _STALE, stop, stale),
         threading.Thread(
             target=_every,
@@ -116,10 +121,18 @@ def _led(
     )
 
 
-def watch_leases(services: Services, leader: Leader) -> None:
-    """While the control plane was away no host could renew its lease: first they may do so."""
+def watch_leases(services: Services, leader: Leader, watch: LeaseWatch) -> None:
+    """See which hosts have fallen silent, and restart elsewhere what may be.
+
+    While the control plane was away no host could renew its lease: first they may do so.
+    """
+    begun = time.monotonic()
+    with services.units(read_only=True) as uow:
+        leases = uow.hosts.leases()
+    seen = watch.look(leases, begun, time.monotonic())
     if leader.settled(LEASE.total_seconds()):
-        mark_unreachable(services)
+        mark_unreachable(services, seen)
+        failover.look(services, seen)
 
 
 def remove_stale(services: Services) -> None:

@@ -199,7 +199,7 @@ def released(
         )
     left = host.lease + policy.margin - host.unrenewed
     if left > 0:
-        return None, "lease", f"host {host.name} may still be running it for {left:.0f} s"
+        return None, "lease", f"host {host.name} may be running it until its lease has ended"
     return (
         Release.SELF_FENCED,
         "self_fenced",

@@ -130,6 +130,8 @@ class PlacementRequest:
     """Hosts that its volumes are on already."""
     ports: frozenset[HostPort] = frozenset()
     """Ports of its host that it publishes."""
+    avoid: frozenset[str] = frozenset()
+    """Hosts that still have something of it, and are to remove it first."""
 
     def __post_init__(self) -> None:
         if self.kind == Kind.CONTAINER and self.init is None:

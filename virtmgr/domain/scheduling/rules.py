@@ -66,6 +66,7 @@ def _shape(request: PlacementRequest) -> tuple[object, ...]:
         request.bridges,
         request.overlay_mtu,
         request.volume_host_ids,
+        request.avoid,
     )
 
 
@@ -79,6 +80,7 @@ def _fixed(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
     yield from _bridges(fleet, request)
     yield from _overlays(fleet, request)
     yield from _volumes(fleet, request)
+    yield from _leftovers(fleet, request)
 
 
 def _cluster(fleet: Fleet, request: PlacementRequest) -> Rule:
@@ -220,6 +222,18 @@ def _volumes(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
         many="do not have its volumes",
         why=_always(f"its volumes are on {names}"),
     )
+
+
+def _leftovers(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
+    where = request.avoid
+    if where:
+        yield Rule(
+            code="has_leftovers",
+            passes=fleet.where(("avoid", where), lambda host: host.id not in where),
+            one="has not removed what it had of it",
+            many="have not removed what they had of it",
+            why=_always("it was lost while it had the workload, and has not removed that yet"),
+        )
 
 
 def _ports(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
