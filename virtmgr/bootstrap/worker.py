@@ -69,6 +69,7 @@ def main() -> None:
     builder = Builder(store=store, cache=cache)
     leader = Leader(services)
     stale = partial(remove_stale, services)
+    leases = partial(watch_leases, services, leader, LeaseWatch())
     loops = [
         *(
             threading.Thread(
@@ -90,9 +91,7 @@ def main() -> None:
             for number in range(_MOVES)
         ),
         threading.Thread(target=leader.run, args=(stop,), name="leadership"),
-        _led(
-            leader, "leases", _LEASES, stop, partial(watch_leases, services, leader, LeaseWatch())
-        ),
+        _led(leader, "leases", _LEASES, stop, leases),
         _led(leader, "stale", _STALE, stop, stale),
         threading.Thread(
             target=_every,

@@ -440,6 +440,6 @@ def mark_unreachable(services: Services, seen: Mapping[str, Seen]) -> int:
 
 def _has_fallen_silent(host: Host | None, seen: Seen) -> bool:
     """Whether it has not renewed the lease that was looked at, and nobody has noticed yet."""
-    return (
-        host is not None and host.last_seen_at == seen.lease.renewal and may_fall_silent(host.state)
-    )
+    if host is None or host.last_seen_at != seen.lease.renewal:
+        return False
+    return may_fall_silent(host.state)
