@@ -31,7 +31,7 @@ def types_of_events(fleet: Fleet) -> list[str]:
 
 def test_power_is_lost_and_comes_back(whole_lab: Lab) -> None:
     first, _, third = whole_lab.hosts()  # both of the machine's release
-    with running_fleet(whole_lab) as fleet, Watch() as watch:
+    with running_fleet(whole_lab) as fleet:
         for host in (first, third):
             fleet.join(host)
         fleet.run("image", "build", "busybox", "--name", "busybox", "--kind", "container")
@@ -42,17 +42,20 @@ def test_power_is_lost_and_comes_back(whole_lab: Lab) -> None:
         fleet.run("create", "vm1", "--kind", "vm", "--image", "busybox-vm", "--memory", "128MiB",
                   "--ha", "--ha-priority", "5", timeout=200)  # fmt: skip
         fleet.run("host", "uncordon", third.name)
-        begun = time.monotonic()
-        first.power_off()
-        for name in ("app1", "vm1"):
-            fleet.wait_until(lambda name=name: where(fleet, name) == (third.name, "running"))
-            print(f"{name} runs elsewhere {time.monotonic() - begun:.1f} s after the power was cut")
-        assert where(fleet, "app2") == (first.name, "unknown")
-        first.power_on()
-        fleet.wait_until(lambda: where(fleet, "app2") == (first.name, "running"))
-        fleet.wait_until(
-            lambda: fleet.json("host", "show", first.name)["claimed"]["vcpus"] == 1  # app2's
-        )
-        assert "workload.failed_over" in types_of_events(fleet)
-        assert watch.most == 1
-        assert len(pids("sleep", _ALIVE)) == 1
+        with Watch() as watch:
+            begun = time.monotonic()
+            first.power_off()
+            for name in ("app1", "vm1"):
+                fleet.wait_until(lambda name=name: where(fleet, name) == (third.name, "running"))
+                print(
+                    f"{name} runs elsewhere {time.monotonic() - begun:.1f} s after the power was cut"
+                )
+            assert where(fleet, "app2") == (first.name, "unknown")
+            first.power_on()
+            fleet.wait_until(lambda: where(fleet, "app2") == (first.name, "running"))
+            fleet.wait_until(
+                lambda: fleet.json("host", "show", first.name)["claimed"]["vcpus"] == 1  # app2's
+            )
+            assert "workload.failed_over" in types_of_events(fleet)
+            assert watch.most == 1
+            assert len(pids("sleep", _ALIVE)) == 1

@@ -8,6 +8,7 @@ from virtmgr.api import (
     about,
     clusters,
     events,
+    failovers,
     hosts,
     images,
     migrations,
@@ -39,6 +40,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *workloads.ROUTES,
     *transfers.ROUTES,
     *migrations.ROUTES,
+    *failovers.ROUTES,
     *operations.ROUTES,
     *events.ROUTES,
 )

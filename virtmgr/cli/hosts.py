@@ -109,6 +109,26 @@ def maintenance(session: Session, name: str) -> None:
     _post(session, name, "maintenance", f"host {name} is in maintenance")
 
 
+@host.command("confirm-off")
+@click.argument("name")
+@yes_option
+@output_option
+@pass_session
+def confirm_off(session: Session, name: str, yes: bool) -> None:
+    """Say that an unreachable host is off, after you have seen so yourself.
+
+    Its highly available workloads are started on other hosts at once. If it is not off, they run
+    twice, with the same addresses: nobody checks.
+    """
+    click.echo(
+        f"highly available workloads of host {name} are started elsewhere; if it still runs, "
+        "they run twice",
+        err=True,
+    )
+    confirm(f"Is the power of host {name} off for certain?", yes=yes)
+    _post(session, name, "confirm-off", f"host {name} is taken for off")
+
+
 @host.command("drain")
 @click.argument("name")
 @plan_option

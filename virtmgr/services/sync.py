@@ -155,7 +155,8 @@ def _note_host(
 ) -> bool:
     """Take in that the host spoke, and grant it a lease; whether it had been silent."""
     host.lease_seconds = _granted(uow, host, duties)
-    host.last_seen_at = now
+    # Every renewal differs from the one before it, which is how it is seen (domain/leases.py).
+    host.last_seen_at = now if now != host.last_seen_at else now + timedelta(microseconds=1)
     host.lease_expires_at = now + timedelta(seconds=host.lease_seconds)
     if request.fingerprint is not None:
         _check_machine(uow, host, request.fingerprint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from virtmgr.api.answers import View
-from virtmgr.domain.host import SchedulingPolicy
+from virtmgr.domain.host import FailoverPolicy, SchedulingPolicy
 
 
 class ClusterView(View):
@@ -18,6 +18,11 @@ class ClusterView(View):
     overcommit_vcpus: float
     overcommit_memory: float
     overcommit_disk: float
+    failover: FailoverPolicy
+    failover_limit: float
+    reserve: int
+    ha_lease: float
+    ha_margin: float
     labels: dict[str, str]
     created_at: datetime
     version: int
