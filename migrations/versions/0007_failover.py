@@ -45,6 +45,9 @@ def upgrade() -> None:
     op.add_column(
         "hosts", sa.Column("lease_seconds", sa.Float(), nullable=False, server_default="30")
     )
+    op.add_column(
+        "hosts", sa.Column("renewals", sa.BigInteger(), nullable=False, server_default="0")
+    )
     op.add_column("hosts", sa.Column("known_off", sa.String(16), nullable=True))
     with op.batch_alter_table("hosts") as batch:
         batch.drop_constraint(op.f("ck_hosts_state"), type_="check")
@@ -131,6 +134,7 @@ def downgrade() -> None:
         batch.drop_constraint(op.f("ck_hosts_state"), type_="check")
         batch.create_check_constraint(op.f("ck_hosts_state"), f"state IN ({_BEFORE})")
         batch.drop_column("known_off")
+        batch.drop_column("renewals")
         batch.drop_column("lease_seconds")
     with op.batch_alter_table("clusters") as batch:
         for name in _CLUSTER_CHECKS:

@@ -47,9 +47,7 @@ def test_power_is_lost_and_comes_back(whole_lab: Lab) -> None:
             first.power_off()
             for name in ("app1", "vm1"):
                 fleet.wait_until(lambda name=name: where(fleet, name) == (third.name, "running"))
-                print(
-                    f"{name} runs elsewhere {time.monotonic() - begun:.1f} s after the power was cut"
-                )
+                print(f"{name} runs elsewhere {time.monotonic() - begun:.1f} s after the power cut")
             assert where(fleet, "app2") == (first.name, "unknown")
             first.power_on()
             fleet.wait_until(lambda: where(fleet, "app2") == (first.name, "running"))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,7 +54,7 @@ class Guard:
         self._asked = 0.0  # the deadline that the last sync gave
         self._deadline = self._files.read_time(DEADLINE)  # an agent before may have a lease
         self._lease = 0.0
-        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._watchdog: int | None = None
         self._born = 0.0
         self._closing = threading.Event()
         self._back: Callable[[], None] = lambda: None
@@ -107,7 +107,10 @@ class Guard:
         """
         gate = self._files.open_lock(GATE)
         try:
-            if not try_lock(gate, fcntl.LOCK_SH) or not self.holds():
+            # Where the lease has just begun, the watchdog opens the gate at its next look.
+            while not (passed := try_lock(gate, fcntl.LOCK_SH)) and self.holds():
+                time.sleep(_TICK / 2)
+            if not (passed and self.holds()):
                 raise HostError(
                     "it is highly available, and its host has no lease now",
                     code="no_lease",
@@ -129,19 +132,24 @@ class Guard:
     def _supervise(self) -> None:
         while not self._closing.wait(_TICK):
             try:
-                if self._guarded and not self._is_alive():
-                    if boottime() - self._born > _BIRTH:
-                        self._replace_watchdog()
-                elif self._guarded:
+                if not self._guarded:
+                    continue
+                if self._is_alive():
                     self._prolong()
+                elif not self._is_coming():
+                    self._replace_watchdog()
             except OSError as error:
                 _log.error("guard.failed", error=str(error))
 
     def _is_alive(self) -> bool:
-        if self._watchdog is not None and self._watchdog.poll() is not None:
-            self._watchdog, self._born = None, boottime() - _BIRTH + 1  # again in a second
+        if self._has_ended():
+            self._born = boottime() - _BIRTH + 1  # again in a second
             return False
         return boottime() - self._files.read_time(BEAT) < _STALE
+
+    def _is_coming(self) -> bool:
+        """Whether a watchdog was started just now and has had no time for a beat."""
+        return self._files.read_time(BEAT) < self._born and boottime() - self._born < _BIRTH
 
     def _prolong(self) -> None:
         """Bring the deadline forward, if somebody watches it."""
@@ -165,14 +173,23 @@ class Guard:
                         os.kill(int(pid), signal.SIGKILL)
         finally:
             os.close(lock)
-        if self._watchdog is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._watchdog.wait(1)
         if not self._guarded:
             return
+        self._has_ended()
         self._born = boottime()
         command = [sys.executable, "-m", "virtmgr.agent.watchdog", str(self._files.directory)]
-        self._watchdog = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        _log.info("guard.watchdog_started", pid=self._watchdog.pid)
+        # A session of its own, and no child to wait for: it outlives the agent.
+        self._watchdog = os.posix_spawn(sys.executable, command, os.environ, setsid=True)
+        _log.info("guard.watchdog_started", pid=self._watchdog)
+
+    def _has_ended(self) -> bool:
+        """Whether the watchdog that this agent started has ended; it is reaped then."""
+        if self._watchdog is not None:
+            try:
+                ended = os.waitpid(self._watchdog, os.WNOHANG) != (0, 0)
+            except ChildProcessError:
+                ended = True
+            if ended:
+                self._watchdog = None
+                return True
+        return False

@@ -17,6 +17,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import signal
 import struct
 import sys
@@ -31,7 +32,13 @@ _KILL_AGAIN: Final = 0.1  # seconds between looks for processes, when some were 
 _QUIET: Final = 1.0  # seconds between such looks when there were none for long
 _SETTLED: Final = 100  # looks without any process
 _NUMBER: Final = struct.Struct("<q")
+_IS_ID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LOCK_EVERYTHING: Final = 3  # MCL_CURRENT | MCL_FUTURE
+
+
+def _check(id: str) -> None:
+    if not _IS_ID.fullmatch(id):
+        raise ValueError(f"guarding {id!r}: it is no id of a workload")
 
 
 def boottime() -> float:
@@ -62,7 +69,12 @@ class FenceFiles:
             return 0.0
 
     def write_ids(self, name: str, ids: Collection[str]) -> None:
-        """Replace a list of workloads."""
+        """Replace a list of workloads.
+
+        :raises ValueError: one is no id. Processes are known by it: a short one would hit anybody.
+        """
+        for id in ids:
+            _check(id)
         temporary = self.directory / f"{name}.new"
         temporary.write_text(json.dumps(sorted(ids)))
         temporary.replace(self.directory / name)
@@ -70,9 +82,10 @@ class FenceFiles:
     def read_ids(self, name: str) -> frozenset[str]:
         """A list of workloads; empty if there is none."""
         try:
-            return frozenset(json.loads((self.directory / name).read_text()))
+            found = json.loads((self.directory / name).read_text())
         except FileNotFoundError:
             return frozenset()
+        return frozenset(id for id in found if _IS_ID.fullmatch(id))
 
     def open_lock(self, name: str) -> int:
         """A file to ``flock``."""
@@ -173,6 +186,8 @@ def belonging(ids: Collection[str]) -> Iterator[tuple[int, str]]:
     A container's processes have its id in their control group, and conmon, the OCI runtime and
     QEMU in their command lines.
     """
+    for id in ids:
+        _check(id)
     wanted = [(id.encode(), id) for id in ids]
     if not wanted:
         return

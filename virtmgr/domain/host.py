@@ -145,6 +145,7 @@ class Host:
     join_token_expires_at: datetime | None = None
     lease_expires_at: datetime | None = None
     lease_seconds: float = 30.0
+    renewals: int = 0  # counts syncs: each renews the lease
     last_seen_at: datetime | None = None
     known_off: str | None = None  # fenced | confirmed
     revision: int = 0

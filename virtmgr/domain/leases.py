@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 STEP: Final = 2.0
@@ -18,10 +17,10 @@ hosts may have been unable to renew."""
 
 @dataclass(frozen=True)
 class HostLease:
-    """A host's lease as it is read; ``renewal`` differs after each sync."""
+    """A host's lease as it is read; ``renewal`` counts its syncs."""
 
     host_id: str
-    renewal: datetime
+    renewal: int
     seconds: float
 
 

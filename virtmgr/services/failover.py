@@ -117,7 +117,7 @@ def _judged(uow: UnitOfWork, host: Host, seen: Mapping[str, Seen]) -> list[Verdi
         return []
     watched = seen.get(host.id)
     # A lease that is not the one that was looked at has just been renewed.
-    is_same = watched is not None and watched.lease.renewal == host.last_seen_at
+    is_same = watched is not None and watched.lease.renewal == host.renewals
     lost = LostHost(
         id=host.id,
         name=host.name,

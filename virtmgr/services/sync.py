@@ -155,8 +155,8 @@ def _note_host(
 ) -> bool:
     """Take in that the host spoke, and grant it a lease; whether it had been silent."""
     host.lease_seconds = _granted(uow, host, duties)
-    # Every renewal differs from the one before it, which is how it is seen (domain/leases.py).
-    host.last_seen_at = now if now != host.last_seen_at else now + timedelta(microseconds=1)
+    host.renewals += 1
+    host.last_seen_at = now
     host.lease_expires_at = now + timedelta(seconds=host.lease_seconds)
     if request.fingerprint is not None:
         _check_machine(uow, host, request.fingerprint)
@@ -441,6 +441,6 @@ def mark_unreachable(services: Services, seen: Mapping[str, Seen]) -> int:
 
 def _has_fallen_silent(host: Host | None, seen: Seen) -> bool:
     """Whether it has not renewed the lease that was looked at, and nobody has noticed yet."""
-    if host is None or host.last_seen_at != seen.lease.renewal:
+    if host is None or host.renewals != seen.lease.renewal:
         return False
     return may_fall_silent(host.state)

@@ -253,6 +253,7 @@ hosts = Table(
     Column("join_token_expires_at", UtcDateTime()),
     Column("lease_expires_at", UtcDateTime(), index=True),
     Column("lease_seconds", Float, nullable=False, server_default="30"),
+    Column("renewals", Count, nullable=False, server_default="0"),
     Column("last_seen_at", UtcDateTime()),
     Column("known_off", String(16)),
     Column("revision", Count, nullable=False),

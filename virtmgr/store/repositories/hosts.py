@@ -116,7 +116,7 @@ class SqlHosts(SqlNamedRepository[Host]):
         return host_ids
 
     def leases(self) -> Sequence[HostLease]:
-        rows = select(_hosts.id, _hosts.last_seen_at, _hosts.lease_seconds).where(
+        rows = select(_hosts.id, _hosts.renewals, _hosts.lease_seconds).where(
             _hosts.last_seen_at.is_not(None)
         )
         return [HostLease(*row) for row in self._session.execute(rows)]
