@@ -23,6 +23,7 @@ from virtmgr.domain.migration import Migration
 from virtmgr.domain.network import Address, Network
 from virtmgr.domain.operation import Event, IdempotencyKey, LogLine, Operation, StreamTicket
 from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
+from virtmgr.domain.scheduling import Amounts
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import Kind, Nic, Workload
 from virtmgr.domain.workload import Port as PublishedPort
@@ -184,6 +185,10 @@ class WorkloadRepository(ProjectRepository[Workload], Protocol):
 
     def ha_on(self, host_id: str) -> Sequence[Workload]:
         """Highly available workloads of a host, by id."""
+        ...
+
+    def ha_claims(self) -> Mapping[str, Amounts]:
+        """What the highly available workloads of each host claim; hosts with none are left out."""
         ...
 
     def copies_of(self, workload_id: str) -> Sequence[Workload]:

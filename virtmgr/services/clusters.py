@@ -7,8 +7,11 @@ from pydantic import Field
 from virtmgr.domain.errors import NotFound
 from virtmgr.domain.host import Cluster, FailoverPolicy, SchedulingPolicy
 from virtmgr.domain.ids import new_id
+from virtmgr.domain.scheduling.reserve import survived
+from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.values import Labels, Name, Value
 from virtmgr.ports.unit_of_work import ListQuery, Page
+from virtmgr.services import placement
 from virtmgr.services.context import Context
 from virtmgr.services.in_use import refuse_in_use
 
@@ -84,6 +87,11 @@ def find(context: Context, reference: str, field: str | None = None) -> Cluster:
     if cluster is None:
         raise NotFound(f"cluster {reference!r} does not exist", field=field)
     return cluster
+
+
+def survives(context: Context, cluster: Cluster) -> int:
+    """How many further hosts may fail so that what is highly available has room on the others."""
+    return survived(Tally(placement.fleet(context.uow, with_ha=True)), cluster.id)
 
 
 def lock(context: Context, reference: str) -> Cluster:

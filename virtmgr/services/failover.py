@@ -203,6 +203,7 @@ def _request(uow: UnitOfWork, workload_id: str) -> PlacementRequest:
         vcpus=workload.claim_vcpus,
         memory=workload.claim_memory,
         disk=workload.claim_disk,
+        from_reserve=True,
         avoid=frozenset(one.lost_host_id for one in left if one.lost_host_id is not None),
     )
 

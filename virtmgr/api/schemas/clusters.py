@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import Field
+
 from virtmgr.api.answers import View
 from virtmgr.domain.host import FailoverPolicy, SchedulingPolicy
 
@@ -26,3 +28,12 @@ class ClusterView(View):
     labels: dict[str, str]
     created_at: datetime
     version: int
+
+
+class ShownClusterView(ClusterView):
+    """A cluster with what its hosts have room for."""
+
+    survives: int = Field(
+        description="Further hosts that may fail so that what is highly available has room on the "
+        "others, by sums."
+    )

@@ -23,6 +23,7 @@ from virtmgr.domain.scheduling.capacity import (
 )
 from virtmgr.domain.scheduling.fleet import Fleet, Mask, in_domains
 from virtmgr.domain.scheduling.model import HostView, PlacementRequest, carries, write_labels
+from virtmgr.domain.scheduling.reserve import failures_left, keeps_reserve, room
 from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.workload import Affinity
 
@@ -52,6 +53,7 @@ def rules_for(tally: Tally, request: PlacementRequest) -> tuple[Rule, ...]:
         *_affinity(tally, request),
         *_kept_away(tally, request),
         *_room(tally, request),
+        *_reserve(tally, request),
     )
 
 
@@ -317,6 +319,30 @@ def _room(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
             many=f"lack {name}",
             why=_too_little(asked, resource),
             resource=resource,
+        )
+
+
+def _reserve(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
+    fleet = tally.fleet
+    if request.from_reserve or request.cluster_id not in fleet.clusters:
+        return
+    if not fleet.clusters[request.cluster_id].reserve:
+        return
+    failures = failures_left(fleet, request.cluster_id)
+    lost = "a host" if failures == 1 else f"{failures} hosts"
+    for resource in RESOURCES:
+        here, amount = room(tally, request.cluster_id, resource), request.asked.of(resource)
+        name, kept = resource_name(resource), format_amount(resource, here.needed(failures))
+        free = format_amount(resource, here.free)
+        yield Rule(
+            code=f"reserve_{resource}",
+            passes=keeps_reserve(tally, request.cluster_id, resource, amount, ha=request.ha),
+            one=f"would leave too little {name} for the failure of {lost}",
+            many=f"would leave too little {name} for the failure of {lost}",
+            why=_always(
+                f"{free} of {name} are free in the cluster, and {kept} are kept for the failure "
+                f"of {lost}"
+            ),
         )
 
 
