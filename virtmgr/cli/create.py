@@ -36,6 +36,10 @@ _HA = (
     "Start it on another host when its own is lost, with a root disk made from the image anew: "
     "what was written to it is lost."
 )
+_HA_NOTE = (
+    "when its host is lost it starts elsewhere from its image anew, without what it wrote to its "
+    "root disk; see docs/ha.md"
+)
 _OPTIONS = (
     click.option("--init", type=click.Choice(["system", "app"]), help="Default: as the image."),
     click.option("--description", help="Free text for people."),
@@ -203,6 +207,8 @@ def _create(session: Session, options: dict[str, Any]) -> None:
         spec["ha"] = {"enabled": True, **_given(priority=options["ha_priority"])}
     elif options["ha_priority"] is not None:
         raise click.UsageError("--ha-priority goes with --ha")
+    if options["ha"]:
+        click.echo(f"note: {_HA_NOTE}", err=True)
     query = {"count": options["count"], "dry_run": options["dry_run"] or None}
     answer = session.client.post(session.path("workloads"), spec, query)
     settle(session, answer, wait=options["wait"], timeout=options["timeout"])
