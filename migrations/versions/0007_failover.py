@@ -61,6 +61,37 @@ def upgrade() -> None:
         postgresql_where=sa.text("ha_since IS NOT NULL"),
     )
     _create_failovers()
+    _create_fence_devices()
+
+
+def _create_fence_devices() -> None:
+    address = sa.String(253).with_variant(sa.String(253, collation="C"), "postgresql")
+    op.create_table(
+        "fence_devices",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("host_id", ID, nullable=False),
+        sa.Column("name", NAME, nullable=False),
+        sa.Column("agent", sa.String(16), nullable=False),
+        sa.Column("address", address, nullable=False),
+        sa.Column("port", sa.Integer(), nullable=False),
+        sa.Column("user", sa.String(64), nullable=False),
+        sa.Column("sealed", sa.Text(), nullable=False),
+        sa.Column("level", sa.Integer(), nullable=False),
+        sa.Column("system", sa.String(256), nullable=True),
+        sa.Column("verify", sa.Boolean(), nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.CheckConstraint("agent IN ('ipmi', 'redfish')", name=op.f("ck_fence_devices_agent")),
+        sa.CheckConstraint("port BETWEEN 1 AND 65535", name=op.f("ck_fence_devices_port")),
+        sa.CheckConstraint("level >= 1", name=op.f("ck_fence_devices_level")),
+        sa.ForeignKeyConstraint(
+            ["host_id"],
+            ["hosts.id"],
+            name=op.f("fk_fence_devices_host_id_hosts"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_fence_devices")),
+        sa.UniqueConstraint("host_id", "name", name=op.f("uq_fence_devices_host_id_name")),
+    )
 
 
 def _create_failovers() -> None:
@@ -126,6 +157,7 @@ def _create_failovers() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("fence_devices")
     op.drop_table("failovers")
     op.drop_index("ix_workloads_highly_available", table_name="workloads")
     op.drop_column("workloads", "ha_since")

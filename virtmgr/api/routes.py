@@ -9,6 +9,7 @@ from virtmgr.api import (
     clusters,
     events,
     failovers,
+    fencing,
     hosts,
     images,
     migrations,
@@ -41,6 +42,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *transfers.ROUTES,
     *migrations.ROUTES,
     *failovers.ROUTES,
+    *fencing.ROUTES,
     *operations.ROUTES,
     *events.ROUTES,
 )

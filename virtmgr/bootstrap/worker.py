@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -24,11 +25,13 @@ from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import VirtmgrError
 from virtmgr.domain.leases import LeaseWatch
 from virtmgr.domain.registry import Mirror
+from virtmgr.drivers.fence.control import FenceControl
 from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
 from virtmgr.services import failover
 from virtmgr.services.container import Services
+from virtmgr.services.fence_worker import FenceWorker
 from virtmgr.services.image_worker import (
     MADE_HERE,
     MADE_WITH_HOSTS,
@@ -44,6 +47,7 @@ from virtmgr.services.sync import LEASE, mark_unreachable
 _LEASES = 1.0  # seconds between looks at the hosts' leases
 _STALE = 600.0  # seconds between removals of used tickets and old idempotency keys
 _CERTIFICATE = 3600.0  # seconds between looks whether our own certificate is to be renewed
+_FENCES = 2  # hosts whose power is cut at a time, by each worker process
 _MOVES = 3  # workloads that are moved at a time, by each worker process
 _IDEMPOTENCY_LIFE = timedelta(hours=24)
 
@@ -55,7 +59,10 @@ def main() -> None:
     logs.configure("worker")
     settings = ServerSettings.load({}, os.environ)
     certificate = OwnCertificate(settings)
-    services = build_services(settings, dial=WebSocketDialler(certificate.for_agents()))
+    services = replace(
+        build_services(settings, dial=WebSocketDialler(certificate.for_agents())),
+        power=FenceControl(),
+    )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -89,6 +96,12 @@ def main() -> None:
                 target=MigrationWorker(services).run, args=(stop,), name=f"migrations-{number}"
             )
             for number in range(_MOVES)
+        ),
+        *(
+            threading.Thread(
+                target=FenceWorker(services).run, args=(stop,), name=f"fencing-{number}"
+            )
+            for number in range(_FENCES)
         ),
         threading.Thread(target=leader.run, args=(stop,), name="leadership"),
         _led(leader, "leases", _LEASES, stop, leases),

@@ -16,6 +16,7 @@ from virtmgr.cli.command import (
     yes_option,
 )
 from virtmgr.cli.crud import ID, LABELS, Noun, add_list, add_show, finish
+from virtmgr.cli.fencing import fence
 from virtmgr.cli.moves import plan_option, show_plan
 from virtmgr.cli.output import Column, Item, age, at, column, show_item, size
 from virtmgr.cli.session import Session, pass_session
@@ -65,6 +66,7 @@ def host() -> None:
     """Hosts: enrolled machines."""
 
 
+host.add_command(fence)
 add_list(host, NOUN, "state", "cluster")
 add_show(host, NOUN)
 

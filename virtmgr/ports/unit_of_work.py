@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from virtmgr.domain.failover import Failover
+from virtmgr.domain.fencing import FenceDevice
 from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.image import Image
 from virtmgr.domain.leadership import Term
@@ -317,6 +318,16 @@ class HostAccessRepository(Protocol):
         ...
 
 
+class FenceDeviceRepository(Protocol):
+    def of_host(self, host_id: str) -> Sequence[FenceDevice]:
+        """By level and name."""
+        ...
+
+    def add(self, device: FenceDevice) -> None: ...
+
+    def remove(self, device: FenceDevice) -> None: ...
+
+
 class TokenRepository(Repository[Token], Protocol):
     def by_secret_hash(self, secret_hash: str) -> Token | None: ...
 
@@ -332,6 +343,10 @@ class PoolRepository(Repository[Pool], Protocol):
 class OperationRepository(Repository[Operation], Protocol):
     def open_for(self, target_id: str) -> Sequence[Operation]:
         """Operations on a target that are not finished, oldest first."""
+        ...
+
+    def last(self, verb: str, target_id: str) -> Operation | None:
+        """The latest of a verb on a target."""
         ...
 
     def take(
@@ -485,6 +500,7 @@ class UnitOfWork(Protocol):
     clusters: NamedRepository[Cluster]
     hosts: HostRepository
     host_access: HostAccessRepository
+    fence_devices: FenceDeviceRepository
     pools: PoolRepository
     images: ImageRepository
     volumes: VolumeRepository

@@ -35,7 +35,7 @@ from virtmgr.domain.leases import Seen
 from virtmgr.domain.scheduling import Decision, PlacementRequest
 from virtmgr.domain.workload import PowerState, Workload, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
-from virtmgr.services import overlays, placement
+from virtmgr.services import fencing, overlays, placement
 from virtmgr.services.container import Services
 from virtmgr.services.pinned import pinned
 from virtmgr.services.records import add_event, workload_target
@@ -44,6 +44,7 @@ from virtmgr.services.references import placement_request, resolve
 NO_ROOM: Final = "no_room"
 _PASSING: Final = ("lease",)
 """What a workload waits for that passes by itself within seconds: no event tells of it."""
+_FENCING_HELPS: Final = ("lease", "not_self_fencing", "not_known_to_host")
 _LOOK_FOR_ROOM: Final = timedelta(seconds=10)  # between looks whether there is room now
 
 _log = structlog.get_logger(__name__)
@@ -81,6 +82,8 @@ def _has_news(services: Services, uow: UnitOfWork, host: Host, seen: Mapping[str
         if verdict.release is not None:
             if row is None or row.release is None or row.updated_at <= tried:
                 return True
+        elif row is not None and verdict.code in _FENCING_HELPS[1:] and row.updated_at <= tried:
+            return True  # a fence device may answer now
         elif (row is None) != verdict.ended or (row is not None and row.code != verdict.code):
             return True
     return False
@@ -106,6 +109,8 @@ def _fail_over(services: Services, host_id: str, seen: Mapping[str, Seen]) -> in
                 _restart(services, uow, host, workload, verdict, outcome, now)
             else:
                 _wait(uow, host, workload, outcome or verdict, now)
+        if any(one.code in _FENCING_HELPS for one in verdicts):
+            fencing.begin_for_lost(uow, host, now)
         _end_others(uow, host, {one.workload.id for one in verdicts}, now)
         uow.commit()
     return sum(isinstance(outcome, Decision) for outcome in placed.values())

@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy import text as text_
 
 from virtmgr.domain.failover import FailoverPhase, Release
+from virtmgr.domain.fencing import FenceAgent
 from virtmgr.domain.host import FailoverPolicy, HostState, SchedulingPolicy
 from virtmgr.domain.host_states import SCHEDULING
 from virtmgr.domain.image import ImageManifest, ImageState, ImageType
@@ -279,6 +280,27 @@ host_access = Table(
     Column("sealed", Text),
     Column("kept", Flag, nullable=False),
     CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
+)
+
+fence_devices = Table(
+    "fence_devices",
+    metadata,
+    _id(),
+    _reference("host_id", "hosts", "CASCADE", index=False),
+    Column("name", text(63), nullable=False),
+    Column("agent", Enumerated(FenceAgent), nullable=False),
+    Column("address", text(253), nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("user", String(64), nullable=False),
+    Column("sealed", Text, nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("system", String(256)),
+    Column("verify", Flag, nullable=False),
+    _created_at(),
+    UniqueConstraint("host_id", "name"),
+    one_of("agent", FenceAgent),
+    CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
+    CheckConstraint("level >= 1", name="level"),
 )
 
 pools = Table(
