@@ -78,6 +78,20 @@ def test_only_hosts_with_highly_available_workloads_have_a_short_lease(trio: Tri
     assert trio.others[0].last.lease_seconds == 30
 
 
+def test_a_renewal_counts_and_says_nothing_else(trio: Trio) -> None:
+    trio.lost.sync_down()
+    seen = fall_silent(trio.services, *trio.others, seconds=10)
+    assert trio.state(trio.lost) == "unreachable"
+    brief = SyncRequest(known_revision=trio.lost.known_revision, brief=True)
+    answer = trio.lost.sync(brief)  # it was silent: that is more than a renewal
+    assert (answer.report_all, trio.state(trio.lost)) == (True, "ready")
+    answer = trio.lost.sync(brief)
+    assert (answer.lease_seconds, answer.networks, answer.report_all) == (9, None, False)
+    assert failover.look(trio.services, {id: Seen(one.lease, 99) for id, one in seen.items()}) == 0
+    trio.api.post(f"{ONE}/stop")
+    assert trio.lost.sync(brief).workloads  # there is more to say
+
+
 def test_it_is_restarted_when_lease_and_margin_are_over(trio: Trio) -> None:
     trio.look(seconds=10)
     assert (trio.state(trio.lost), trio.row()["phase"]) == ("unreachable", "waiting")

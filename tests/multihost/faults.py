@@ -64,8 +64,9 @@ class Checker:
 def broken_chains(fleet: Fleet) -> list[str]:
     """Failovers in the event log that do not begin where the workload was."""
     found, at = [], {}
-    for event in fleet.json("events", "--type", "workload.failed_over", "--limit", "500"):
-        name, data = event["target_name"], event["data"]
+    events = fleet.json("events", "--type", "workload.failed_over", "--limit", "500")
+    for event in sorted(events, key=lambda one: int(one["sequence"])):
+        name, data = event["target"]["name"], event["data"]
         if at.setdefault(name, data["from"]) != data["from"]:
             found.append(f"{name} went from {data['from']}, and was on {at[name]}")
         at[name] = data["to"]

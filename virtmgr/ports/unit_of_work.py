@@ -229,6 +229,13 @@ class Duties(NamedTuple):
     leftovers: bool  # it has what was restarted on another host
 
 
+class Renewal(NamedTuple):
+    """What a host is told whose lease was renewed."""
+
+    lease_seconds: float
+    prune_nonce: int
+
+
 class HostRepository(NamedRepository[Host], Protocol):
     def all(self, *, locked: bool = False) -> Sequence[Host]:
         """Every host; ``locked``: fresh, and nobody else claims before this unit ends."""
@@ -255,6 +262,17 @@ class HostRepository(NamedRepository[Host], Protocol):
         """Bump the desired revision of every host with a workload on these networks; their ids.
 
         Locks them in the order of their ids, so call it in a unit that has locked no host yet.
+        """
+        ...
+
+    def renew(
+        self, host_id: str, revision: int, serial: str | None, now: datetime
+    ) -> Renewal | None:
+        """Note a sync of a host that speaks, knows this revision, and has nothing to say.
+
+        None: it is another host, or there is more to say to it.
+
+        :param serial: of the certificate that it came with; None where that was checked before.
         """
         ...
 

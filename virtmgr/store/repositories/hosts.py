@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, delete, exists, func, insert, or_, select, update
@@ -14,7 +15,7 @@ from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.leases import HostLease
-from virtmgr.ports.unit_of_work import Duties
+from virtmgr.ports.unit_of_work import Duties, Renewal
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlNamedRepository, SqlRepository
@@ -114,6 +115,33 @@ class SqlHosts(SqlNamedRepository[Host]):
         for host_id in host_ids:
             self.next_revision(host_id)
         return host_ids
+
+    def renew(
+        self, host_id: str, revision: int, serial: str | None, now: datetime
+    ) -> Renewal | None:
+        criteria = [
+            _hosts.id == host_id,
+            _hosts.revision == revision,
+            _hosts.state == _hosts.scheduling_state,  # it speaks
+        ]
+        if serial is not None:
+            criteria.append(_hosts.certificate_serial == serial)
+        granted = select(_hosts.lease_seconds, _hosts.prune_nonce).where(*criteria)
+        row = self._session.execute(granted).one_or_none()
+        if row is None:
+            return None
+        statement = (
+            update(tables.hosts)
+            .where(*criteria, _hosts.lease_seconds == row.lease_seconds)
+            .values(
+                renewals=_hosts.renewals + 1,
+                last_seen_at=now,
+                lease_expires_at=now + timedelta(seconds=row.lease_seconds),
+            )
+            .returning(_hosts.id)
+        )
+        renewed = self._session.execute(statement).scalar() is not None
+        return Renewal(row.lease_seconds, row.prune_nonce) if renewed else None
 
     def leases(self) -> Sequence[HostLease]:
         rows = select(_hosts.id, _hosts.renewals, _hosts.lease_seconds).where(
