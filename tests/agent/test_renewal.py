@@ -24,6 +24,7 @@ from virtmgr.agent import agent as agents
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.fingerprint import machine_id
+from virtmgr.agent.guard import Guard
 from virtmgr.agent.identity import Identity, client_context
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
@@ -60,6 +61,7 @@ def running(identity: Identity, directory: Path) -> Iterator[StreamServer]:
         storage=storage, source=connector, files=files, clock=clock, keep_for=timedelta(hours=1)
     )
     drivers = {Kind.CONTAINER: StubbornDriver(CheckedWorld())}
+    guard = Guard(directory / "fence")
     reconciler = Reconciler(
         runner=StepRunner(drivers, storage, networks, images),
         networks=networks,
@@ -68,6 +70,7 @@ def running(identity: Identity, directory: Path) -> Iterator[StreamServer]:
         outbox=outbox,
         clock=clock,
         boot_id="boot",
+        guard=guard,
     )
     context = pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
     with closing(StreamServer(("127.0.0.1", 0), context, lambda _: None, storage)) as streams:
@@ -79,6 +82,7 @@ def running(identity: Identity, directory: Path) -> Iterator[StreamServer]:
                 storage=storage,
                 images=images,
                 outbox=outbox,
+                guard=guard,
                 fingerprint=_fingerprint,
                 renew=partial(renew, identity, connector, context),
             )

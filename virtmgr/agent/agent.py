@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import structlog
 
 from virtmgr.agent.control_plane import ControlPlane
+from virtmgr.agent.guard import Guard
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.outbox import Outbox, Parcel
 from virtmgr.agent.reconciler import Reconciler
-from virtmgr.domain.errors import VirtmgrError
+from virtmgr.agent.watchdog import boottime
+from virtmgr.domain.errors import StorageError, VirtmgrError
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.sync import SyncRequest, SyncResponse
 from virtmgr.domain.workload import Usage
@@ -25,6 +27,7 @@ _LOOK_AT_HOST = 30.0  # seconds between looks at what the host is and has
 _HOUSEKEEPING = 3600.0  # seconds between looks at the certificate
 _LOOK_AT_IMAGES = 600.0  # seconds between looks for images that may go
 _BACK_OFF_MOST = 15.0
+_SYNC_SECONDS = 30.0  # that a sync may take
 
 _log = structlog.get_logger()
 
@@ -38,6 +41,7 @@ class Parts:
     storage: HostStorage
     images: ImageKeeper
     outbox: Outbox
+    guard: Guard
     fingerprint: Callable[[], Fingerprint]
     renew: Callable[[ControlPlane], bool]
     tell: Callable[[VirtmgrError | None], None] = lambda _: None  # how the last sync went
@@ -83,12 +87,13 @@ class Agent:
                 _log.exception("sync.crashed")
                 failures += 1
             if failures:
-                most = min(_BACK_OFF_MOST, 0.25 * 2**failures)
+                most = min(self._parts.guard.pause(_BACK_OFF_MOST), 0.25 * 2**failures)
                 self._stopping.wait(random.uniform(most / 2, most))
                 continue
-            self._parts.outbox.wait(_INTERVAL * random.uniform(0.8, 1.0))
+            self._parts.outbox.wait(self._parts.guard.pause(_INTERVAL) * random.uniform(0.8, 1.0))
         self._control_plane.close()  # the waker's last question may hang: nobody waits for it
         self._parts.reconciler.close()
+        self._parts.guard.close()
 
     def stop(self) -> None:
         """Let ``run`` return soon; workloads go on."""
@@ -98,8 +103,12 @@ class Agent:
     def _sync(self) -> None:
         parcel = self._parts.outbox.take(everything=self._report_all)
         images = self._parts.images.at_hand()
+        request = self._request(parcel, images)
+        # A connection that is dead is found out in time for another try.
+        patience = self._parts.guard.pause(_SYNC_SECONDS) if request.brief else _SYNC_SECONDS
+        sent = boottime()
         try:
-            response = self._control_plane.sync(self._request(parcel, images))
+            response = self._control_plane.sync(request, timeout=patience)
         except VirtmgrError:
             self._parts.outbox.poke()
             raise
@@ -111,7 +120,12 @@ class Agent:
         if response.report_all:
             self._images_said = None
             self._parts.outbox.poke()
-        self._take_in(response)
+        try:
+            self._take_in(response)
+        except StorageError:  # what is not to run here any more was taken in all the same
+            self._parts.guard.renewed(sent, response.lease_seconds)
+            raise
+        self._parts.guard.renewed(sent, response.lease_seconds)
 
     def _request(self, parcel: Parcel, images: tuple[str, ...]) -> SyncRequest:
         news = {} if images == self._images_said else {"images": images}
@@ -130,8 +144,10 @@ class Agent:
         return {"arrivals": found} if found else {}
 
     def _is_brief(self, parcel: Parcel) -> bool:
-        """What is gone leaves its networks, so the answer matters then."""
-        news = bool(parcel.workloads) and not any(one.gone for one in parcel.workloads)
+        """What is gone leaves its networks, so the answer matters then. A lease is renewed so."""
+        news = bool(parcel.workloads) or self._parts.guard.is_needed()
+        if self._full or any(one.gone for one in parcel.workloads):
+            return False
         return news and time.monotonic() - self._asked_in_full < _INTERVAL
 
     def _slow_news(self) -> dict[str, object]:

@@ -8,6 +8,8 @@ from virtmgr.api import (
     about,
     clusters,
     events,
+    failovers,
+    fencing,
     hosts,
     images,
     migrations,
@@ -39,6 +41,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     *workloads.ROUTES,
     *transfers.ROUTES,
     *migrations.ROUTES,
+    *failovers.ROUTES,
+    *fencing.ROUTES,
     *operations.ROUTES,
     *events.ROUTES,
 )

@@ -21,6 +21,7 @@ from virtmgr.agent.agent import Agent, Parts
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
+from virtmgr.agent.guard import Guard
 from virtmgr.agent.identity import Identity, client_context, load_or_join, renew_if_due, renew_now
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
@@ -130,6 +131,7 @@ def run_agent(settings: AgentSettings) -> None:
         clock=clock,
         keep_for=timedelta(hours=settings.keep_images),
     )
+    guard = Guard(settings.run_directory / "fence" / boot)
     reconciler = Reconciler(
         runner=StepRunner(host.drivers, host.storage, networks, images),
         networks=networks,
@@ -138,6 +140,7 @@ def run_agent(settings: AgentSettings) -> None:
         outbox=outbox,
         clock=clock,
         boot_id=boot,
+        guard=guard,
     )
     served = pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
     streams = StreamServer(
@@ -153,6 +156,7 @@ def run_agent(settings: AgentSettings) -> None:
             storage=host.storage,
             images=images,
             outbox=outbox,
+            guard=guard,
             fingerprint=partial(
                 _fingerprint,
                 settings,

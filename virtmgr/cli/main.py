@@ -71,6 +71,7 @@ ENTRIES = {
     "token": _entry("tokens:token", "Tokens for scripts.", _RESOURCES),
     "cluster": _entry("clusters:cluster", "Clusters and their policies.", _RESOURCES),
     "host": _entry("host_add:host", "Hosts.", _RESOURCES),
+    "failover": _entry("failovers:failover", "Workloads of lost hosts.", _RESOURCES),
     "migration": _entry("moves:migration", "Workloads between hosts.", _RESOURCES),
     "pool": _entry("pools:pool", "Where hosts keep disks.", _RESOURCES),
     "operations": _entry("operations:operations", "Requests and their progress.", _RESOURCES),
@@ -96,7 +97,7 @@ ENTRIES = {
 }
 _NOUNS = (
     *("workload", "image", "volume", "network", "project", "quota", "user", "role", "token"),
-    *("cluster", "host", "migration", "pool"),
+    *("cluster", "failover", "host", "migration", "pool"),
 )
 ALIASES = {
     **WORKLOAD_ALIASES,

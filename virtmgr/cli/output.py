@@ -21,6 +21,8 @@ _COLOURS = {
     "succeeded": "green",
     "failed": "red",
     "unreachable": "red",
+    "fenced": "red",
+    "waiting": "yellow",
     "install_failed": "red",
     "unknown": "yellow",
     "paused": "yellow",

@@ -76,6 +76,7 @@ class Action(StrEnum):
     WORKLOADS_FILES = "workloads.files"
     WORKLOADS_MOVE = "workloads.move"  # to another host
     MIGRATIONS_VIEW = "migrations.view"
+    FAILOVERS_VIEW = "failovers.view"
     OPERATIONS_VIEW = "operations.view"
     EVENTS_VIEW = "events.view"
 
@@ -116,7 +117,7 @@ _TABLE: tuple[tuple[Role, Scope, str], ...] = (
     (Role.MEMBER, Scope.PROJECT, "workloads.create workloads.update workloads.delete"),
     (Role.MEMBER, Scope.PROJECT, "workloads.power workloads.exec workloads.console"),
     (Role.MEMBER, Scope.PROJECT, "workloads.vnc workloads.files"),
-    (Role.VIEWER, Scope.PROJECT, "migrations.view"),
+    (Role.VIEWER, Scope.PROJECT, "migrations.view failovers.view"),
     (Role.OPERATOR, Scope.PROJECT, "projects.update workloads.move"),
     # A quota limits the project: whoever is an operator only in it cannot lift it.
     (Role.OPERATOR, Scope.GLOBAL, "projects.create projects.delete quotas.update"),

@@ -17,6 +17,9 @@ from virtmgr.domain.host import Host, HostState
 COMING: Final = frozenset({HostState.ENROLLING, HostState.INSTALLING, HostState.INSTALL_FAILED})
 """A host whose agent was never heard of."""
 
+SILENT: Final = (HostState.UNREACHABLE, HostState.FENCED)
+"""A host that does not renew its lease."""
+
 SCHEDULING: Final = (
     HostState.READY,
     HostState.CORDONED,
@@ -79,7 +82,7 @@ def after(verb: HostVerb, host: Host) -> HostState:
     current = host.scheduling_state
     if current in refused:
         raise _illegal(verb, host, refused[current], current)
-    if host.state is HostState.UNREACHABLE and wanted in _NEED_AN_ANSWER:
+    if host.state in SILENT and wanted in _NEED_AN_ANSWER:
         raise IllegalTransition(
             f"cannot {_words(verb)} host {host.name!r}: it does not answer",
             hint="bring the host back first",
@@ -98,7 +101,7 @@ def spoke(host: Host) -> HostState:
 
 def may_fall_silent(state: HostState) -> bool:
     """Whether a host in this state becomes unreachable when its lease ends."""
-    return state not in COMING and state not in (HostState.UNREACHABLE, HostState.REMOVING)
+    return state not in COMING and state not in (*SILENT, HostState.REMOVING)
 
 
 def _illegal(verb: HostVerb, host: Host, why: str, state: HostState) -> IllegalTransition:
@@ -137,7 +140,10 @@ def mermaid() -> str:
         maintenance --> ready: uncordon
     }
     there --> unreachable: host silent
-    unreachable --> there: host speaks, as what it was
+    unreachable --> there: host speaks, as what it was (recovered)
+    unreachable --> fenced: its power was cut, or an operator confirms that it is off
+    fenced --> there: host speaks, as what it was (recovered)
+    fenced --> [*]: remove
     there --> [*]: remove
     unreachable --> [*]: remove
     enrolling --> [*]: remove

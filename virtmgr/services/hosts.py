@@ -17,7 +17,7 @@ from virtmgr.domain.operation import OperationState
 from virtmgr.domain.values import Labels, Name, Reference, Value
 from virtmgr.domain.workload import PowerState, State, Workload
 from virtmgr.ports.unit_of_work import ListQuery, Page
-from virtmgr.services import clusters
+from virtmgr.services import clusters, failover_end
 from virtmgr.services.auth import new_secret
 from virtmgr.services.context import Context
 from virtmgr.services.forgetting import forget_volume, forget_workload
@@ -195,6 +195,7 @@ def delete(context: Context, reference: str, *, force: bool = False) -> Host:
             volume=[volume.name for volume in volumes],
         )
     _end_migrations(context, host)
+    failover_end.host_forgotten(context.uow, host, context.now)
     _cancel_open(context, host.id, "the host was deleted")  # such as its installation
     lost = {
         "workloads": [workload.name for workload in workloads],
