@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from virtmgr import __version__
 from virtmgr.domain.errors import HostError, Unavailable
 from virtmgr.domain.installation import TaskFailed
 from virtmgr.domain.ssh import HostKey, parse_keys
 from virtmgr.enrollment.playbook_events import findings, translate
-from virtmgr.enrollment.wheelhouse import make_wheelhouse
+from virtmgr.enrollment.wheelhouse import is_current, make_wheelhouse
 from virtmgr.ports.playbooks import PlayRequest, Report
 
 _SCAN = 5  # seconds that a server may take to show its keys
@@ -70,7 +69,8 @@ class AnsiblePlaybooks:
     """Implements ``ports.playbooks.Playbooks``.
 
     :param directory: for runs, each in a directory of its own that goes with it; private.
-    :param wheelhouse: what hosts install from (``virtmgr wheelhouse``); made where there is none.
+    :param wheelhouse: what hosts install from (``virtmgr wheelhouse``); made where there is none,
+        or one of another virtmgr.
     :param server: https://ADDRESS:PORT where agents connect.
     """
 
@@ -90,7 +90,7 @@ class AnsiblePlaybooks:
                 hint="pip install 'virtmgr[enrollment]' on it, and start it again",
             )
         with self._locked("wheelhouse"):
-            if self._wheelhouse_version() == __version__:
+            if is_current(self.wheelhouse):
                 return
             say("making what hosts install from, once; this takes minutes")
             make_wheelhouse(self.wheelhouse, progress=say)
@@ -133,13 +133,6 @@ class AnsiblePlaybooks:
     def clean(self) -> None:
         _end_strays(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _wheelhouse_version(self) -> str | None:
-        try:
-            manifest = json.loads((self.wheelhouse / "manifest.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return str(manifest.get("version"))
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
