@@ -31,7 +31,7 @@ from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.reconciler import Reconciler
 from virtmgr.agent.steps import StepRunner
 from virtmgr.agent.streams import StreamServer
-from virtmgr.bootstrap.agent import Connector, renew
+from virtmgr.bootstrap.agent import Connector, renew, served_context
 from virtmgr.bootstrap.control_plane import authority
 from virtmgr.domain.errors import Forbidden
 from virtmgr.domain.host import Fingerprint
@@ -69,7 +69,7 @@ def running(identity: Identity, directory: Path) -> Iterator[StreamServer]:
         clock=clock,
         boot_id="boot",
     )
-    context = pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
+    context = served_context(identity)
     with closing(StreamServer(("127.0.0.1", 0), context, lambda _: None, storage)) as streams:
         streams.start()
         agent = agents.Agent(

@@ -83,10 +83,27 @@ def client_context(identity: Identity, tools: KeyTools) -> ssl.SSLContext:
     return tools.client_context(identity.ca, identity.certificate, identity.key)
 
 
+def trusted(identity: Identity, tools: KeyTools) -> tuple[str, ...]:
+    """Fingerprints of the CAs that this host trusts."""
+    return tools.fingerprints(identity.ca.read_bytes())
+
+
+def trust(identity: Identity, authorities_pem: str, tools: KeyTools) -> None:
+    """Trust these CAs from now on, and no others. Connections are to be made anew.
+
+    :raises InvalidRequest: they cannot be read; all stays as it was.
+    """
+    found = tools.fingerprints(authorities_pem.encode())
+    tools.write_private(identity.ca, authorities_pem.encode())
+    _log.info("authorities.trusted", host=identity.host_id, fingerprints=found)
+
+
 def renew_if_due(identity: Identity, control_plane: ControlPlane, tools: KeyTools) -> bool:
-    """Get a fresh certificate when a third of its life is left; whether one was got."""
-    life = tools.certificate_life(identity.certificate.read_bytes())
-    if datetime.now(UTC) < life.renewal_due:
+    """Get a fresh certificate when a third of its life is left, or when another CA issues now;
+    whether one was got."""
+    certificate = identity.certificate.read_bytes()
+    present = tools.is_issued_by_first(certificate, identity.ca.read_bytes())
+    if present and datetime.now(UTC) < tools.certificate_life(certificate).renewal_due:
         return False
     renew_now(identity, control_plane, tools)
     return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import ssl
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,7 +20,15 @@ from virtmgr.agent.agent import Agent, Parts
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
-from virtmgr.agent.identity import Identity, client_context, load_or_join, renew_if_due, renew_now
+from virtmgr.agent.identity import (
+    Identity,
+    client_context,
+    load_or_join,
+    renew_if_due,
+    renew_now,
+    trust,
+    trusted,
+)
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
@@ -30,6 +37,7 @@ from virtmgr.agent.status import StatusFile
 from virtmgr.agent.steps import StepRunner
 from virtmgr.agent.streams import StreamServer
 from virtmgr.bootstrap import logs
+from virtmgr.bootstrap.live_context import LiveContext
 from virtmgr.config.settings import AgentSettings
 from virtmgr.domain.errors import HostError
 from virtmgr.domain.host import DriverFacts, Fingerprint, Tunnel
@@ -139,7 +147,7 @@ def run_agent(settings: AgentSettings) -> None:
         clock=clock,
         boot_id=boot,
     )
-    served = pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
+    served = served_context(identity)
     streams = StreamServer(
         (settings.stream_listen.host, settings.stream_listen.port),
         served,
@@ -163,6 +171,8 @@ def run_agent(settings: AgentSettings) -> None:
                 Underlay(identity.server, settings.tunnel_address),
             ),
             renew=partial(renew, identity, control_plane, served),
+            trusted=partial(trusted, identity, _TOOLS),
+            trust=partial(take_up_trust, identity, control_plane, served),
             tell=StatusFile(settings.run_directory / "status.json", clock).tell,
         )
     )
@@ -194,19 +204,39 @@ class Connector:
         self._blobs.close()
 
     def renewed(self) -> None:
-        """The certificate is a new one: the old one is refused once the new one was seen."""
+        """The certificate is a new one: the old one is refused once the new one was seen. Or other
+        CAs are trusted."""
         self._blobs = self()  # a fetch that is under way goes on over the old connection
 
 
+def served_context(identity: Identity) -> LiveContext:
+    """For those who dial the agent: only the control plane may."""
+    return LiveContext(
+        lambda: pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
+    )
+
+
 def renew(
-    identity: Identity, connector: Connector, served: ssl.SSLContext, connection: ControlPlane
+    identity: Identity, connector: Connector, served: LiveContext, connection: ControlPlane
 ) -> bool:
     """Get a fresh certificate where it is due, and take it up everywhere; whether it was."""
     if not renew_if_due(identity, connection, _TOOLS):
         return False
-    served.load_cert_chain(identity.certificate, identity.key)  # for new connections
+    served.take_up()
     connector.renewed()
     return True
+
+
+def take_up_trust(
+    identity: Identity, connector: Connector, served: LiveContext, authorities_pem: str
+) -> None:
+    """Trust other CAs, everywhere and across restarts.
+
+    :raises InvalidRequest: they cannot be read.
+    """
+    trust(identity, authorities_pem, _TOOLS)
+    served.take_up()
+    connector.renewed()
 
 
 def _find(

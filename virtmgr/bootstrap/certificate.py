@@ -1,21 +1,24 @@
-"""The control plane's own certificate: renewed by one process, taken up by all without a restart.
+"""What the control plane shows and trusts: changed by one process, taken up by all.
 
-New connections show the new certificate; those that are open go on with the old one.
+Nothing is restarted: new connections show the new certificate, and those that are open go on with
+the old one.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 from virtmgr.api.dialling import without_names
 from virtmgr.bootstrap.control_plane import server_certificate
+from virtmgr.bootstrap.live_context import LiveContext
 from virtmgr.config.settings import ServerSettings
 from virtmgr.enrollment.pki import client_context, server_context
 
-LOOK = 10.0  # seconds between looks at the certificate's file: one stat each
+LOOK = 10.0  # seconds between looks at the files: one stat each
 
 _log = structlog.get_logger()
 
@@ -26,38 +29,56 @@ class OwnCertificate:
     def __init__(self, settings: ServerSettings) -> None:
         self._ca = settings.ca_file
         self._paths = server_certificate(settings)
-        self._stamp = _stamp(self._paths[0])
-        self._contexts: list[ssl.SSLContext] = []
+        self._shown = settings.shown_certificate or self._paths
+        self._stamp = self._look()
+        self._contexts: list[LiveContext] = []
 
-    def for_clients(self, *, of_hosts_too: bool = False) -> ssl.SSLContext:
-        """To be dialled; ``of_hosts_too`` lets clients show certificates of the private CA."""
-        context = server_context(*self._paths)
-        if of_hosts_too:
+    def for_clients(self, sockets: type[ssl.SSLSocket] = ssl.SSLSocket) -> ssl.SSLContext:
+        """To be dialled by people and programs; it may be a certificate of the operator's own."""
+
+        def make() -> ssl.SSLContext:
+            context = server_context(*self._shown)
+            context.sslsocket_class = sockets
+            return context
+
+        return self._kept(make)
+
+    def for_hosts(self, sockets: type[ssl.SSLSocket] = ssl.SSLSocket) -> ssl.SSLContext:
+        """To be dialled by agents, which may show certificates of the private CA."""
+
+        def make() -> ssl.SSLContext:
+            context = server_context(*self._paths)
             context.load_verify_locations(self._ca)
             context.verify_mode = ssl.CERT_OPTIONAL
-        return self._kept(context)
+            context.sslsocket_class = sockets
+            return context
+
+        return self._kept(make)
 
     def for_agents(self) -> ssl.SSLContext:
         """To dial agents, and recognise them by their certificates."""
-        return self._kept(without_names(client_context(self._ca, *self._paths)))
+        return self._kept(lambda: without_names(client_context(self._ca, *self._paths)))
 
     def take_up(self) -> bool:
-        """Let every context show the certificate that is on disk now; whether it is a new one."""
-        stamp = _stamp(self._paths[0])
+        """Let every context be of the files as they are now; whether they are new."""
+        stamp = self._look()
         if stamp == self._stamp:
             return False
         try:
-            server_context(*self._paths)  # key and certificate are two files: are both new?
             for context in self._contexts:
-                context.load_cert_chain(*self._paths)
-        except (OSError, ssl.SSLError) as error:
+                context.take_up()
+        except OSError as error:  # key and certificate are two files: are both new?
             _log.warning("certificate.not_taken_up", error=str(error))  # looked at again
             return False
         self._stamp = stamp
-        _log.info("certificate.taken_up", file=str(self._paths[0]))
+        _log.info("certificate.taken_up", file=str(self._shown[0]))
         return True
 
-    def _kept(self, context: ssl.SSLContext) -> ssl.SSLContext:
+    def _look(self) -> tuple[tuple[int, int], ...]:
+        return tuple(_stamp(path) for path in (*self._paths, *self._shown, self._ca))
+
+    def _kept(self, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        context = LiveContext(make)
         self._contexts.append(context)
         return context
 

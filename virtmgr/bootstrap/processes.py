@@ -69,6 +69,8 @@ def environment(settings: ServerSettings) -> dict[str, str]:
         "VIRTMGR_BUILD_CACHE": settings.build_cache,
         "VIRTMGR_SHARED_DIRECTORY": settings.shared_directory,
         "VIRTMGR_WHEELHOUSE": settings.wheelhouse,
+        "VIRTMGR_CERTIFICATE": settings.certificate,
+        "VIRTMGR_KEY": settings.key,
     }
     return {
         "MALLOC_ARENA_MAX": "2",  # glibc would keep one for each of many threads

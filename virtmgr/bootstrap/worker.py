@@ -25,6 +25,7 @@ from virtmgr.domain.registry import Mirror
 from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
+from virtmgr.services.authorities import advance
 from virtmgr.services.container import Services
 from virtmgr.services.image_worker import (
     MADE_HERE,
@@ -40,7 +41,7 @@ from virtmgr.services.sync import LEASE, mark_unreachable
 
 _LEASES = 5.0  # seconds between looks at the hosts' leases
 _STALE = 600.0  # seconds between removals of used tickets and old idempotency keys
-_CERTIFICATE = 3600.0  # seconds between looks whether our own certificate is to be renewed
+_CERTIFICATE = 10.0  # seconds between looks whether our own certificate is to be another one
 _MOVES = 3  # workloads that are moved at a time, by each worker process
 _IDEMPOTENCY_LIFE = timedelta(hours=24)
 
@@ -89,6 +90,7 @@ def main() -> None:
         threading.Thread(target=leader.run, args=(stop,), name="leadership"),
         _led(leader, "leases", _LEASES, stop, partial(watch_leases, services, leader)),
         _led(leader, "stale", _STALE, stop, stale),
+        _led(leader, "authority", _LEASES, stop, partial(advance, services)),
         threading.Thread(
             target=_every,
             args=(_CERTIFICATE, stop, lambda: _renew_certificate(settings, certificate)),

@@ -62,6 +62,8 @@ class ServerSettings:
     stream_listen: Endpoint = Endpoint("127.0.0.1", 7445)  # exec, console, VNC
     wheelhouse: Path | None = None  # what hosts install from; by default below data_directory
     address: str = ""  # what clients and agents call it by, such as a load balancer's name
+    certificate: Path | None = None  # of the operator's own, with its chain, for API and streams
+    key: Path | None = None  # of that certificate
     registry_mirrors: str = ""  # ORIGIN=https://MIRROR,…; asked before the registry ORIGIN
 
     @classmethod
@@ -72,7 +74,7 @@ class ServerSettings:
         """
         names = (
             *("data_directory", "shared_directory", "run_directory"),
-            *("build_cache", "wheelhouse"),
+            *("build_cache", "wheelhouse", "certificate", "key"),
         )
         paths = _paths(names, options, environment, SERVER_PREFIX)
         listeners = {
@@ -89,6 +91,8 @@ class ServerSettings:
             "registry_mirrors": mirrors,
         }
         settings = cls(**known)
+        if (settings.certificate is None) != (settings.key is None):
+            raise ValueError("--certificate and --key go together: give both, or none")
         return replace(settings, database=_database(settings.data_directory, options, environment))
 
     @property
@@ -100,6 +104,13 @@ class ServerSettings:
     def ca_file(self) -> Path:
         """The certificate of the private CA, which clients and agents pin."""
         return self.shared / "pki" / "ca.crt"
+
+    @property
+    def shown_certificate(self) -> tuple[Path, Path] | None:
+        """Certificate and key that the operator has given for API and streams."""
+        if self.certificate is None or self.key is None:
+            return None
+        return self.certificate, self.key
 
     @property
     def own_pki(self) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from virtmgr.domain.errors import Unavailable
 from virtmgr.domain.ssh import HostKey
 from virtmgr.domain.streaming import StreamRequest
+from virtmgr.ports.certificates import Authority
 from virtmgr.ports.clock import Clock, SystemClock
 from virtmgr.ports.images import BlobStore
 from virtmgr.ports.streams import AgentStream, Dialler
@@ -47,7 +48,8 @@ class Services:
     ``committed`` is notified after every commit of a change, for those who wait for events, and
     ``done`` of every operation that a sync finished. ``wake_host`` hints a host to sync now.
     ``dial`` opens a stream on a host's agent. ``vault`` seals credentials of hosts, and
-    ``scan_keys`` asks the ssh server at an address and port for its keys.
+    ``scan_keys`` asks the ssh server at an address and port for its keys. ``authority`` is the
+    private CA.
     """
 
     units: UnitOfWorkFactory
@@ -59,4 +61,5 @@ class Services:
     dial: Dialler = dial_nobody
     vault: Vault = field(default_factory=NoVault)
     scan_keys: Callable[[str, int], tuple[HostKey, ...]] = scan_nobody
+    authority: Authority | None = None  # None: this process has nothing to do with certificates
     stream_url: str = ""  # where clients open streams: wss://ADDRESS:PORT

@@ -28,7 +28,7 @@ from virtmgr.domain.sync import (
 from virtmgr.domain.volume import VolumeState
 from virtmgr.domain.workload import State, Usage, Workload, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
-from virtmgr.services import overlays
+from virtmgr.services import authorities, overlays
 from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
@@ -89,7 +89,10 @@ def sync(
         on_their_way = [one for one in moves if one.finished_at is None]
         report_all = was_silent and not request.full
         response = _answer(uow, host, request, on_their_way, now, report_all=report_all)
+        trusted = host.trusted_authorities
         uow.commit()
+    if pem := authorities.news_for(services, trusted):
+        response = response.model_copy(update={"authorities": pem})
     if request.workloads or request.volumes:
         services.committed.notify()
         services.done.note(finished)
@@ -143,6 +146,8 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
     """Take in that the host spoke; whether it had been silent."""
     host.last_seen_at = now
     host.lease_expires_at = now + LEASE
+    if request.trusted_authorities and request.trusted_authorities != _trusted(host):
+        host.trusted_authorities = list(request.trusted_authorities)
     if request.fingerprint is not None:
         _check_machine(uow, host, request.fingerprint)
         if host.facts.get("boot_id") not in (None, request.fingerprint.boot_id):
@@ -154,6 +159,10 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
         type = "host.enrolled" if was in COMING else "host.recovered"
         add_event(uow, type, host_target(host), now=now, message=f"it was {was.value}")
     return was is HostState.UNREACHABLE
+
+
+def _trusted(host: Host) -> tuple[str, ...]:
+    return tuple(host.trusted_authorities or ())
 
 
 def _check_machine(uow: UnitOfWork, host: Host, fingerprint: Fingerprint) -> None:
