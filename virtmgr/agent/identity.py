@@ -8,13 +8,14 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from virtmgr.agent.control_plane import ControlPlane, join
 from virtmgr.agent.fingerprint import machine_id
 from virtmgr.config.settings import AgentSettings
-from virtmgr.domain.errors import InvalidRequest
+from virtmgr.domain.errors import Forbidden, InvalidRequest
 from virtmgr.domain.machine import Machine
 from virtmgr.ports.certificates import KeyTools
 
@@ -64,19 +65,40 @@ def load_or_join(settings: AgentSettings, tools: KeyTools) -> Identity:
     key = directory / "host.key"
     if not key.exists():
         tools.write_private(key, tools.new_key())
-    answer = join(
-        settings.server,
-        tools.client_context(directory / "ca.crt"),
-        settings.join_token_file.read_text().strip(),
-        tools.signing_request(key.read_bytes()).decode(),
-        Machine(machine_id(), socket.gethostname()),
-    )
+    token = settings.join_token_file.read_text().strip()
+    answer = _join(settings.server, directory, token, tools)
     tools.write_private(directory / "host.crt", answer["certificate"].encode())
     server = answer.get("agent_server") or settings.server
     document = {"host_id": answer["host_id"], "server": server}
     tools.write_private(kept, json.dumps(document).encode())
     _log.info("host.enrolled", host=answer["host_id"], server=server)
     return Identity(host_id=answer["host_id"], server=server, directory=directory)
+
+
+def join_again(identity: Identity, token: str, tools: KeyTools) -> None:
+    """Get a certificate by a join token, for the key and as the host that this one is.
+
+    :raises Forbidden: the token is refused, or is for another host.
+    """
+    answer = _join(identity.server, identity.directory, token, tools)
+    if answer["host_id"] != identity.host_id:
+        raise Forbidden(
+            f"join again as host {identity.host_id}: the token was for another host",
+            code="another_host",
+            hint="make one with 'virtmgr host token NAME --again', for the host that this one is",
+        )
+    tools.write_private(identity.certificate, answer["certificate"].encode())
+    _log.info("host.joined_again", host=identity.host_id)
+
+
+def _join(server: str, directory: Path, token: str, tools: KeyTools) -> dict[str, Any]:
+    return join(
+        server,
+        tools.client_context(directory / "ca.crt"),
+        token,
+        tools.signing_request((directory / "host.key").read_bytes()).decode(),
+        Machine(machine_id(), socket.gethostname()),
+    )
 
 
 def client_context(identity: Identity, tools: KeyTools) -> ssl.SSLContext:

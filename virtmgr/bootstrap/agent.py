@@ -7,7 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -23,6 +23,7 @@ from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
 from virtmgr.agent.identity import (
     Identity,
     client_context,
+    join_again,
     load_or_join,
     renew_if_due,
     renew_now,
@@ -39,7 +40,7 @@ from virtmgr.agent.streams import StreamServer
 from virtmgr.bootstrap import logs
 from virtmgr.bootstrap.live_context import LiveContext
 from virtmgr.config.settings import AgentSettings
-from virtmgr.domain.errors import HostError
+from virtmgr.domain.errors import HostError, VirtmgrError
 from virtmgr.domain.host import DriverFacts, Fingerprint, Tunnel
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.domain.workload import Kind, Reason
@@ -282,13 +283,23 @@ def join_control_plane(settings: AgentSettings) -> str:
 def renew_certificate(settings: AgentSettings) -> None:
     """Get this host a fresh certificate now. A running agent takes it up when it is restarted.
 
+    With a CA file that is trusted from now on. With a join token the host joins again where its
+    certificate is refused, as by a CA that has retired the one of before.
+
     :raises InvalidRequest: it is not enrolled.
     """
     logs.configure("host-renew")
     identity = load_or_join(replace(settings, join_token_file=None), _TOOLS)
-    control_plane = Connector(identity)()
-    renew_now(identity, control_plane, _TOOLS)
-    control_plane.close()
+    if settings.ca_file is not None:
+        trust(identity, settings.ca_file.read_text(), _TOOLS)
+    try:
+        with closing(Connector(identity)()) as control_plane:
+            renew_now(identity, control_plane, _TOOLS)
+    except VirtmgrError as error:
+        if settings.join_token_file is None:
+            raise
+        _log.warning("certificate.not_renewed", error=error.message)
+        join_again(identity, settings.join_token_file.read_text().strip(), _TOOLS)
 
 
 def stop_everything(settings: AgentSettings) -> None:

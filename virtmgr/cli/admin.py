@@ -91,6 +91,17 @@ def server_options(function: F) -> F:
             _option("agent-listen", "Agents.", _SERVER.agent_listen, "VIRTMGR_AGENT_LISTEN"),
             _option("stream-listen", "Streams.", _SERVER.stream_listen, "VIRTMGR_STREAM_LISTEN"),
             click.option(
+                "--certificate",
+                metavar="PATH",
+                help="A certificate of your own for API and streams, with its chain, in PEM. "
+                "Default: one of the private CA. Environment: VIRTMGR_CERTIFICATE.",
+            ),
+            click.option(
+                "--key",
+                metavar="PATH",
+                help="The key of that certificate. Environment: VIRTMGR_KEY.",
+            ),
+            click.option(
                 "--address",
                 metavar="NAME",
                 help="What clients and agents call the control plane by, if not by the addresses "
@@ -338,7 +349,9 @@ def host_join(**options: str | None) -> None:
 def host_renew(**options: str | None) -> None:
     """Get this host a fresh certificate now, for the same key.
 
-    The agent does it by itself in time. Restart it to let it take up the new one.
+    The agent does it by itself in time. Restart it to let it take up the new one. With --ca-file
+    the host trusts these CAs from now on; with --join-token-file it joins again where its
+    certificate is refused: it has expired, or its CA was retired.
     """
     from virtmgr import bootstrap
 
