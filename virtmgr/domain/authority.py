@@ -115,12 +115,6 @@ def check_retire(
             if spreads
             else "'virtmgr ca rotate' begins a change of the CA",
         )
-    if age < SETTLING:
-        raise Conflict(
-            "retire the CA of before: control planes may not have taken up the next one yet",
-            code="too_early",
-            hint=f"try again in {int((SETTLING - age).total_seconds()) + 1} seconds",
-        )
     left = holding_up(authorities, hosts)
     if left and not force:
         named = "; ".join(f"{each.name}: {each.reason}" for each in left)
@@ -130,6 +124,12 @@ def check_retire(
             hint="bring them back, or remove them; with --force they are cut off until 'virtmgr "
             "host renew-certificates' or a new join token ('virtmgr host token NAME --again')",
             detail={"hosts": [each.name for each in left]},
+        )
+    if age < SETTLING:
+        raise Conflict(
+            "retire the CA of before: control planes may not have taken up the next one yet",
+            code="too_early",
+            hint=f"try again in {int((SETTLING - age).total_seconds()) + 1} seconds",
         )
     return left
 
