@@ -16,7 +16,8 @@ from virtmgr.api.dialling import without_names
 from virtmgr.bootstrap.control_plane import server_certificate
 from virtmgr.bootstrap.live_context import LiveContext
 from virtmgr.config.settings import ServerSettings
-from virtmgr.enrollment.pki import client_context, server_context
+from virtmgr.domain.errors import Unavailable
+from virtmgr.enrollment.pki import check_given, client_context, server_context
 
 LOOK = 10.0  # seconds between looks at the files: one stat each
 
@@ -29,15 +30,30 @@ class OwnCertificate:
     def __init__(self, settings: ServerSettings) -> None:
         self._ca = settings.ca_file
         self._paths = server_certificate(settings)
-        self._shown = settings.shown_certificate or self._paths
-        self._stamp = self._look()
+        self._given = settings.given_certificate
+        self._stamp = self._warned = self._look()
         self._contexts: list[LiveContext] = []
 
     def for_clients(self, sockets: type[ssl.SSLSocket] = ssl.SSLSocket) -> ssl.SSLContext:
-        """To be dialled by people and programs; it may be a certificate of the operator's own."""
+        """To be dialled by people and programs; it may be a certificate of the operator's own.
+
+        One that is not usable keeps nobody from running, agents least of all: they are shown
+        another one. ``virtmgr serve`` refuses it.
+        """
+        shown = self._paths
+        if self._given is not None:
+            try:
+                check_given(*self._given)
+                shown = self._given
+            except Unavailable as error:
+                _log.error("certificate.not_usable", error=error.message, hint=error.hint)
 
         def make() -> ssl.SSLContext:
-            context = server_context(*self._shown)
+            nonlocal shown
+            if self._contexts and self._given is not None:
+                check_given(*self._given)
+                shown = self._given
+            context = server_context(*shown)
             context.sslsocket_class = sockets
             return context
 
@@ -64,18 +80,23 @@ class OwnCertificate:
         stamp = self._look()
         if stamp == self._stamp:
             return False
-        try:
-            for context in self._contexts:
+        failed: Exception | None = None
+        for context in self._contexts:
+            try:
                 context.take_up()
-        except OSError as error:  # key and certificate are two files: are both new?
-            _log.warning("certificate.not_taken_up", error=str(error))  # looked at again
+            except (OSError, Unavailable) as error:  # key and certificate are two files
+                failed = error
+        if failed is not None:  # looked at again
+            if stamp != self._warned:
+                _log.warning("certificate.not_taken_up", error=str(failed))
+            self._warned = stamp
             return False
         self._stamp = stamp
-        _log.info("certificate.taken_up", file=str(self._shown[0]))
+        _log.info("certificate.taken_up")
         return True
 
     def _look(self) -> tuple[tuple[int, int], ...]:
-        return tuple(_stamp(path) for path in (*self._paths, *self._shown, self._ca))
+        return tuple(_stamp(path) for path in (*self._paths, *(self._given or ()), self._ca))
 
     def _kept(self, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         context = LiveContext(make)

@@ -67,6 +67,7 @@ def playbooks(settings: ServerSettings) -> AnsiblePlaybooks:
         wheelhouse=settings.wheelhouse or settings.data_directory / "wheelhouse",
         ca_file=settings.ca_file,
         server=f"https://{called(settings, settings.agent_listen)}",
+        addresses=settings.control_plane_addresses,
     )
 
 

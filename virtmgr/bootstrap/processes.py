@@ -83,6 +83,7 @@ def environment(settings: ServerSettings) -> dict[str, str]:
         "VIRTMGR_AGENT_LISTEN": str(settings.agent_listen),
         "VIRTMGR_STREAM_LISTEN": str(settings.stream_listen),
         "VIRTMGR_ADDRESS": settings.address,
+        "VIRTMGR_CONTROL_PLANE_ADDRESSES": ",".join(settings.control_plane_addresses),
         "VIRTMGR_REGISTRY_MIRRORS": settings.registry_mirrors,
     }
 

@@ -64,6 +64,7 @@ class ServerSettings:
     address: str = ""  # what clients and agents call it by, such as a load balancer's name
     certificate: Path | None = None  # of the operator's own, with its chain, for API and streams
     key: Path | None = None  # of that certificate
+    control_plane_addresses: tuple[str, ...] = ()  # that hosts are dialled from, of all of them
     registry_mirrors: str = ""  # ORIGIN=https://MIRROR,…; asked before the registry ORIGIN
 
     @classmethod
@@ -84,10 +85,12 @@ class ServerSettings:
         }
         mirrors = _given("registry_mirrors", options, environment, SERVER_PREFIX)
         address = _address(_given("address", options, environment, SERVER_PREFIX))
+        dialling = _given("control_plane_addresses", options, environment, SERVER_PREFIX)
         known: dict[str, Any] = {
             **paths,
             **listeners,
             "address": address,
+            "control_plane_addresses": _networks("--control-plane-addresses", dialling),
             "registry_mirrors": mirrors,
         }
         settings = cls(**known)
@@ -106,7 +109,7 @@ class ServerSettings:
         return self.shared / "pki" / "ca.crt"
 
     @property
-    def shown_certificate(self) -> tuple[Path, Path] | None:
+    def given_certificate(self) -> tuple[Path, Path] | None:
         """Certificate and key that the operator has given for API and streams."""
         if self.certificate is None or self.key is None:
             return None
@@ -159,7 +162,7 @@ class Initialised:
     """What ``virtmgr init`` made, for the person who ran it."""
 
     server: str  # https://… of the REST API
-    ca_file: Path
+    ca_file: Path | None  # None: the certificate is the operator's own
     user: str
     token: str | None  # the first administrator's token; None: made by an earlier init
 
@@ -205,6 +208,21 @@ def _address(text: str) -> str:
     if text and _ADDRESS.fullmatch(text) is None:
         raise ValueError(f"--address: {text!r} is no host name and no IP address; give no port")
     return text
+
+
+def _networks(name: str, text: str) -> tuple[str, ...]:
+    """Addresses and networks, as they came."""
+    from ipaddress import ip_network
+
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in found:
+        try:
+            ip_network(part)
+        except ValueError as error:
+            raise ValueError(
+                f"{name}: {error}; write ADDRESS or ADDRESS/BITS, with commas"
+            ) from error
+    return found
 
 
 def _hours(name: str, text: str) -> float:

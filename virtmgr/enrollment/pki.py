@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -223,6 +223,41 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
+
+
+def check_given(certificate: Path, key: Path) -> None:
+    """Refuse a certificate and key of the operator's own that nobody could use.
+
+    :raises Unavailable: one cannot be read, is expired or not valid yet, does not go with the
+        other, or every user of the machine can read the key.
+    """
+
+    def refuse(path: Path, why: str, hint: str) -> Unavailable:
+        message = f"show the certificate {certificate} to clients: {path.name} {why}"
+        return Unavailable(message, code="certificate_unusable", hint=hint)
+
+    try:
+        found = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+        mode = key.stat().st_mode
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+    except OSError as error:
+        path = Path(error.filename or certificate)
+        raise refuse(path, f"cannot be read: {error.strerror}", "see path and owner") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        hint = "both are wanted in PEM form, the key without a passphrase"
+        raise refuse(certificate, f"or {key.name} is not understood: {error}", hint) from error
+    if mode & 0o007:
+        raise refuse(key, "can be read by every user of the machine", f"chmod 600 {key}")
+    if private.public_key() != found.public_key():
+        hint = "give the key that it was requested with; of a chain the server's own comes first"
+        raise refuse(key, "is not its key", hint)
+    now = datetime.now(UTC)
+    if now >= found.not_valid_after_utc:
+        ended = f"{found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        raise refuse(certificate, f"has expired at {ended}", "get a new one, in the same files")
+    if now < found.not_valid_before_utc:
+        begins = f"{found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+        raise refuse(certificate, f"is valid from {begins} on", "is this machine's clock right?")
 
 
 def server_context(

@@ -72,12 +72,14 @@ class AnsiblePlaybooks:
     :param wheelhouse: what hosts install from (``virtmgr wheelhouse``); made where there is none,
         or one of another virtmgr.
     :param server: https://ADDRESS:PORT where agents connect.
+    :param addresses: of all control planes, which dial hosts; empty: those of ``server``'s name.
     """
 
     directory: Path
     wheelhouse: Path
     ca_file: Path
     server: str
+    addresses: tuple[str, ...] = ()
 
     def scan(self, address: str, port: int) -> tuple[HostKey, ...]:
         return scan_keys(address, port)
@@ -156,6 +158,8 @@ class AnsiblePlaybooks:
             "virtmgr_wheelhouse": str(self.wheelhouse),
             **request.variables,
         }
+        if self.addresses:
+            variables["virtmgr_control_plane_addresses"] = list(self.addresses)
         options = []
         if login.private_key is not None:
             files["key"] = login.private_key
