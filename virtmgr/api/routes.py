@@ -6,6 +6,7 @@ from typing import Final
 
 from virtmgr.api import (
     about,
+    ca,
     clusters,
     events,
     failovers,
@@ -32,6 +33,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *users.ROUTES,
     *role_bindings.ROUTES,
     *tokens.ROUTES,
+    *ca.ROUTES,
     *clusters.ROUTES,
     *hosts.ROUTES,
     *images.ROUTES,

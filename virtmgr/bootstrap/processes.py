@@ -75,6 +75,8 @@ def environment(settings: ServerSettings) -> dict[str, str]:
         "VIRTMGR_BUILD_CACHE": settings.build_cache,
         "VIRTMGR_SHARED_DIRECTORY": settings.shared_directory,
         "VIRTMGR_WHEELHOUSE": settings.wheelhouse,
+        "VIRTMGR_CERTIFICATE": settings.certificate,
+        "VIRTMGR_KEY": settings.key,
     }
     return {
         "MALLOC_ARENA_MAX": "2",  # glibc would keep one for each of many threads
@@ -87,6 +89,7 @@ def environment(settings: ServerSettings) -> dict[str, str]:
         "VIRTMGR_AGENT_LISTEN": str(settings.agent_listen),
         "VIRTMGR_STREAM_LISTEN": str(settings.stream_listen),
         "VIRTMGR_ADDRESS": settings.address,
+        "VIRTMGR_CONTROL_PLANE_ADDRESSES": ",".join(settings.control_plane_addresses),
         "VIRTMGR_REGISTRY_MIRRORS": settings.registry_mirrors,
     }
 

@@ -30,6 +30,7 @@ from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
 from virtmgr.services import failover
+from virtmgr.services.authorities import advance
 from virtmgr.services.container import Services
 from virtmgr.services.fence_worker import FenceWorker
 from virtmgr.services.image_worker import (
@@ -46,8 +47,8 @@ from virtmgr.services.sync import LEASE, mark_unreachable
 
 _LEASES = 1.0  # seconds between looks at the hosts' leases
 _STALE = 600.0  # seconds between removals of used tickets and old idempotency keys
-_CERTIFICATE = 3600.0  # seconds between looks whether our own certificate is to be renewed
 _FENCES = 2  # hosts whose power is cut at a time, by each worker process
+_CERTIFICATE = 10.0  # seconds between looks whether our own certificate is to be another one
 _MOVES = 3  # workloads that are moved at a time, by each worker process
 _IDEMPOTENCY_LIFE = timedelta(hours=24)
 
@@ -106,6 +107,7 @@ def main() -> None:
         threading.Thread(target=leader.run, args=(stop,), name="leadership"),
         _led(leader, "leases", _LEASES, stop, leases),
         _led(leader, "stale", _STALE, stop, stale),
+        _led(leader, "authority", _LEASES, stop, partial(advance, services)),
         threading.Thread(
             target=_every,
             args=(_CERTIFICATE, stop, lambda: _renew_certificate(settings, certificate)),

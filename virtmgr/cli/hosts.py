@@ -18,7 +18,7 @@ from virtmgr.cli.command import (
 from virtmgr.cli.crud import ID, LABELS, Noun, add_list, add_show, finish
 from virtmgr.cli.fencing import fence
 from virtmgr.cli.moves import plan_option, show_plan
-from virtmgr.cli.output import Column, Item, age, at, column, show_item, size
+from virtmgr.cli.output import Column, Item, age, at, column, show_item, size, until
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.tokens import secret_of
 from virtmgr.cli.waiting import is_dry_run, settle
@@ -53,6 +53,7 @@ NOUN = Noun(
         Column("MEMORY", _share("memory", size)),
         Column("DISK", _share("disk", size)),
         column("SEEN", "last_seen_at", shown=age),
+        column("CERTIFICATE", "certificate_expires_at", shown=until),
         column("VMS-UNDER", "facts.accelerator", wide=True),
         column("KERNEL", "facts.kernel", wide=True),
         LABELS,

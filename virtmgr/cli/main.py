@@ -69,6 +69,7 @@ ENTRIES = {
     "user": _entry("users:user", "Users.", _RESOURCES),
     "role": _entry("roles:role", "Who may do what, where.", _RESOURCES),
     "token": _entry("tokens:token", "Tokens for scripts.", _RESOURCES),
+    "ca": _entry("ca:ca", "The private CA, and its change.", _RESOURCES),
     "cluster": _entry("clusters:cluster", "Clusters and their policies.", _RESOURCES),
     "host": _entry("host_add:host", "Hosts.", _RESOURCES),
     "failover": _entry("failovers:failover", "Workloads of lost hosts.", _RESOURCES),

@@ -141,6 +141,8 @@ class Host:
     certificate_serial: str | None = None  # hexadecimal; only this one may sync,
     previous_certificate_serial: str | None = None  # or this, until the new one is first used
     certificate_expires_at: datetime | None = None
+    certificate_issuer: str | None = None  # fingerprint of the CA; None: one of before 0009
+    trusted_authorities: list[str] | None = None  # fingerprints, as its agent says; None: unsaid
     join_token_hash: str | None = None  # SHA-256, cleared on use
     join_token_expires_at: datetime | None = None
     lease_expires_at: datetime | None = None

@@ -9,6 +9,7 @@ from virtmgr.domain.errors import Unavailable
 from virtmgr.domain.fencing import FenceDevice
 from virtmgr.domain.ssh import HostKey
 from virtmgr.domain.streaming import StreamRequest
+from virtmgr.ports.certificates import Authority
 from virtmgr.ports.clock import Clock, SystemClock
 from virtmgr.ports.images import BlobStore
 from virtmgr.ports.power import PowerControl
@@ -60,7 +61,7 @@ class Services:
     ``done`` of every operation that a sync finished. ``wake_host`` hints a host to sync now.
     ``dial`` opens a stream on a host's agent. ``vault`` seals credentials of hosts and of their
     fence devices, ``power`` speaks to those. ``scan_keys`` asks the ssh server at an address and
-    port for its keys.
+    port for its keys. ``authority`` is the private CA.
     """
 
     units: UnitOfWorkFactory
@@ -73,4 +74,5 @@ class Services:
     vault: Vault = field(default_factory=NoVault)
     power: PowerControl = field(default_factory=NoPower)
     scan_keys: Callable[[str, int], tuple[HostKey, ...]] = scan_nobody
+    authority: Authority | None = None  # None: this process has nothing to do with certificates
     stream_url: str = ""  # where clients open streams: wss://ADDRESS:PORT

@@ -35,7 +35,7 @@ from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.auth import new_secret
 from virtmgr.services.container import Services
 from virtmgr.services.holding import heartbeat, new_holder
-from virtmgr.services.host_installation import RENEW, VERBS, login
+from virtmgr.services.host_installation import VERBS, login
 from virtmgr.services.hosts import JOIN_TOKEN_LIFETIME
 from virtmgr.services.records import add_event, host_target
 
@@ -193,10 +193,8 @@ class InstallationWorker:
                 news.say("going on after the worker was restarted")
             held.parameters = {**held.parameters, "attempts": attempts}
             given = login(self._services, access)
-            token = None
-            if operation.verb != RENEW:
-                token, host.join_token_hash = new_secret("vmj_")
-                host.join_token_expires_at = now + JOIN_TOKEN_LIFETIME
+            token, host.join_token_hash = new_secret("vmj_")
+            host.join_token_expires_at = now + JOIN_TOKEN_LIFETIME
             uow.commit()
         return _Job(operation, host, access, given, token)
 

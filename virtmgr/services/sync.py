@@ -30,7 +30,7 @@ from virtmgr.domain.sync import (
 from virtmgr.domain.volume import VolumeState
 from virtmgr.domain.workload import State, Usage, Workload, WorkloadStatus
 from virtmgr.ports.unit_of_work import Duties, UnitOfWork
-from virtmgr.services import failover_end, overlays
+from virtmgr.services import authorities, failover_end, overlays
 from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
@@ -94,7 +94,10 @@ def sync(
         report_all = was_silent and not request.full
         leftovers = uow.failovers.left_on(host.id) if duties.leftovers else ()
         response = _answer(uow, host, request, on_their_way, leftovers, now, report_all=report_all)
+        trusted = host.trusted_authorities
         uow.commit()
+    if pem := authorities.news_for(services, trusted):
+        response = response.model_copy(update={"authorities": pem})
     if request.workloads or request.volumes:
         services.committed.notify()
         services.done.note(finished)
@@ -196,6 +199,8 @@ def _note_host(
     host.renewals += 1
     host.last_seen_at = now
     host.lease_expires_at = now + timedelta(seconds=host.lease_seconds)
+    if request.trusted_authorities and request.trusted_authorities != _trusted(host):
+        host.trusted_authorities = list(request.trusted_authorities)
     if request.fingerprint is not None:
         _check_machine(uow, host, request.fingerprint)
         if host.facts.get("boot_id") not in (None, request.fingerprint.boot_id):
@@ -217,6 +222,10 @@ def _granted(uow: UnitOfWork, host: Host, duties: Duties) -> float:
     have it that a workload is to be restarted from."""
     cluster = uow.clusters.get(host.cluster_id) if duties.ha else None
     return LEASE.total_seconds() if cluster is None else cluster.ha_lease
+
+
+def _trusted(host: Host) -> tuple[str, ...]:
+    return tuple(host.trusted_authorities or ())
 
 
 def _check_machine(uow: UnitOfWork, host: Host, fingerprint: Fingerprint) -> None:

@@ -250,6 +250,8 @@ hosts = Table(
     Column("certificate_serial", String(64), unique=True),
     Column("previous_certificate_serial", String(64)),
     Column("certificate_expires_at", UtcDateTime()),
+    Column("certificate_issuer", String(64)),
+    Column("trusted_authorities", Document()),
     Column("join_token_hash", String(128), unique=True),
     Column("join_token_expires_at", UtcDateTime()),
     Column("lease_expires_at", UtcDateTime(), index=True),
