@@ -35,6 +35,7 @@ def drain(context: Context, reference: str) -> Drained:
     :raises IllegalTransition: it does not answer, or nothing runs on it.
     :raises placement.Overtaken: another placement was faster; try again in a new unit.
     """
+    context.uow.hosts.all(locked=True)  # it claims others, so all of them in one order
     host = hosts.lock(context, reference)
     wanted = after(HostVerb.DRAIN, host)
     under_way = _under_way(context, host)
@@ -69,6 +70,7 @@ def cancel(context: Context, reference: str) -> Host:
 
     :raises IllegalTransition: it is not being drained.
     """
+    context.uow.hosts.all(locked=True)  # claims on others are given back
     host = hosts.lock(context, reference)
     hosts.set_scheduling(host, after(HostVerb.CANCEL_DRAIN, host))
     operation = _under_way(context, host)

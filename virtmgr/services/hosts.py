@@ -185,6 +185,9 @@ def delete(context: Context, reference: str, *, force: bool = False) -> Host:
         if it is alive, is refused from now on and changes nothing.
     :raises Conflict: it has some; they are named. Or workloads are on their way from or to it.
     """
+    found = find(context, reference)
+    moves = [one.id for one in context.uow.migrations.open_on(found.id)]
+    context.lock_hosts(found.id, *context.uow.migrations.hosts_of(moves))
     host = lock(context, reference)
     workloads = context.uow.workloads.on_host(host.id)
     volumes = context.uow.volumes.on_host(host.id)

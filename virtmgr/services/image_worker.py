@@ -317,8 +317,8 @@ class ImageWorker:
 
     def _held(self, uow: UnitOfWork, taken: Operation) -> tuple[Operation, Image] | None:
         """The operation and its image, if they are still this worker's to finish."""
-        operation = uow.operations.lock(taken.id)
         image = uow.images.lock(taken.target_id)
+        operation = uow.operations.lock(taken.id)
         mine = operation is not None and operation.owner == self._owner
         if operation is None or image is None or not mine:
             return None

@@ -144,7 +144,7 @@ class InstallationWorker:
             if failed is not None and stop.is_set():
                 self._leave(operation.id, news)
             else:
-                self._end(operation.id, news, failed)
+                self._end(operation.id, operation.target_id, news, failed)
         except VirtmgrError as error:  # the lease runs out, and another worker goes on
             log.warning("installation_not_ended", operation=operation.id, error=error.message)
         finally:
@@ -175,8 +175,8 @@ class InstallationWorker:
         """Note the attempt, and make the join token that it needs."""
         now = self._services.clock.now()
         with self._services.units() as uow:
-            held = self._held(uow, operation.id)
             host = uow.hosts.lock(operation.target_id)
+            held = self._held(uow, operation.id)
             access = uow.host_access.get(operation.target_id)
             if held is None or host is None or access is None:
                 raise Conflict("it was cancelled", code="cancelled")
@@ -255,14 +255,16 @@ class InstallationWorker:
             return None
         return operation if operation.state is OperationState.RUNNING else None
 
-    def _end(self, operation_id: str, news: _News, failed: VirtmgrError | None) -> None:
+    def _end(
+        self, operation_id: str, host_id: str, news: _News, failed: VirtmgrError | None
+    ) -> None:
         """Finish operation and host; forget credentials and join token."""
         now = self._services.clock.now()
         with self._services.units() as uow:
+            host = uow.hosts.lock(host_id)
             operation = self._held(uow, operation_id)
             if operation is None:
                 return  # cancelled, or taken by another worker
-            host = uow.hosts.lock(operation.target_id)
             access = uow.host_access.get(operation.target_id)
             news.say("failed: " + failed.message if failed else "done")
             uow.operation_log.append(operation_id, now, news.take())

@@ -201,15 +201,21 @@ class MigrationWorker:
         :raises Lost: the migration is not ours any more.
         """
         with self._services.units() as uow:
+            workload = self._lock(uow, held.id)
             migration = uow.migrations.lock(held.id)
             if migration is None or migration.owner != self._owner or migration.phase not in WORK:
                 raise Lost
-            workload = uow.workloads.lock(migration.workload_id)
             if workload is None:
                 raise Lost
             yield uow, migration, workload
             uow.after_commit(self._services.committed.notify)
             uow.commit()
+
+    def _lock(self, uow: UnitOfWork, migration_id: str) -> Workload | None:
+        """Lock what a step may change beside its migration: both hosts, then the workload."""
+        uow.hosts.lock_all_of(uow.migrations.hosts_of([migration_id]))
+        migration = uow.migrations.get(migration_id)
+        return uow.workloads.lock(migration.workload_id) if migration is not None else None
 
     def _beat(self, held: _Held, stop: threading.Event) -> None:
         """Renew the lease; ``held.stop`` is set once it is lost or cancelled."""

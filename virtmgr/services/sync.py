@@ -60,7 +60,7 @@ def sync(
     now = services.clock.now()
     finished: list[str] = []
     with services.units() as uow:
-        host = uow.hosts.lock(host_id)
+        host = _lock(uow, host_id, request)
         if serial is not None:
             admit(host, serial)
         if host is None:
@@ -94,6 +94,14 @@ def sync(
         services.committed.notify()
         services.done.note(finished)
     return response
+
+
+def _lock(uow: UnitOfWork, host_id: str, request: SyncRequest) -> Host | None:
+    """The host, locked, and with it those that it has taken workloads from: they hear of it."""
+    arrived = [observed.arrived for observed in request.workloads if observed.arrived]
+    others = uow.migrations.hosts_of(arrived) if arrived else frozenset()
+    locked = uow.hosts.lock_all_of({host_id, *others})
+    return next((host for host in locked if host.id == host_id), None)
 
 
 def _answer(
@@ -383,9 +391,9 @@ def mark_unreachable(services: Services) -> int:
     now = services.clock.now()
     found = 0
     with services.units() as uow:
-        for silent in [host.id for host in uow.hosts.all() if _is_silent(host, now)]:
-            host = uow.hosts.lock(silent)
-            if host is None or not _is_silent(host, now):
+        silent = [host.id for host in uow.hosts.all() if _is_silent(host, now)]
+        for host in uow.hosts.lock_all_of(silent):
+            if not _is_silent(host, now):
                 continue  # it spoke, or was removed, since it was looked at
             host.state = HostState.UNREACHABLE
             found += 1
