@@ -8,6 +8,7 @@ import pytest
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
+from tests.api.host import PretendHost
 from virtmgr.domain.errors import Forbidden, Unauthenticated
 from virtmgr.domain.host import Fingerprint, Host, HostState, Pool
 from virtmgr.domain.ids import new_id
@@ -16,7 +17,8 @@ from virtmgr.domain.sync import SyncRequest
 from virtmgr.enrollment import pki
 from virtmgr.services import auth, enrolment
 from virtmgr.services.container import Services
-from virtmgr.services.sync import sync
+from virtmgr.services.host_removal import forget_silent
+from virtmgr.services.sync import mark_unreachable, sync
 
 
 def _enrol(services: Services, name: str) -> None:
@@ -192,3 +194,73 @@ def test_a_name_belongs_to_one_machine(api: Api, services: Services, tmp_path: P
     with pytest.raises(Forbidden):
         says(node1, one)
     assert refused(api.post(again).body["join_token"], one) == "another_machine"  # said once
+
+
+def test_a_host_is_probing_until_it_can_run_something(api: Api, services: Services) -> None:
+    host = PretendHost(services)
+    path = f"/hosts/{host.id}"
+    with services.units() as uow:
+        row = uow.hosts.lock(host.id)
+        assert row is not None
+        row.state = HostState.ENROLLING
+        uow.commit()
+    bare = host.fingerprint().model_copy(update={"drivers": (), "disk": 0})
+    host.sync(SyncRequest(full=True, fingerprint=bare))
+    shown = api.get(path).body
+    assert (shown["state"], shown["scheduling_state"]) == ("probing", "ready")
+    assert [one["code"] for one in shown["lacks"]] == ["no_driver", "no_pool"]
+    spec = {"name": "web1", "kind": "container", "image": "busybox"}
+    refused = api.post("/projects/default/workloads", spec)
+    assert refused.code == "no_placement"
+    host.sync(SyncRequest(fingerprint=host.fingerprint()))
+    shown = api.get(path).body
+    assert (shown["state"], shown["lacks"]) == ("ready", [])
+    types = [event["type"] for event in api.get("/events", host=host.id).body["items"]]
+    assert types[:2] == ["host.ready", "host.probing"]
+    assert api.post("/projects/default/workloads", spec).status == 202
+
+
+def test_a_host_that_is_removed_clears_up_first(api: Api, services: Services) -> None:
+    host = PretendHost(services)
+    path = f"/hosts/{host.id}"
+    image = api.get("/images/busybox").body["id"]
+    host.sync(SyncRequest(images=(image,)))
+    assert api.delete(path, query={"dry_run": "true"}).status == 200
+    assert api.get(path).body["state"] == "ready"
+    assert api.delete(path).status == 204
+    assert api.delete(path).status == 204  # twice is once
+    assert api.get(path).body["state"] == "removing"
+    assert api.post(f"{path}/cordon").status == 409
+    host.sync_down()
+    assert host.last is not None
+    assert (host.last.full, host.last.removed_images) == (True, (image,))
+    assert api.get(path).body["state"] == "removing"
+    host.sync(SyncRequest(known_revision=host.known_revision, images=()))
+    assert api.get(path).status == 404
+    with pytest.raises(Forbidden) as refused:
+        host.sync_down()
+    assert refused.value.code == "host_removed"
+
+
+def test_a_host_that_does_not_clear_up_is_removed_all_the_same(
+    api: Api, services: Services, clock: StillClock
+) -> None:
+    host = PretendHost(services)
+    assert api.delete(f"/hosts/{host.id}").status == 204
+    assert forget_silent(services) == 0
+    clock.advance(seconds=61)
+    assert mark_unreachable(services) == 0
+    assert forget_silent(services) == 1
+    assert api.get(f"/hosts/{host.id}").status == 404
+
+
+def test_nobody_waits_for_a_host_that_does_not_answer(
+    api: Api, services: Services, clock: StillClock
+) -> None:
+    silent, forced = PretendHost(services), PretendHost(services)
+    assert api.delete(f"/hosts/{forced.id}", query={"force": "true"}).status == 204
+    assert api.get(f"/hosts/{forced.id}").status == 404
+    clock.advance(seconds=31)
+    mark_unreachable(services)
+    assert api.delete(f"/hosts/{silent.id}").status == 204
+    assert api.get(f"/hosts/{silent.id}").status == 404

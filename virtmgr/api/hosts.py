@@ -28,7 +28,7 @@ from virtmgr.api.schemas.hosts import (
 from virtmgr.domain.access import Action
 from virtmgr.domain.host import Host, HostState
 from virtmgr.domain.values import Value
-from virtmgr.services import host_installation, hosts, pools
+from virtmgr.services import host_installation, host_removal, hosts, pools
 from virtmgr.services.context import Context
 from virtmgr.services.host_installation import Address, HostAgain, HostEnroll
 from virtmgr.services.hosts import HostCreate, HostFields
@@ -58,7 +58,15 @@ class ScanBody(Value):
 class RemoveQuery(ChangeQuery):
     """How a host is removed."""
 
-    force: bool = Field(False, description="Forget what is on it, too: workloads and volumes.")
+    force: bool = Field(
+        False,
+        description="Forget what is on it, too: workloads and volumes; and do not let it clear up.",
+    )
+    take_back: bool = Field(
+        False,
+        description="With force: workloads that it was taking up go on on the hosts that they came "
+        "from, with their disks as they were. What it has written to them is lost.",
+    )
 
 
 class JoinAgainBody(Value):
@@ -148,8 +156,9 @@ def patch(context: Context, host: str, patch: Patch[HostFields]) -> Answer[HostV
 
 
 def remove(context: Context, host: str, query: RemoveQuery) -> Answer[HostView]:
-    """Forget a host that has no workloads and no volumes"""
-    return _answer(context, hosts.delete(context, host, force=query.force))
+    """Remove a host that has no workloads and no volumes: it clears up, and is gone then"""
+    removed = host_removal.remove(context, host, force=query.force, take_back=query.take_back)
+    return _answer(context, removed)
 
 
 def cordon(context: Context, host: str) -> Answer[HostView]:

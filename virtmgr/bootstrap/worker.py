@@ -26,6 +26,7 @@ from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
 from virtmgr.services.container import Services
+from virtmgr.services.host_removal import forget_silent
 from virtmgr.services.image_worker import (
     MADE_HERE,
     MADE_WITH_HOSTS,
@@ -120,6 +121,7 @@ def watch_leases(services: Services, leader: Leader) -> None:
     """While the control plane was away no host could renew its lease: first they may do so."""
     if leader.settled(LEASE.total_seconds()):
         mark_unreachable(services)
+        forget_silent(services)
 
 
 def remove_stale(services: Services) -> None:

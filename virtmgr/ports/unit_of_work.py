@@ -342,6 +342,10 @@ class MigrationRepository(Repository[Migration], Protocol):
         """Those from or to a host, oldest first."""
         ...
 
+    def ids_on(self, host_id: str) -> Sequence[str]:
+        """The ids of ``open_on``; loads no entity."""
+        ...
+
     def all_open(self) -> Sequence[Migration]: ...
 
     def hosts_of(self, ids: Iterable[str]) -> frozenset[str]:

@@ -22,6 +22,7 @@ from virtmgr.domain.host_states import SCHEDULING
 from virtmgr.domain.installation import explain, share_done
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine
 from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.readiness import missing
 from virtmgr.domain.ssh import HostKey, trusted_key
 from virtmgr.ports.playbooks import (
     Login,
@@ -239,6 +240,15 @@ class InstallationWorker:
         """
         with self._services.units(read_only=True) as uow:
             host = uow.hosts.get(job.host.id)
+        if host is not None and host.state is HostState.PROBING:
+            lacking = missing(host.facts)
+            raise HostError(
+                f"host {job.host.name} has joined, and cannot be scheduled on: "
+                + "; ".join(one.message for one in lacking),
+                code="not_ready",
+                hint=(lacking[0].hint if lacking else None)
+                or f"it becomes ready by itself; see 'virtmgr host show {job.host.name}'",
+            )
         if host is None or host.state not in SCHEDULING:
             raise HostError(
                 f"host {job.host.name}: an agent runs on the machine, but not as this host: it was "

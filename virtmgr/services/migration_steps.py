@@ -102,8 +102,11 @@ def taken_up(
     """
     if migration.phase is not Phase.STARTING or not is_taken_up(workload, migration):
         return []
-    _to(uow, migration, Phase.CLEANING, now, "")
-    news_for_source(services, uow, migration, workload)
+    if migration.source_host_id is None:  # it was removed meanwhile: nothing is left to clear up
+        _end(migration, Phase.DONE, now)
+    else:
+        _to(uow, migration, Phase.CLEANING, now, "")
+        news_for_source(services, uow, migration, workload)
     add_event(
         uow,
         "workload.moved",
@@ -163,6 +166,17 @@ def give_up(
     )
     state = OperationState.CANCELLED if cancelled else OperationState.FAILED
     _finish_operation(uow, migration, state, now, problem)
+    drain_end.look(uow, migration, now)
+
+
+def end_taken_back(
+    uow: UnitOfWork, migration: Migration, now: datetime, problem: dict[str, Any]
+) -> None:
+    """The target is gone for good, and the workload its source's again, with what is claimed
+    there."""
+    migration.error, migration.leftovers = problem, []
+    _end(migration, Phase.FAILED, now)
+    _finish_operation(uow, migration, OperationState.FAILED, now, problem)
     drain_end.look(uow, migration, now)
 
 

@@ -17,6 +17,7 @@ from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine, is_news
 from virtmgr.domain.migration import Migration
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.outcome import outcome
+from virtmgr.domain.readiness import missing
 from virtmgr.domain.sync import (
     PROTOCOL,
     ObservedPool,
@@ -28,7 +29,7 @@ from virtmgr.domain.sync import (
 from virtmgr.domain.volume import VolumeState
 from virtmgr.domain.workload import State, Usage, Workload, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
-from virtmgr.services import overlays
+from virtmgr.services import host_removal, overlays
 from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
@@ -69,6 +70,8 @@ def sync(
                 code="host_removed",
                 hint="enrol it again with a new join token",
             )
+        if host.state is HostState.REMOVING:
+            return _clear_up(services, uow, host, request, now)
         tunnel = host.tunnel_address
         was_silent = _note_host(uow, host, request, now)
         moves = uow.migrations.open_on(host.id)
@@ -93,6 +96,30 @@ def sync(
     if request.workloads or request.volumes:
         services.committed.notify()
         services.done.note(finished)
+    return response
+
+
+def _clear_up(
+    services: Services, uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime
+) -> SyncResponse:
+    """A host that is being removed is told that it has nothing; once it has, it is forgotten."""
+    host.last_seen_at = now
+    if request.images is not None:
+        uow.hosts.note_images(host.id, request.images)
+    images = tuple(image.id for image in uow.images.on_host(host.id))
+    images += tuple(uow.hosts.unknown_images(host.id))
+    response = SyncResponse(
+        revision=host.revision,
+        full=True,
+        removed_images=images,
+        prune_nonce=host.prune_nonce + 1,
+        lease_seconds=LEASE.total_seconds(),
+        server_time=now,
+    )
+    if request.known_revision >= host.revision and not images:
+        host_removal.forget(uow, host, now, "it has cleared up")
+        uow.after_commit(services.committed.notify)
+    uow.commit()
     return response
 
 
@@ -161,6 +188,10 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
     if was in COMING or was is HostState.UNREACHABLE:
         type = "host.enrolled" if was in COMING else "host.recovered"
         add_event(uow, type, host_target(host), now=now, message=f"it was {was.value}")
+    if was is not host.state and HostState.PROBING in (was, host.state):
+        lacking = "; ".join(one.message for one in missing(host.facts))
+        type = "host.probing" if lacking else "host.ready"
+        add_event(uow, type, host_target(host), now=now, message=lacking)
     return was is HostState.UNREACHABLE
 
 

@@ -117,6 +117,7 @@ _STATES = {
         "is not installed: that failed",
         "are not installed: that failed",
     ),
+    HostState.PROBING: ("is not ready yet", "are not ready yet"),
     HostState.CORDONED: ("is cordoned", "are cordoned"),
     HostState.DRAINING: ("is being drained", "are being drained"),
     HostState.MAINTENANCE: ("is in maintenance", "are in maintenance"),

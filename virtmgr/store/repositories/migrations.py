@@ -47,6 +47,10 @@ class SqlMigrations(SqlRepository[Migration]):
         here = or_(_migrations.source_host_id == host_id, _migrations.target_host_id == host_id)
         return self._many(here, _OPEN, order=[_migrations.created_at, _migrations.id])
 
+    def ids_on(self, host_id: str) -> Sequence[str]:
+        here = or_(_migrations.source_host_id == host_id, _migrations.target_host_id == host_id)
+        return self._session.scalars(select(_migrations.id).where(here, _OPEN)).all()
+
     def all_open(self) -> Sequence[Migration]:
         return self._many(_OPEN, order=[_migrations.created_at, _migrations.id])
 
