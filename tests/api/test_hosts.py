@@ -44,7 +44,7 @@ def _enrol(services: Services, name: str) -> None:
 
 
 def test_a_host_is_let_in_with_a_token(api: Api, services: Services, clock: StillClock) -> None:
-    made = api.post("/hosts", {"name": "host1", "labels": {"rack": "r1"}})
+    made = api.post("/host-tokens", {"name": "host1", "labels": {"rack": "r1"}})
     assert (made.status, made.body["state"]) == (201, "enrolling")
     secret = made.body["join_token"]
     with services.units(read_only=True) as uow:
@@ -53,11 +53,11 @@ def test_a_host_is_let_in_with_a_token(api: Api, services: Services, clock: Stil
     assert host.join_token_expires_at is not None
     assert (host.join_token_expires_at - clock.now()).total_seconds() == 3600
     assert "join_token" not in api.get("/hosts/host1").body
-    assert api.post("/hosts", {"name": "host2", "cluster": "no"}).body["field"] == "cluster"
+    assert api.post("/host-tokens", {"name": "host2", "cluster": "no"}).body["field"] == "cluster"
 
 
 def test_free_is_capacity_times_ratio_less_claims(api: Api, services: Services) -> None:
-    api.post("/hosts", {"name": "host1"})
+    api.post("/host-tokens", {"name": "host1"})
     _enrol(services, "host1")
     with services.units() as uow:
         host = uow.hosts.find("host1")
@@ -72,7 +72,7 @@ def test_free_is_capacity_times_ratio_less_claims(api: Api, services: Services) 
 
 
 def test_cordon_and_uncordon_are_idempotent(api: Api, services: Services) -> None:
-    api.post("/hosts", {"name": "host1"})
+    api.post("/host-tokens", {"name": "host1"})
     assert api.post("/hosts/host1/cordon").status == 409
     _enrol(services, "host1")
     for _ in range(2):
@@ -84,7 +84,7 @@ def test_cordon_and_uncordon_are_idempotent(api: Api, services: Services) -> Non
 
 
 def test_a_silent_host_stays_cordoned(api: Api, services: Services) -> None:
-    api.post("/hosts", {"name": "host1"})
+    api.post("/host-tokens", {"name": "host1"})
     _enrol(services, "host1")
     with services.units() as uow:
         host: Host | None = uow.hosts.find("host1")
@@ -100,7 +100,7 @@ def test_a_silent_host_stays_cordoned(api: Api, services: Services) -> None:
 def test_a_cluster_with_hosts_stays(api: Api) -> None:
     made = api.post("/clusters", {"name": "lab", "policy": "pack", "overcommit_vcpus": 2})
     assert made.body["policy"] == "pack"
-    api.post("/hosts", {"name": "host1", "cluster": "lab"})
+    api.post("/host-tokens", {"name": "host1", "cluster": "lab"})
     assert [h["name"] for h in api.get("/hosts", cluster="lab").body["items"]] == ["host1"]
     refused = api.delete("/clusters/lab")
     assert refused.body["explanation"] == {"used_by": {"host": ["host1"]}}
@@ -120,10 +120,10 @@ def test_a_host_that_lost_its_key_joins_again(api: Api, services: Services, tmp_
         host, issued = enrolment.join(services, ca, token, request, machine, "10.0.0.7")
         return host.id, issued.serial
 
-    made = api.post("/hosts", {"name": "host1"})
+    made = api.post("/host-tokens", {"name": "host1"})
     host_id, lost = join(made.body["join_token"])
     enrolment.authenticate(services, host_id, lost)
-    assert api.post("/hosts", {"name": "host1"}).code == "name_taken"
+    assert api.post("/host-tokens", {"name": "host1"}).code == "name_taken"
     first = api.post("/hosts/host1/join-token").body["join_token"]
     second = api.post("/hosts/host1/join-token").body
     assert second["id"] == host_id
@@ -169,8 +169,8 @@ def test_a_name_belongs_to_one_machine(api: Api, services: Services, tmp_path: P
         )
         sync(services, host_id, SyncRequest(full=True, fingerprint=fingerprint))
 
-    node1 = join(api.post("/hosts", {"name": "node1"}).body["join_token"], one)
-    token = api.post("/hosts", {"name": "node2"}).body["join_token"]
+    node1 = join(api.post("/host-tokens", {"name": "node1"}).body["join_token"], one)
+    token = api.post("/host-tokens", {"name": "node2"}).body["join_token"]
     assert refused(token, one) == "machine_enrolled"  # before the first sync, too
     assert join(token, two)  # the refused token was not used up
     says(node1, one)

@@ -52,6 +52,7 @@ NOUN = Noun(
         Column("VCPUS", _share("vcpus", _number)),
         Column("MEMORY", _share("memory", size)),
         Column("DISK", _share("disk", size)),
+        column("AGENT", "facts.agent_version"),
         column("SEEN", "last_seen_at", shown=age),
         column("VMS-UNDER", "facts.accelerator", wide=True),
         column("KERNEL", "facts.kernel", wide=True),
@@ -246,7 +247,7 @@ def token(
     if labels:
         body["labels"] = labels
     try:
-        answer = session.client.post("/hosts", body, repeatable=False)
+        answer = session.client.post("/host-tokens", body, repeatable=False)
     except Conflict as error:
         if error.code == "name_taken":
             error.hint = "if it has lost its key or certificate, let it join again with --again"

@@ -70,7 +70,7 @@ ENTRIES = {
     "role": _entry("roles:role", "Who may do what, where.", _RESOURCES),
     "token": _entry("tokens:token", "Tokens for scripts.", _RESOURCES),
     "cluster": _entry("clusters:cluster", "Clusters and their policies.", _RESOURCES),
-    "host": _entry("host_add:host", "Hosts.", _RESOURCES),
+    "host": _entry("host_upgrade:host", "Hosts.", _RESOURCES),
     "migration": _entry("moves:migration", "Workloads between hosts.", _RESOURCES),
     "pool": _entry("pools:pool", "Where hosts keep disks.", _RESOURCES),
     "operations": _entry("operations:operations", "Requests and their progress.", _RESOURCES),

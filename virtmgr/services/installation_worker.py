@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from virtmgr import __version__
 from virtmgr.domain.errors import Conflict, HostError, VirtmgrError
 from virtmgr.domain.host import Host, HostAccess, HostState
 from virtmgr.domain.host_states import SCHEDULING
@@ -36,7 +37,7 @@ from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.auth import new_secret
 from virtmgr.services.container import Services
 from virtmgr.services.holding import heartbeat, new_holder
-from virtmgr.services.host_installation import RENEW, VERBS, login
+from virtmgr.services.host_installation import RENEW, UPGRADE, VERBS, login
 from virtmgr.services.hosts import JOIN_TOKEN_LIFETIME
 from virtmgr.services.records import add_event, host_target
 
@@ -169,6 +170,8 @@ class InstallationWorker:
         )
         if failed is None:
             self._check_ready(job)
+            if operation.verb == UPGRADE:
+                self._check_release(job)
             return None
         return explain(failed, job.host.name)
 
@@ -195,7 +198,7 @@ class InstallationWorker:
             held.parameters = {**held.parameters, "attempts": attempts}
             given = login(self._services, access)
             token = None
-            if operation.verb != RENEW:
+            if operation.verb not in (RENEW, UPGRADE):
                 token, host.join_token_hash = new_secret("vmj_")
                 host.join_token_expires_at = now + JOIN_TOKEN_LIFETIME
             uow.commit()
@@ -256,6 +259,19 @@ class InstallationWorker:
                 code="enrolled_elsewhere",
                 hint="if it may be taken from there: run 'virtmgr host-clean' on the machine with "
                 "its agent stopped, then 'virtmgr host retry " + job.host.name + "'",
+            )
+
+    def _check_release(self, job: _Job) -> None:
+        """:raises HostError: its agent is not of this control plane's version."""
+        with self._services.units(read_only=True) as uow:
+            host = uow.hosts.get(job.host.id)
+        runs = host.facts.get("agent_version") if host is not None else None
+        if runs != __version__:
+            raise HostError(
+                f"host {job.host.name}: its agent is of version {runs or 'unknown'} after the "
+                f"upgrade, not {__version__}",
+                code="not_upgraded",
+                hint="the agent's log on the host says which release it runs; then upgrade again",
             )
 
     def _held(self, uow: UnitOfWork, operation_id: str) -> Operation | None:
