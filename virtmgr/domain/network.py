@@ -21,6 +21,11 @@ class NetworkType(StrEnum):
     VLAN = "vlan"  # a VLAN (IEEE 802.1Q) on an interface of each host, which others route
 
 
+def is_routed(type: NetworkType) -> bool:
+    """Whether hosts are the gateways of such networks, with DHCP, DNS and NAT; else others are."""
+    return type in (NetworkType.NAT, NetworkType.OVERLAY)
+
+
 @dataclass(kw_only=True)
 class Network:
     """A network. ``project_id`` None: shared by all projects."""

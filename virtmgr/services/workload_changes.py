@@ -16,7 +16,7 @@ from virtmgr.domain.workload import (
     Workload,
     WorkloadSpec,
 )
-from virtmgr.services import ipam, overlays
+from virtmgr.services import ipam, overlays, vlans
 from virtmgr.services.context import Context
 from virtmgr.services.maintenance import refuse_in_maintenance
 from virtmgr.services.pinned import pinned
@@ -197,6 +197,7 @@ def _change_nics(
     if host is not None and fresh:
         what = f"attaching workload {workload.name!r}"
         overlays.check_host(host, [network for _, network in fresh], what)
+        vlans.check_host(host, [network for _, network in fresh], what)
     charged = {"addresses": float(taken - given_back)}
     uow.quotas.check(workload.project_id, charged)
     lock_networks(uow, [network for _, network in fresh])
