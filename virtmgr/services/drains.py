@@ -12,6 +12,7 @@ from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.services import drain_end, hosts, migrations
 from virtmgr.services.context import Context
 from virtmgr.services.migrations import Proposal
+from virtmgr.services.operation_end import end
 
 VERB = "drain"
 
@@ -75,8 +76,7 @@ def cancel(context: Context, reference: str) -> Host:
     hosts.set_scheduling(host, after(HostVerb.CANCEL_DRAIN, host))
     operation = _under_way(context, host)
     if operation is not None:
-        operation.state = OperationState.CANCELLED
-        operation.finished_at = operation.updated_at = context.now
+        end(operation, OperationState.CANCELLED, context.now, operation.message)
         for migration in context.uow.migrations.of_drain(operation.id):
             if migration.phase in AT_SOURCE:
                 migrations.stop(context.services, context, migration)

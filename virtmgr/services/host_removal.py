@@ -24,6 +24,7 @@ from virtmgr.services.context import Context
 from virtmgr.services.forgetting import forget_volume, forget_workload
 from virtmgr.services.hosts import find, lock
 from virtmgr.services.in_use import refuse_in_use
+from virtmgr.services.operation_end import end
 from virtmgr.services.records import add_event, host_target, workload_target
 
 GRACE: Final = timedelta(seconds=60)
@@ -137,8 +138,7 @@ def _is_late(host: Host, now: datetime) -> bool:
 def _cancel_open(context: Context, target_id: str, message: str) -> None:
     """End what is under way on something that is forgotten."""
     for operation in context.uow.operations.open_for(target_id):
-        operation.state, operation.message = OperationState.CANCELLED, message
-        operation.finished_at = operation.updated_at = context.now
+        end(operation, OperationState.CANCELLED, context.now, message)
 
 
 def _end_migrations(context: Context, host: Host, *, force: bool, take_back: bool) -> None:

@@ -39,6 +39,7 @@ from virtmgr.services.container import Services
 from virtmgr.services.holding import heartbeat, new_holder
 from virtmgr.services.host_installation import RENEW, UPGRADE, VERBS, login
 from virtmgr.services.hosts import JOIN_TOKEN_LIFETIME
+from virtmgr.services.operation_end import end
 from virtmgr.services.records import add_event, host_target
 
 log = structlog.get_logger(__name__)
@@ -294,19 +295,16 @@ class InstallationWorker:
             access = uow.host_access.get(operation.target_id)
             news.say("failed: " + failed.message if failed else "done")
             uow.operation_log.append(operation_id, now, news.take())
-            operation.updated_at = operation.finished_at = now
-            operation.lease_expires_at = None
             if failed is None:
-                operation.state, operation.progress = OperationState.SUCCEEDED, 1.0
-                operation.message = ""
+                end(operation, OperationState.SUCCEEDED, now)
             else:
-                operation.state, operation.message = OperationState.FAILED, failed.message
-                operation.error = {
+                problem = {
                     "code": failed.code,
                     "detail": failed.message,
                     "hint": failed.hint,
                     **failed.detail,
                 }
+                end(operation, OperationState.FAILED, now, failed.message, problem=problem)
             if access is not None and not access.kept:
                 access.sealed = None
             if host is not None:

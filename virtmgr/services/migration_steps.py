@@ -26,6 +26,7 @@ from virtmgr.domain.workload import State, Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import drain_end, overlays
 from virtmgr.services.container import Services
+from virtmgr.services.operation_end import end
 from virtmgr.services.records import Target, add_event, workload_target
 
 
@@ -238,9 +239,7 @@ def _finish_operation(
 ) -> str:
     operation = uow.operations.get(migration.operation_id)
     if operation is not None and operation.finished_at is None:
-        operation.state, operation.progress, operation.error = state, 1.0, problem
-        operation.message = str(problem["detail"]) if problem else ""
-        operation.finished_at = operation.updated_at = now
+        end(operation, state, now, str(problem["detail"]) if problem else "", problem=problem)
         target = Target(
             operation.target_type, operation.target_id, operation.target_name, operation.project_id
         )

@@ -35,6 +35,7 @@ from virtmgr.services.desired import desired_networks, desired_of_host, leftover
 from virtmgr.services.enrolment import admit
 from virtmgr.services.forgetting import forget_volume, forget_workload
 from virtmgr.services.migration_steps import removed, taken_up
+from virtmgr.services.operation_end import end
 from virtmgr.services.records import Target, add_event, host_target, workload_target
 
 LEASE = timedelta(seconds=30)
@@ -326,14 +327,16 @@ def _advance_operation(
     operation.progress = result.progress
     operation.message = result.message
     operation.updated_at = now
+    problem = None
     if result.reason is not None:
-        operation.error = {
+        problem = {
             "code": result.reason.code,
             "detail": result.reason.message,
             "hint": result.reason.hint,
         }
+        operation.error = problem
     if result.state not in (OperationState.PENDING, OperationState.RUNNING):
-        operation.finished_at = now
+        end(operation, result.state, now, result.message, problem=problem)
         add_event(
             uow,
             f"operation.{result.state.value}",
@@ -377,8 +380,7 @@ def _note_volume(
             return []
         finished = list(uow.operations.open_for(volume.id))
         for operation in finished:
-            operation.state, operation.progress = OperationState.SUCCEEDED, 1.0
-            operation.finished_at = operation.updated_at = now
+            end(operation, OperationState.SUCCEEDED, now)
         add_event(uow, "volume.deleted", target, now=now)
         forget_volume(uow, volume)
         return [operation.id for operation in finished]

@@ -25,6 +25,7 @@ from virtmgr.services import ipam, overlays, placement
 from virtmgr.services.being_moved import refuse_while_moved
 from virtmgr.services.context import Context
 from virtmgr.services.maintenance import refuse_in_maintenance
+from virtmgr.services.operation_end import end
 from virtmgr.services.publishing import images_in_making
 from virtmgr.services.references import References, placement_request, resolve
 
@@ -300,10 +301,8 @@ def refuse_while_copied(context: Context, workload: Workload, verb: str) -> None
 def _nothing_to_do(context: Context, workload: Workload, verb: str) -> Changed:
     """It is so already: an operation that has succeeded, and nothing else."""
     operation = context.begin(verb, "workload", workload, generation=workload.generation)
-    operation.state = OperationState.SUCCEEDED
-    operation.progress = 1.0
-    operation.message = f"it is {workload.status.state.value} already, or on its way there"
-    operation.finished_at = context.now
+    message = f"it is {workload.status.state.value} already, or on its way there"
+    end(operation, OperationState.SUCCEEDED, context.now, message)
     return Changed(workload, operation)
 
 
