@@ -8,6 +8,7 @@ import pytest
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
+from tests.api.host import PretendHost
 from virtmgr.domain.errors import Forbidden, Unauthenticated
 from virtmgr.domain.host import Fingerprint, Host, HostState, Pool
 from virtmgr.domain.ids import new_id
@@ -17,7 +18,8 @@ from virtmgr.enrollment import pki
 from virtmgr.enrollment.authority import CertificateAuthority
 from virtmgr.services import auth, enrolment
 from virtmgr.services.container import Services
-from virtmgr.services.sync import sync
+from virtmgr.services.host_removal import forget_silent
+from virtmgr.services.sync import mark_unreachable, sync
 
 
 def _enrol(services: Services, name: str) -> None:
@@ -43,7 +45,7 @@ def _enrol(services: Services, name: str) -> None:
 
 
 def test_a_host_is_let_in_with_a_token(api: Api, services: Services, clock: StillClock) -> None:
-    made = api.post("/hosts", {"name": "host1", "labels": {"rack": "r1"}})
+    made = api.post("/host-tokens", {"name": "host1", "labels": {"rack": "r1"}})
     assert (made.status, made.body["state"]) == (201, "enrolling")
     secret = made.body["join_token"]
     with services.units(read_only=True) as uow:
@@ -52,11 +54,11 @@ def test_a_host_is_let_in_with_a_token(api: Api, services: Services, clock: Stil
     assert host.join_token_expires_at is not None
     assert (host.join_token_expires_at - clock.now()).total_seconds() == 3600
     assert "join_token" not in api.get("/hosts/host1").body
-    assert api.post("/hosts", {"name": "host2", "cluster": "no"}).body["field"] == "cluster"
+    assert api.post("/host-tokens", {"name": "host2", "cluster": "no"}).body["field"] == "cluster"
 
 
 def test_free_is_capacity_times_ratio_less_claims(api: Api, services: Services) -> None:
-    api.post("/hosts", {"name": "host1"})
+    api.post("/host-tokens", {"name": "host1"})
     _enrol(services, "host1")
     with services.units() as uow:
         host = uow.hosts.find("host1")
@@ -71,7 +73,7 @@ def test_free_is_capacity_times_ratio_less_claims(api: Api, services: Services) 
 
 
 def test_cordon_and_uncordon_are_idempotent(api: Api, services: Services) -> None:
-    api.post("/hosts", {"name": "host1"})
+    api.post("/host-tokens", {"name": "host1"})
     assert api.post("/hosts/host1/cordon").status == 409
     _enrol(services, "host1")
     for _ in range(2):
@@ -83,7 +85,7 @@ def test_cordon_and_uncordon_are_idempotent(api: Api, services: Services) -> Non
 
 
 def test_a_silent_host_stays_cordoned(api: Api, services: Services) -> None:
-    api.post("/hosts", {"name": "host1"})
+    api.post("/host-tokens", {"name": "host1"})
     _enrol(services, "host1")
     with services.units() as uow:
         host: Host | None = uow.hosts.find("host1")
@@ -99,7 +101,7 @@ def test_a_silent_host_stays_cordoned(api: Api, services: Services) -> None:
 def test_a_cluster_with_hosts_stays(api: Api) -> None:
     made = api.post("/clusters", {"name": "lab", "policy": "pack", "overcommit_vcpus": 2})
     assert made.body["policy"] == "pack"
-    api.post("/hosts", {"name": "host1", "cluster": "lab"})
+    api.post("/host-tokens", {"name": "host1", "cluster": "lab"})
     assert [h["name"] for h in api.get("/hosts", cluster="lab").body["items"]] == ["host1"]
     refused = api.delete("/clusters/lab")
     assert refused.body["explanation"] == {"used_by": {"host": ["host1"]}}
@@ -119,10 +121,10 @@ def test_a_host_that_lost_its_key_joins_again(api: Api, services: Services, tmp_
         host, issued = enrolment.join(services, ca, token, request, machine, "10.0.0.7")
         return host.id, issued.serial
 
-    made = api.post("/hosts", {"name": "host1"})
+    made = api.post("/host-tokens", {"name": "host1"})
     host_id, lost = join(made.body["join_token"])
     enrolment.authenticate(services, host_id, lost)
-    assert api.post("/hosts", {"name": "host1"}).code == "name_taken"
+    assert api.post("/host-tokens", {"name": "host1"}).code == "name_taken"
     first = api.post("/hosts/host1/join-token").body["join_token"]
     second = api.post("/hosts/host1/join-token").body
     assert second["id"] == host_id
@@ -168,8 +170,8 @@ def test_a_name_belongs_to_one_machine(api: Api, services: Services, tmp_path: P
         )
         sync(services, host_id, SyncRequest(full=True, fingerprint=fingerprint))
 
-    node1 = join(api.post("/hosts", {"name": "node1"}).body["join_token"], one)
-    token = api.post("/hosts", {"name": "node2"}).body["join_token"]
+    node1 = join(api.post("/host-tokens", {"name": "node1"}).body["join_token"], one)
+    token = api.post("/host-tokens", {"name": "node2"}).body["join_token"]
     assert refused(token, one) == "machine_enrolled"  # before the first sync, too
     assert join(token, two)  # the refused token was not used up
     says(node1, one)
@@ -193,3 +195,73 @@ def test_a_name_belongs_to_one_machine(api: Api, services: Services, tmp_path: P
     with pytest.raises(Forbidden):
         says(node1, one)
     assert refused(api.post(again).body["join_token"], one) == "another_machine"  # said once
+
+
+def test_a_host_is_probing_until_it_can_run_something(api: Api, services: Services) -> None:
+    host = PretendHost(services)
+    path = f"/hosts/{host.id}"
+    with services.units() as uow:
+        row = uow.hosts.lock(host.id)
+        assert row is not None
+        row.state = HostState.ENROLLING
+        uow.commit()
+    bare = host.fingerprint().model_copy(update={"drivers": (), "disk": 0})
+    host.sync(SyncRequest(full=True, fingerprint=bare))
+    shown = api.get(path).body
+    assert (shown["state"], shown["scheduling_state"]) == ("probing", "ready")
+    assert [one["code"] for one in shown["lacks"]] == ["no_driver", "no_pool"]
+    spec = {"name": "web1", "kind": "container", "image": "busybox"}
+    refused = api.post("/projects/default/workloads", spec)
+    assert refused.code == "no_placement"
+    host.sync(SyncRequest(fingerprint=host.fingerprint()))
+    shown = api.get(path).body
+    assert (shown["state"], shown["lacks"]) == ("ready", [])
+    types = [event["type"] for event in api.get("/events", host=host.id).body["items"]]
+    assert types[:2] == ["host.ready", "host.probing"]
+    assert api.post("/projects/default/workloads", spec).status == 202
+
+
+def test_a_host_that_is_removed_clears_up_first(api: Api, services: Services) -> None:
+    host = PretendHost(services)
+    path = f"/hosts/{host.id}"
+    image = api.get("/images/busybox").body["id"]
+    host.sync(SyncRequest(images=(image,)))
+    assert api.delete(path, query={"dry_run": "true"}).status == 200
+    assert api.get(path).body["state"] == "ready"
+    assert api.delete(path).status == 204
+    assert api.delete(path).status == 204  # twice is once
+    assert api.get(path).body["state"] == "removing"
+    assert api.post(f"{path}/cordon").status == 409
+    host.sync_down()
+    assert host.last is not None
+    assert (host.last.full, host.last.removed_images) == (True, (image,))
+    assert api.get(path).body["state"] == "removing"
+    host.sync(SyncRequest(known_revision=host.known_revision, images=()))
+    assert api.get(path).status == 404
+    with pytest.raises(Forbidden) as refused:
+        host.sync_down()
+    assert refused.value.code == "host_removed"
+
+
+def test_a_host_that_does_not_clear_up_is_removed_all_the_same(
+    api: Api, services: Services, clock: StillClock
+) -> None:
+    host = PretendHost(services)
+    assert api.delete(f"/hosts/{host.id}").status == 204
+    assert forget_silent(services) == 0
+    clock.advance(seconds=61)
+    assert mark_unreachable(services) == 0
+    assert forget_silent(services) == 1
+    assert api.get(f"/hosts/{host.id}").status == 404
+
+
+def test_nobody_waits_for_a_host_that_does_not_answer(
+    api: Api, services: Services, clock: StillClock
+) -> None:
+    silent, forced = PretendHost(services), PretendHost(services)
+    assert api.delete(f"/hosts/{forced.id}", query={"force": "true"}).status == 204
+    assert api.get(f"/hosts/{forced.id}").status == 404
+    clock.advance(seconds=31)
+    mark_unreachable(services)
+    assert api.delete(f"/hosts/{silent.id}").status == 204
+    assert api.get(f"/hosts/{silent.id}").status == 404

@@ -454,7 +454,7 @@ def test_an_image_says_where_it_is(api: Api, services: Services, worker: ImageWo
     worker.run_once()
     image = api.get("/images/disk").body
     assert image["hosts"] == []
-    api.post("/hosts", {"name": "host1"})
+    api.post("/host-tokens", {"name": "host1"})
     host = api.get("/hosts/host1").body
     assert host["images"] == []
     sync(services, host["id"], _first_sync(image["id"]))
@@ -468,7 +468,7 @@ def test_pruning_is_shown_before_it_is_done(
     _import(api)
     worker.run_once()
     image = api.get("/images/disk").body["id"]
-    hosts = [api.post("/hosts", {"name": name}).body["id"] for name in ("host1", "host2")]
+    hosts = [api.post("/host-tokens", {"name": name}).body["id"] for name in ("host1", "host2")]
     for host in hosts:
         sync(services, host, _first_sync(image))
     stray = maker.store.add([b"stray blob"])
@@ -494,7 +494,7 @@ def test_pruning_is_shown_before_it_is_done(
 
 
 def test_pruning_one_host_touches_nothing_else(api: Api, services: Services, maker: Maker) -> None:
-    hosts = [api.post("/hosts", {"name": name}).body["id"] for name in ("host1", "host2")]
+    hosts = [api.post("/host-tokens", {"name": name}).body["id"] for name in ("host1", "host2")]
     stray = maker.store.add([b"stray blob"])
     assert api.post("/images/prune", {"host": "host2"}).body == {
         "hosts": [],

@@ -386,3 +386,70 @@ def test_a_host_is_removed_by_force_with_what_is_on_it(api: Api, pair: Pair) -> 
     assert lost["data"] == {"workloads": ["web1"], "volumes": []}
     quota = api.get("/projects/default/quota").body
     assert (quota["used_workloads"], quota["used_vcpus"]) == (0, 0)
+
+
+FORCE = {"force": "true"}
+
+
+def test_a_target_that_is_removed_before_the_hand_over(api: Api, pair: Pair) -> None:
+    """Nothing was handed over: the source goes on."""
+    api.post(f"{ONE}/move")
+    assert api.delete(f"/hosts/{pair.target.id}", query=FORCE).status == 204
+    moved = migration(api)
+    assert (moved["phase"], moved["error"]["code"]) == ("failed", "target_removed")
+    assert not pair.worker().run_once()
+    assert pair.running() == [pair.source.id]
+
+
+def test_a_target_that_dies_while_it_takes_up(api: Api, pair: Pair) -> None:
+    """What it has written is lost, so somebody has to say that the source is to go on."""
+    volume = api.post("/projects/default/volumes", {"name": "data", "size": "1MiB"}).body
+    api.post(f"{ONE}/volumes", {"volume": "data", "path": "/data"})
+    pair.source.converge()
+    begun = api.post(f"{ONE}/move").body
+    pair.move()
+    pair.source.sync_down()
+    assert (migration(api)["phase"], pair.running()) == ("starting", [])
+    path = f"/hosts/{pair.target.id}"
+    assert api.delete(path).code == "in_use"
+    refused = api.delete(path, query=FORCE)
+    assert refused.code == "taking_up"
+    assert "web1" in refused.body["detail"]
+    assert api.get(ONE).body["host"]["id"] == pair.target.id  # nothing has been done
+    assert api.delete(path, query={**FORCE, "take_back": "true"}).status == 204
+    moved = migration(api)
+    assert (moved["phase"], moved["error"]["code"]) == ("failed", "target_removed")
+    shown = api.get(ONE).body
+    assert (shown["host"]["id"], shown["status"]["state"]) == (pair.source.id, "unknown")
+    assert api.get(f"/operations/{begun['id']}").body["state"] == "failed"
+    pair.source.converge()
+    assert (api.get(ONE).body["status"]["state"], pair.running()) == ("running", [pair.source.id])
+    assert claimed(api, pair.source) == 1.0
+    assert api.get("/projects/default/volumes/data").body["host"]["id"] == pair.source.id
+    assert api.get("/events", type="workload.taken_back").body["items"]
+    assert not api.get("/events", type="workload.lost").body["items"]
+    assert api.delete(ONE).status == 202
+    pair.source.converge()
+    assert (api.get(ONE).status, claimed(api, pair.source)) == (404, 0.0)
+    assert volume["id"]
+
+
+def test_a_source_is_removed_while_the_target_takes_up(api: Api, pair: Pair) -> None:
+    """The target has all that it needs."""
+    api.post(f"{ONE}/move")
+    pair.move()
+    assert api.delete(f"/hosts/{pair.source.id}").code == "in_use"
+    assert api.delete(f"/hosts/{pair.source.id}", query=FORCE).status == 204
+    pair.target.converge()
+    assert (migration(api)["phase"], pair.running()) == ("done", [pair.target.id])
+    assert api.get(ONE).body["status"]["state"] == "running"
+
+
+def test_a_source_is_removed_before_it_has_cleared_up(api: Api, pair: Pair) -> None:
+    api.post(f"{ONE}/move")
+    pair.move()
+    pair.target.converge()
+    assert migration(api)["phase"] == "cleaning"
+    assert api.delete(f"/hosts/{pair.source.id}", query=FORCE).status == 204
+    assert migration(api)["phase"] == "done"
+    assert api.delete(ONE).status == 202

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from tests.api.contract import Api
+from tests.api.host import PretendHost
+from virtmgr.domain.sync import SyncRequest
+from virtmgr.services.container import Services
 
 NETWORKS = "/projects/default/networks"
 VOLUMES = "/projects/default/volumes"
@@ -27,6 +30,21 @@ VOLUMES = "/projects/default/volumes"
         ({"ipv4": "10.1.0.0/16", "bridge": "br0"}, "bridge"),
         ({"ipv4": "10.1.0.0/16", "type": "bridge"}, "bridge"),
         ({"ipv4": "8.8.8.0/24", "type": "overlay"}, "ipv4"),
+        ({"ipv4": "10.1.0.0/16", "vlan": 7}, "vlan"),
+        ({"ipv4": "10.1.0.0/16", "type": "vlan", "vlan": 7}, "interface"),
+        ({"ipv4": "10.1.0.0/16", "type": "vlan", "interface": "eth1"}, "vlan"),
+        ({"ipv4": "10.1.0.0/16", "type": "vlan", "interface": "eth1", "vlan": 4095}, "vlan"),
+        ({"ipv4": "10.1.0.0/16", "type": "vlan", "interface": "e/1", "vlan": 1}, "interface"),
+        (
+            {
+                "ipv4": "10.1.0.0/16",
+                "type": "vlan",
+                "interface": "eth1",
+                "vlan": 7,
+                "bridge": "br0",
+            },
+            "bridge",
+        ),
         ({"ipv4": "10.1.0.0/16", "mtu": 100}, "mtu"),
     ],
 )
@@ -97,3 +115,42 @@ def test_volumes_of_others_are_not_listed(api: Api, as_role: Callable[..., Api])
     assert [item["project"]["name"] for item in listed] == ["shop"]
     assert viewer.get("/volumes", project="default").body["items"] == []
     assert len(api.get("/volumes").body["items"]) == 2
+
+
+VLAN = {"name": "office", "type": "vlan", "interface": "eth1", "vlan": 7, "ipv4": "192.0.2.0/24"}
+
+
+def test_a_vlan_is_used_once_on_an_interface(api: Api, as_role: Callable[..., Api]) -> None:
+    made = api.post(NETWORKS, VLAN)
+    assert (made.status, made.body["vlan"], made.body["interface"]) == (201, 7, "eth1")
+    again = api.post(NETWORKS, {**VLAN, "name": "other", "ipv4": "198.51.100.0/24"})
+    assert (again.status, again.code) == (409, "vlan_taken")
+    more = {**VLAN, "ipv4": "198.51.100.0/24"}
+    assert api.post(NETWORKS, {**more, "name": "third", "interface": "eth2"}).status == 201
+    member = as_role("member", "default")
+    assert member.post(NETWORKS, {**more, "name": "fourth", "vlan": 8}).status == 403
+
+
+def test_vlans_are_for_hosts_that_can_make_them(api: Api, services: Services) -> None:
+    """Others would not even understand what they are asked for."""
+    api.post(NETWORKS, VLAN)
+    host = PretendHost(services)
+    spec = {"kind": "container", "image": "busybox", "nics": [{"network": "office"}]}
+    refused = api.post("/projects/default/workloads", {**spec, "name": "web1"})
+    assert refused.code == "no_placement"
+    assert "VLAN" in refused.body["detail"]
+    api.post("/projects/default/workloads", {**spec, "name": "web2", "nics": []})
+    host.converge()
+    attached = api.post("/projects/default/workloads/web2/nics", {"network": "office"})
+    assert attached.code == "no_vlan"
+    able = host.fingerprint().model_copy(update={"kernel_features": {"vlan": True}})
+    host.sync(SyncRequest(fingerprint=able, known_revision=host.known_revision))
+    assert api.post("/projects/default/workloads", {**spec, "name": "web1"}).status == 202
+    host.sync_down()
+    assert host.last is not None
+    assert host.last.networks is not None
+    (network,) = host.last.networks
+    assert (network.interface, network.vlan, network.is_routed) == ("eth1", 7, False)
+    assert network.bridge.startswith("vmb")
+    (nic,) = host.wish("web1").nics
+    assert (nic.dhcp, nic.dns, nic.gateway4) == (False, (), "192.0.2.1")

@@ -39,7 +39,7 @@ def _begun(name: str) -> Response:
 
 
 def _asked(state: State) -> list[Any]:
-    return [body for _, path, body, _ in state.requests if path.endswith("/hosts/enroll")]
+    return [body for _, path, body, _ in state.requests if path.endswith("/hosts")]
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_key_that_was_given_is_compared_with_what_is_shown(
             "vms": False,
         }
     ]
-    headers = [headers for _, path, _, headers in state.requests if path.endswith("/enroll")]
+    headers = [headers for _, path, _, headers in state.requests if path.endswith("/hosts")]
     assert "idempotency-key" not in headers[0]
 
 

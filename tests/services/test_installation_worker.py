@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.conftest import SSH_KEY, StillClock, open_services
+from virtmgr import __version__
 from virtmgr.domain.errors import HostError
 from virtmgr.domain.host import Cluster, Host, HostAccess, HostState
 from virtmgr.domain.ids import new_id
@@ -19,7 +20,7 @@ from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.ssh import HostKey
 from virtmgr.ports.playbooks import MachineFound, PlayRequest, Report, Said, TaskBegan
 from virtmgr.services.container import Services
-from virtmgr.services.host_installation import ENROLL, purpose
+from virtmgr.services.host_installation import ENROLL, UPGRADE, purpose
 from virtmgr.services.installation_worker import InstallationWorker
 from virtmgr.store import migrate
 
@@ -67,8 +68,8 @@ def services(tmp_path: Path, clock: StillClock) -> Iterator[Services]:
         yield services
 
 
-def _ask(services: Services, name: str = "node1", *, kept: bool = False) -> str:
-    """An installation that was asked for; its operation's id."""
+def _ask(services: Services, name: str = "node1", *, kept: bool = False, verb: str = ENROLL) -> str:
+    """An installation, or another run, that was asked for; its operation's id."""
     now = services.clock.now()
     with services.units() as uow:
         cluster = uow.clusters.find("default")
@@ -77,7 +78,7 @@ def _ask(services: Services, name: str = "node1", *, kept: bool = False) -> str:
             id=new_id(),
             name=name,
             cluster_id=cluster.id,
-            state=HostState.INSTALLING,
+            state=HostState.INSTALLING if verb == ENROLL else HostState.READY,
             created_at=now,
         )
         uow.hosts.add(host)
@@ -94,7 +95,7 @@ def _ask(services: Services, name: str = "node1", *, kept: bool = False) -> str:
         )
         operation = Operation(
             id=new_id(),
-            verb=ENROLL,
+            verb=verb,
             target_type="host",
             target_id=host.id,
             target_name=name,
@@ -396,3 +397,54 @@ def test_several_run_side_by_side(services: Services, work: Work) -> None:
     ids = [_ask(services, name) for name in ("node1", "node2", "node3")]
     work(ScriptedPlaybooks(body))
     assert {_finished(services, id).state for id in ids} == {OperationState.SUCCEEDED}
+
+
+@pytest.mark.parametrize("version", [__version__, "0.0.9"])
+def test_an_upgrade_is_done_when_the_agent_is_of_our_version(
+    services: Services, work: Work, version: str
+) -> None:
+    id = _ask(services, kept=True, verb=UPGRADE)
+
+    def body(
+        request: PlayRequest, report: Report, _cancelled: Callable[[], bool]
+    ) -> TaskFailed | None:
+        report(TaskBegan("agent", "Install the release"))
+        with services.units() as uow:
+            host = uow.hosts.find(request.host)
+            assert host is not None
+            host.facts = {"agent_version": version}
+            uow.commit()
+        return None
+
+    playbooks = ScriptedPlaybooks(body)
+    work(playbooks)
+    operation = _finished(services, id)
+    asked = playbooks.asked[0]
+    assert (asked.playbook, asked.join_token) == ("upgrade", None)
+    assert _state(services, "node1") is HostState.READY
+    assert _sealed(services, "node1") is not None
+    if version == __version__:
+        assert operation.state is OperationState.SUCCEEDED
+    else:
+        assert operation.error is not None
+        assert operation.error["code"] == "not_upgraded"
+
+
+def test_a_host_that_joins_and_can_run_nothing_is_named(services: Services, work: Work) -> None:
+    id = _ask(services)
+
+    def body(
+        request: PlayRequest, _report: Report, _cancelled: Callable[[], bool]
+    ) -> TaskFailed | None:
+        with services.units() as uow:
+            host = uow.hosts.find(request.host)
+            assert host is not None
+            host.state = HostState.PROBING
+            uow.commit()
+        return None
+
+    work(ScriptedPlaybooks(body))
+    operation = _finished(services, id)
+    assert operation.error is not None
+    assert operation.error["code"] == "not_ready"
+    assert _state(services, "node1") is HostState.PROBING

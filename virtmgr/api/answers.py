@@ -38,12 +38,14 @@ class Listing(BaseModel, Generic[V]):
 class Answer(Generic[T]):
     """A finished request: the view, its version for the ETag, and where a new resource is.
 
-    A deletion answers 204; its ``view`` is what a dry run shows.
+    A deletion answers 204; its ``view`` is what a dry run shows. ``status`` is for a route that
+    begins something or finishes at once, as it is asked: the one of the latter.
     """
 
     view: T
     version: int | None = None
     location: str | None = None
+    status: int | None = None  # None: the route's
 
 
 @dataclass(frozen=True)

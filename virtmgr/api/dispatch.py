@@ -333,8 +333,9 @@ def _given(
         view = _present_started(context, result)
         location = None if result.many else f"/operations/{result.operations[0].id}"
         return view, Remembered(route.status, view.model_dump_json(), location, None)
-    body = "" if route.status == 204 else result.view.model_dump_json()
-    return result.view, Remembered(route.status, body, result.location, result.version)
+    status = result.status or route.status
+    body = "" if status == 204 else result.view.model_dump_json()
+    return result.view, Remembered(status, body, result.location, result.version)
 
 
 def _present_started(context: Context, started: Started) -> BaseModel:
@@ -366,6 +367,8 @@ def _wait(services: Services, given: Remembered, seconds: float) -> Remembered:
     """Wait for the operations that were begun; 200 if all are finished."""
     document = json.loads(given.body)
     ids = [item["id"] for item in document.get("items", [document])]
+    if given.status != 202:
+        return given  # finished at once
     done = operations.wait(services, ids, seconds)
     with services.units(read_only=True) as uow:
         present = presenter(uow)

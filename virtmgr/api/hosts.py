@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flask import Response
@@ -28,9 +29,9 @@ from virtmgr.api.schemas.hosts import (
 from virtmgr.domain.access import Action
 from virtmgr.domain.host import Host, HostState
 from virtmgr.domain.values import Value
-from virtmgr.services import host_installation, hosts, pools
+from virtmgr.services import host_installation, host_removal, hosts, pools
 from virtmgr.services.context import Context
-from virtmgr.services.host_installation import Address, HostAgain, HostEnroll
+from virtmgr.services.host_installation import Address, HostAdd, HostAgain, HostEnroll
 from virtmgr.services.hosts import HostCreate, HostFields
 
 
@@ -58,7 +59,15 @@ class ScanBody(Value):
 class RemoveQuery(ChangeQuery):
     """How a host is removed."""
 
-    force: bool = Field(False, description="Forget what is on it, too: workloads and volumes.")
+    force: bool = Field(
+        False,
+        description="Forget what is on it, too: workloads and volumes; and do not let it clear up.",
+    )
+    take_back: bool = Field(
+        False,
+        description="With force: workloads that it was taking up go on on the hosts that they came "
+        "from, with their disks as they were. What it has written to them is lost.",
+    )
 
 
 class JoinAgainBody(Value):
@@ -79,7 +88,14 @@ def list_(context: Context, query: HostParameters) -> Answer[Listing[HostView]]:
     return listing(page, host_presenter(context.uow))
 
 
-def make(context: Context, body: HostCreate) -> Answer[NewHostView]:
+def add(context: Context, body: HostAdd) -> Started | Answer[NewHostView]:
+    """Make a machine a host by ssh; without ssh (deprecated): as POST /host-tokens"""
+    if body.ssh is None and "address" not in body.model_fields_set:
+        return replace(make_token(context, body.to_create()), status=201)
+    return enroll(context, body.to_enroll())
+
+
+def make_token(context: Context, body: HostCreate) -> Answer[NewHostView]:
     """Let a host join: answers its one-time join token, good for an hour"""
     host, secret, expires_at = hosts.create(context, body)
     shown = host_presenter(context.uow)(host)
@@ -104,7 +120,7 @@ def scan_key(call: RawRequest, body: ScanBody) -> Response:
 
 
 def enroll(context: Context, body: HostEnroll) -> Started:
-    """Make a machine a host by ssh: everything that it needs is installed on it"""
+    """Make a machine a host by ssh: as POST /hosts, by its name of before"""
     operation = host_installation.enroll(context, body)
 
     def would() -> Mapping[str, Any]:
@@ -129,6 +145,11 @@ def renew(context: Context, host: str, body: HostAgain) -> Started:
     return Started([host_installation.again(context, host, host_installation.RENEW, body)])
 
 
+def upgrade(context: Context, host: str, body: HostAgain) -> Started:
+    """Bring a host to the control plane's release, by ssh; what runs there runs on"""
+    return Started([host_installation.again(context, host, host_installation.UPGRADE, body)])
+
+
 def show(context: Context, host: str) -> Answer[ShownHostView]:
     """Show a host, with the images that it has at hand"""
     found = hosts.find(context, host)
@@ -148,8 +169,9 @@ def patch(context: Context, host: str, patch: Patch[HostFields]) -> Answer[HostV
 
 
 def remove(context: Context, host: str, query: RemoveQuery) -> Answer[HostView]:
-    """Forget a host that has no workloads and no volumes"""
-    return _answer(context, hosts.delete(context, host, force=query.force))
+    """Remove a host that has no workloads and no volumes: it clears up, and is gone then"""
+    removed = host_removal.remove(context, host, force=query.force, take_back=query.take_back)
+    return _answer(context, removed)
 
 
 def cordon(context: Context, host: str) -> Answer[HostView]:
@@ -177,7 +199,8 @@ _ONE = "/hosts/{host}"
 
 ROUTES: tuple[Route, ...] = (
     read("/hosts", list_, Action.HOSTS_VIEW),
-    create("/hosts", make, Action.HOSTS_CREATE),
+    start("POST", "/hosts", add, Action.HOSTS_CREATE, answers={201: NewHostView}),
+    create("/host-tokens", make_token, Action.HOSTS_CREATE),
     raw(
         "POST",
         "/hosts/scan-key",
@@ -185,10 +208,11 @@ ROUTES: tuple[Route, ...] = (
         Action.HOSTS_CREATE,
         answers={200: ScannedView},
     ),
-    start("POST", "/hosts/enroll", enroll, Action.HOSTS_CREATE),
+    start("POST", "/hosts/enroll", enroll, Action.HOSTS_CREATE, deprecated=True),
     start("POST", _ONE + "/retry", retry, Action.HOSTS_CREATE),
     start("POST", _ONE + "/reinstall", reinstall, Action.HOSTS_CREATE),
     start("POST", _ONE + "/renew-certificates", renew, Action.HOSTS_CREATE),
+    start("POST", _ONE + "/upgrade", upgrade, Action.HOSTS_CREATE),
     read(_ONE, show, Action.HOSTS_VIEW),
     change("PATCH", _ONE, patch, Action.HOSTS_UPDATE),
     delete(_ONE, remove, Action.HOSTS_DELETE),

@@ -57,8 +57,7 @@ def cancel(context: Context, migration: str) -> Answer[MigrationView]:
 
 def move(context: Context, *, workload: str, body: MoveBody) -> Started:
     """Move a workload to another host: stopped, copied with its volumes, started"""
-    found = workloads.find(context, workload)
-    locked = context.for_change(context.uow.workloads, found, f"workload {workload!r}")
+    locked = workloads.lock(context, workload, every_host=True)
     moved = migrations.move(context, locked, body.to)
 
     def would() -> Mapping[str, Any]:

@@ -123,6 +123,7 @@ class Documenter:
         """Keyword arguments for flask-openapi's route decorators."""
         options: dict[str, Any] = {
             "summary": route.summary,
+            **({"deprecated": True} if route.deprecated else {}),
             "operation_id": route.name,
             "tags": [{"name": route.tag}],
             "responses": self._responses(route),
@@ -203,6 +204,7 @@ class Documenter:
             return {
                 200: _success({"anyOf": [one, many, dry_run]}),
                 202: _success({"anyOf": [one, many]}) | self._links(route),
+                **{status: self._described(what) for status, what in route.answers.items()},
             }
         assert route.view_model is not None  # Route.check
         view = self._reference(route.view_model, "serialization")

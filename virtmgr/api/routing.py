@@ -62,7 +62,8 @@ class Route:
     body_media_type: str | None = None  # RAW: what it takes, if not JSON
     query: type[Query] | None = None  # RAW: its query parameters
     headers: type[BaseModel] | None = None  # RAW: what it reads of the request's headers
-    answers: dict[int, Any] = field(default_factory=dict)  # RAW: documented responses
+    answers: dict[int, Any] = field(default_factory=dict)  # documented responses; RAW: all
+    deprecated: bool = False  # kept for callers of before
 
     @property
     def name(self) -> str:
@@ -131,7 +132,8 @@ class Route:
         """Refuse a route that is not complete, at start and not at the first request."""
         if not self.summary:
             raise TypeError(f"{self.method} {self.path}: its handler has no docstring")
-        answers = self.view_model is not None or self.hints.get("return") is Started
+        hint = self.hints.get("return")
+        answers = self.view_model is not None or Started in (hint, *get_args(hint))
         if self.mode is not Mode.RAW and not answers:
             raise TypeError(f"{self.method} {self.path}: annotate what its handler answers")
         if (self.access is Access.ROLE) != (self.action is not None):
@@ -179,10 +181,28 @@ def delete(path: str, handler: Callable[..., Any], action: Action | None) -> Rou
     return change("DELETE", path, handler, action, status=204)
 
 
-def start(method: str, path: str, handler: Callable[..., Any], action: Action) -> Route:
-    """A change that goes on after its answer: 202 with the operation."""
+def start(
+    method: str,
+    path: str,
+    handler: Callable[..., Any],
+    action: Action,
+    *,
+    answers: Mapping[int, Any] | None = None,
+    deprecated: bool = False,
+) -> Route:
+    """A change that goes on after its answer: 202 with the operation.
+
+    :param answers: what else it answers, by status, where it may be finished at once.
+    """
     return Route(
-        method=method, path=path, handler=handler, action=action, mode=Mode.START, status=202
+        method=method,
+        path=path,
+        handler=handler,
+        action=action,
+        mode=Mode.START,
+        status=202,
+        answers=dict(answers or {}),
+        deprecated=deprecated,
     )
 
 

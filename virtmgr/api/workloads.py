@@ -31,7 +31,6 @@ from virtmgr.domain.workload import (
     NicSpec,
     State,
     VolumeMount,
-    Workload,
     WorkloadSpec,
 )
 from virtmgr.services import cloning, images, publishing, streams, workload_changes, workloads
@@ -146,14 +145,14 @@ def create(context: Context, *, body: WorkloadSpec, query: CreateQuery) -> Start
 
 def clone(context: Context, *, workload: str, body: CloneFields, query: CreateQuery) -> Started:
     """Clone a stopped workload: the same spec and a copy of its disks, on its host"""
-    found = _for_change(context, workload)
+    found = workloads.lock(context, workload)
     with refusing_invalid():
         return _made(context, cloning.clone(context, found, body, query.count), query)
 
 
 def publish(context: Context, *, workload: str, body: ImageFields) -> Started:
     """Make an image from a stopped workload: what it started from, and its disk as it is now"""
-    operation = publishing.publish(context, _for_change(context, workload), body)
+    operation = publishing.publish(context, workloads.lock(context, workload), body)
 
     def would() -> dict[str, Any]:
         image = images.find(context, operation.target_id)
@@ -175,7 +174,7 @@ def _made(context: Context, changed: Sequence[Changed], query: CreateQuery) -> S
 
 def patch(context: Context, *, workload: str, patch: Patch[WorkloadSpec]) -> Started:
     """Change a workload's spec (JSON merge patch)"""
-    found = _for_change(context, workload)
+    found = workloads.lock(context, workload)
     with refusing_invalid():
         spec = patch.apply(found.spec)
     return _started(context, workload_changes.update(context, found, spec))
@@ -183,7 +182,7 @@ def patch(context: Context, *, workload: str, patch: Patch[WorkloadSpec]) -> Sta
 
 def delete(context: Context, *, workload: str) -> Started:
     """Delete a workload, running or not; its volumes stay"""
-    return _started(context, workloads.delete(context, _for_change(context, workload)))
+    return _started(context, workloads.delete(context, workloads.lock(context, workload)))
 
 
 def power_on(context: Context, *, workload: str) -> Started:
@@ -213,20 +212,20 @@ def resume(context: Context, *, workload: str) -> Started:
 
 def attach_volume(context: Context, *, workload: str, body: VolumeMount) -> Started:
     """Attach a volume, live where the driver can"""
-    found = _for_change(context, workload)
+    found = workloads.lock(context, workload)
     with refusing_invalid():
         return _started(context, workload_changes.attach_volume(context, found, body))
 
 
 def detach_volume(context: Context, *, workload: str, volume: str) -> Started:
     """Detach a volume; its data stays"""
-    found = _for_change(context, workload)
+    found = workloads.lock(context, workload)
     return _started(context, workload_changes.detach_volume(context, found, volume))
 
 
 def attach_nic(context: Context, *, workload: str, body: NicSpec) -> Started:
     """Attach a NIC, live where the driver can"""
-    found = _for_change(context, workload)
+    found = workloads.lock(context, workload)
     with refusing_invalid():
         return _started(context, workload_changes.attach_nic(context, found, body))
 
@@ -235,7 +234,7 @@ def detach_nic(context: Context, *, workload: str, index: str) -> Started:
     """Detach a NIC"""
     if not index.isdecimal():
         raise InvalidRequest("a NIC is named by its index: 0 for eth0", field="index")
-    found = _for_change(context, workload)
+    found = workloads.lock(context, workload)
     return _started(context, workload_changes.detach_nic(context, found, int(index)))
 
 
@@ -268,11 +267,6 @@ def _ticket(
     return Answer(TicketView(url=ticket.url, expires_at=ticket.expires_at))
 
 
-def _for_change(context: Context, reference: str) -> Workload:
-    found = workloads.find(context, reference)
-    return context.for_change(context.uow.workloads, found, f"workload {reference!r}")
-
-
 def _power(
     context: Context,
     workload: str,
@@ -281,7 +275,7 @@ def _power(
     force: bool = False,
     timeout: int | None = None,
 ) -> Started:
-    found = _for_change(context, workload)
+    found = workloads.lock(context, workload)
     return _started(
         context, workloads.set_power(context, found, verb, force=force, timeout=timeout)
     )

@@ -33,6 +33,7 @@ from virtmgr.services import failover
 from virtmgr.services.authorities import advance
 from virtmgr.services.container import Services
 from virtmgr.services.fence_worker import FenceWorker
+from virtmgr.services.host_removal import forget_silent
 from virtmgr.services.image_worker import (
     MADE_HERE,
     MADE_WITH_HOSTS,
@@ -147,6 +148,7 @@ def watch_leases(services: Services, leader: Leader, watch: LeaseWatch) -> None:
     if leader.settled(LEASE.total_seconds()):
         mark_unreachable(services, seen)
         failover.look(services, seen)
+        forget_silent(services)
 
 
 def remove_stale(services: Services) -> None:

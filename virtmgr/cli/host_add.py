@@ -119,7 +119,7 @@ def add(
     sudo. Its ssh key is shown first and asked about, unless it was given.
     """
     machines = _machines(addresses, name, address, inventory)
-    given = _secrets(given)
+    given = given_secrets(given)
     machines = [
         machine.or_else(
             user=given["user"],
@@ -141,7 +141,7 @@ def add(
         try:
             body = _body(machine, labels, keys[machine.name], keep=given["keep_credentials"])
             # Not to be answered again: nothing that has secrets in it is kept, not even its hash.
-            answer = session.client.post("/hosts/enroll", body, repeatable=False)
+            answer = session.client.post("/hosts", body, repeatable=False)
             operations += operations_in(answer)
         except VirtmgrError as error:
             error.message, error.field = f"host {machine.name}: {error.message}", None
@@ -170,25 +170,30 @@ def _run_again(verb: str, help: str, done: str) -> None:
         timeout: float,
         **given: Any,
     ) -> None:
-        given = _secrets(given)
-        body: dict[str, Any] = {"address": address} if address else {}
-        machine = Machine(
-            name=name,
-            address=address or name,
-            port=given["port"],
-            user=given["user"],
-            key_file=given["key_file"],
-            password=given["password"],
-            become_password=given["become_password"],
-        )
-        if given["key_file"] is not None or given["password"] is not None:
-            body["ssh"] = _ssh(machine)
-        if given["host_keys"]:
-            body["host_key"] = given["host_keys"][0]
-        if given["keep_credentials"]:
-            body["keep_credentials"] = True
+        body = again_body(name, address, given_secrets(given))
         answer = session.client.post(NOUN.path(session, name, verb), body, repeatable=False)
         settle(session, answer, wait=wait, timeout=timeout, done=done)
+
+
+def again_body(name: str, address: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    """What is asked of a host that virtmgr knows: what was given, and no more."""
+    body: dict[str, Any] = {"address": address} if address else {}
+    machine = Machine(
+        name=name,
+        address=address or name,
+        port=given["port"],
+        user=given["user"],
+        key_file=given["key_file"],
+        password=given["password"],
+        become_password=given["become_password"],
+    )
+    if given["key_file"] is not None or given["password"] is not None:
+        body["ssh"] = _ssh(machine)
+    if given["host_keys"]:
+        body["host_key"] = given["host_keys"][0]
+    if given["keep_credentials"]:
+        body["keep_credentials"] = True
+    return body
 
 
 _run_again("retry", "Go on where the installation of a host failed.", "is ready")
@@ -222,7 +227,7 @@ def _machines(
     return machines_in(document, inventory.parent)
 
 
-def _secrets(given: dict[str, Any]) -> dict[str, Any]:
+def given_secrets(given: dict[str, Any]) -> dict[str, Any]:
     """The options with what their files have, or a person types."""
     found = dict(given)
     for name, prompt in (("password", "Password"), ("become_password", "Password for sudo")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
@@ -22,7 +23,7 @@ from virtmgr.cli.output import Column, Item, age, at, column, show_item, size, u
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.tokens import secret_of
 from virtmgr.cli.waiting import is_dry_run, settle
-from virtmgr.domain.errors import Conflict
+from virtmgr.domain.errors import Conflict, NotFound, Unavailable
 
 
 def _share(name: str, shown: Any = str) -> Any:
@@ -52,6 +53,7 @@ NOUN = Noun(
         Column("VCPUS", _share("vcpus", _number)),
         Column("MEMORY", _share("memory", size)),
         Column("DISK", _share("disk", size)),
+        column("AGENT", "facts.agent_version"),
         column("SEEN", "last_seen_at", shown=age),
         column("CERTIFICATE", "certificate_expires_at", shown=until),
         column("VMS-UNDER", "facts.accelerator", wide=True),
@@ -169,22 +171,50 @@ def drain(
 @host.command("remove")
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Forget what is on it, too: it is named, and lost.")
+@click.option(
+    "--take-back",
+    is_flag=True,
+    help="With --force: what it was taking up goes on where it came from, as it was there.",
+)
 @dry_run_option
 @yes_option
 @output_option
 @pass_session
-def remove(session: Session, name: str, force: bool, dry_run: bool, yes: bool) -> None:
-    """Forget a host. It must have no workloads and no volumes, unless --force is given.
+def remove(
+    session: Session, name: str, force: bool, take_back: bool, dry_run: bool, yes: bool
+) -> None:
+    """Remove a host. It must have no workloads and no volumes, unless --force is given.
 
-    Its certificate is refused at once.
+    One that answers clears up first, which takes seconds. With --force its certificate is refused
+    at once, and whatever still runs there runs on: use it for hosts that are dead for good.
     """
+    if take_back and not force:
+        raise click.UsageError("--take-back goes with --force")
     if force and not dry_run:
         click.echo(_what_is_lost(session, name), err=True)
     if not dry_run:
         confirm(f"Remove host {name}?", yes=yes)
-    query = {"dry_run": dry_run or None, "force": force or None}
-    answer = session.client.delete(NOUN.path(session, name), query)
+    query = {"dry_run": dry_run or None, "force": force or None, "take_back": take_back or None}
+    path = NOUN.path(session, name)
+    answer = session.client.delete(path, query)
+    if not dry_run:
+        _wait_until_gone(session, path)
     finish(session, answer, f"host {name} removed")
+
+
+def _wait_until_gone(session: Session, path: str) -> None:
+    """A host that clears up has a minute for it."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            session.client.get(path)
+        except NotFound:
+            return
+        time.sleep(0.3)
+    raise Unavailable(
+        "the host is still being removed",
+        hint="see 'virtmgr host list'; --force does not wait for it",
+    )
 
 
 def _what_is_lost(session: Session, name: str) -> str:
@@ -240,7 +270,7 @@ def token(
     if labels:
         body["labels"] = labels
     try:
-        answer = session.client.post("/hosts", body, repeatable=False)
+        answer = session.client.post("/host-tokens", body, repeatable=False)
     except Conflict as error:
         if error.code == "name_taken":
             error.hint = "if it has lost its key or certificate, let it join again with --again"

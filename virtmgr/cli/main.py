@@ -71,7 +71,7 @@ ENTRIES = {
     "token": _entry("tokens:token", "Tokens for scripts.", _RESOURCES),
     "ca": _entry("ca:ca", "The private CA, and its change.", _RESOURCES),
     "cluster": _entry("clusters:cluster", "Clusters and their policies.", _RESOURCES),
-    "host": _entry("host_add:host", "Hosts.", _RESOURCES),
+    "host": _entry("host_upgrade:host", "Hosts.", _RESOURCES),
     "failover": _entry("failovers:failover", "Workloads of lost hosts.", _RESOURCES),
     "migration": _entry("moves:migration", "Workloads between hosts.", _RESOURCES),
     "pool": _entry("pools:pool", "Where hosts keep disks.", _RESOURCES),

@@ -31,6 +31,8 @@ NOUN = Noun(
         column("BRIDGE", "bridge", wide=True),
         column("MTU", "mtu", wide=True),
         column("VNI", "vni", wide=True),
+        column("INTERFACE", "interface", wide=True),
+        column("VLAN", "vlan", wide=True),
         column("DNS-DOMAIN", "dns_domain", wide=True),
         LABELS,
         ID,
@@ -69,12 +71,14 @@ add_delete(network, NOUN)
 @network.command("create")
 @click.argument("name")
 @click.option(
-    "--type", "type_", type=click.Choice(["nat", "bridge", "overlay"]), default="nat",
+    "--type", "type_", type=click.Choice(["nat", "bridge", "overlay", "vlan"]), default="nat",
     show_default=True,
 )  # fmt: skip
 @click.option("--ipv4", metavar="CIDR", help="Such as 10.20.0.0/24.")
 @click.option("--ipv6", metavar="CIDR")
 @click.option("--bridge", metavar="DEVICE", help="Type bridge: the host's bridge to join.")
+@click.option("--interface", metavar="DEVICE", help="Type vlan: the hosts' interface.")
+@click.option("--vlan", type=click.IntRange(1, 4094), help="Type vlan: its id.")
 @click.option("--dns-domain", metavar="DOMAIN", help="Default: virt.")
 @click.option("--mtu", type=int)
 @label_option

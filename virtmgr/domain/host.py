@@ -56,6 +56,7 @@ class HostState(StrEnum):
     ENROLLING = "enrolling"  # has a join token, no agent has synced yet
     INSTALLING = "installing"  # virtmgr makes a host of it, by ssh
     INSTALL_FAILED = "install_failed"  # that failed; its last operation says why
+    PROBING = "probing"  # its agent speaks; what it found is not good enough yet to schedule on
     READY = "ready"
     CORDONED = "cordoned"  # keeps what it runs, takes nothing new
     DRAINING = "draining"  # takes nothing new, and what it runs is moved away

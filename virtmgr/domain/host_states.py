@@ -1,8 +1,9 @@
 """The life of a host: what may follow what, and which verb is possible when. Pure.
 
 Two things make a host's state. What an operator made of it (``scheduling_state``: ready, cordoned,
-draining, maintenance) is changed by verbs only. Whether it speaks is seen: a silent host is
-unreachable, whatever an operator made of it, and is that again once it speaks.
+draining, maintenance) is changed by verbs only. Whether it speaks, and has what workloads need, is
+seen: a silent host is unreachable and one that lacks something is probing, whatever an operator
+made of it, and is that again afterwards.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 
 from virtmgr.domain.errors import IllegalTransition
 from virtmgr.domain.host import Host, HostState
+from virtmgr.domain.readiness import missing
 
 COMING: Final = frozenset({HostState.ENROLLING, HostState.INSTALLING, HostState.INSTALL_FAILED})
 """A host whose agent was never heard of."""
@@ -62,6 +64,7 @@ _FIRST: Final[Mapping[HostState, str]] = {
     HostState.INSTALLING: "wait until it is installed",
     HostState.INSTALL_FAILED: "install it again first",
     HostState.REMOVING: "it is on its way out of the inventory",
+    HostState.PROBING: "see what it lacks with 'virtmgr host show'",
     HostState.READY: "drain it first",
     HostState.CORDONED: "drain it first",
     HostState.DRAINING: "wait for its drain, or cancel that",
@@ -95,8 +98,18 @@ _NEED_AN_ANSWER = (HostState.DRAINING, HostState.MAINTENANCE)
 
 
 def spoke(host: Host) -> HostState:
-    """The state of a host that has just been heard of."""
-    return HostState.REMOVING if host.state is HostState.REMOVING else host.scheduling_state
+    """The state of a host that has just been heard of.
+
+    One that comes, or comes back, is ``probing`` until nothing is missing. One that is there stays
+    so: where a driver fails later, the scheduler leaves out what it ran.
+    """
+    if host.state is HostState.REMOVING:
+        return host.state
+    comes = host.state in COMING or host.state is HostState.PROBING
+    returns = host.state in SILENT and bool(host.facts)
+    if (comes or returns) and missing(host.facts):
+        return HostState.PROBING
+    return host.scheduling_state
 
 
 def may_fall_silent(state: HostState) -> bool:
@@ -125,8 +138,10 @@ def mermaid() -> str:
     [*] --> installing: host add
     installing --> install_failed: a task failed
     install_failed --> installing: again
-    enrolling --> there: first sync
-    installing --> there: first sync
+    enrolling --> probing: first sync
+    installing --> probing: first sync
+    probing --> there: nothing is missing
+    probing --> unreachable: host silent
     state there {
         [*] --> ready
         ready --> cordoned: cordon
@@ -142,9 +157,13 @@ def mermaid() -> str:
     there --> unreachable: host silent
     unreachable --> there: host speaks, as what it was (recovered)
     unreachable --> fenced: its power was cut, or an operator confirms that it is off
+    unreachable --> probing: host speaks, and lacks something
     fenced --> there: host speaks, as what it was (recovered)
+    there --> removing: remove
+    probing --> removing: remove
+    removing --> [*]: it has cleared up, or a minute is over
+    there --> [*]: remove by force
     fenced --> [*]: remove
-    there --> [*]: remove
     unreachable --> [*]: remove
     enrolling --> [*]: remove
     install_failed --> [*]: remove

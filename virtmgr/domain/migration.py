@@ -36,7 +36,8 @@ STEPS: Final[Mapping[Phase, tuple[Phase, ...]]] = {
     Phase.PLANNED: (Phase.STOPPING, Phase.FAILED),
     Phase.STOPPING: (Phase.COPYING, Phase.FAILED),
     Phase.COPYING: (Phase.STARTING, Phase.FAILED),
-    Phase.STARTING: (Phase.CLEANING,),  # never back: the target may have written to its disks
+    # Never back by itself, as the target may have written to its disks.
+    Phase.STARTING: (Phase.CLEANING, Phase.FAILED),
     Phase.CLEANING: (Phase.DONE,),
     Phase.DONE: (),
     Phase.FAILED: (),

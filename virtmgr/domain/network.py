@@ -18,6 +18,12 @@ class NetworkType(StrEnum):
     NAT = "nat"  # private, reaches out through the host
     BRIDGE = "bridge"  # joins a bridge that the host already has
     OVERLAY = "overlay"  # VXLAN between hosts
+    VLAN = "vlan"  # a VLAN (IEEE 802.1Q) on an interface of each host, which others route
+
+
+def is_routed(type: NetworkType) -> bool:
+    """Whether hosts are the gateways of such networks, with DHCP, DNS and NAT; else others are."""
+    return type in (NetworkType.NAT, NetworkType.OVERLAY)
 
 
 @dataclass(kw_only=True)
@@ -33,6 +39,8 @@ class Network:
     bridge: str | None = None  # BRIDGE: the host's bridge
     dns_domain: str = "virt"  # names are WORKLOAD.NETWORK.DOMAIN
     mtu: int = 1500
+    interface: str | None = None  # VLAN: the hosts' interface that it is on
+    vlan: int | None = None  # VLAN: its id, unique on the interface
     vni: int | None = None  # OVERLAY: VXLAN network identifier, unique among all networks
     labels: dict[str, str] = field(default_factory=dict)
     revision: int = 0
@@ -64,6 +72,11 @@ def port_name(nic_id: str) -> str:
 def tunnel_name(network_id: str) -> str:
     """The VXLAN device of an overlay on a host, within Linux' 15 characters."""
     return "vmx" + network_id.replace("-", "")[-12:]
+
+
+def vlan_name(network_id: str) -> str:
+    """The 802.1Q device of a VLAN network on a host, within Linux' 15 characters."""
+    return "vml" + network_id.replace("-", "")[-12:]
 
 
 def choose_vni(network_id: str, taken: Collection[int]) -> int:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.image import ImageManifest
-from virtmgr.domain.network import NetworkType
+from virtmgr.domain.network import NetworkType, is_routed
 from virtmgr.domain.values import Value
 from virtmgr.domain.workload import (
     Init,
@@ -123,11 +123,18 @@ class DesiredNetwork(Value):
     mtu: int = 1500
     vni: int | None = None  # overlays
     tunnel: str | None = None  # overlays: this host's own tunnel address
+    interface: str | None = None  # VLANs: the host's interface
+    vlan: int | None = None  # VLANs: the id
     names: tuple[NetworkName, ...] = ()
 
     @property
     def is_routed(self) -> bool:
         """Whether the host is its gateway, with DHCP, DNS, NAT and published ports."""
+        return is_routed(self.type)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its bridge is virtmgr's, to be made and removed."""
         return self.type is not NetworkType.BRIDGE
 
 

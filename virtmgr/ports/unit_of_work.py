@@ -221,6 +221,15 @@ class QuotaRepository(Repository[Quota], Protocol):
         """
         ...
 
+    def check(self, project_id: str, amounts: Mapping[str, float]) -> None:
+        """Refuse as ``charge`` would, and take and lock nothing: others may still be faster."""
+        ...
+
+    def give_back(self, project_id: str, amounts: Mapping[str, float]) -> None:
+        """Take what is positive here off what the project uses, once the unit is committed: units
+        that give back to several projects do it in the order of ids."""
+        ...
+
 
 class Duties(NamedTuple):
     """What concerns the failover of a host."""
@@ -239,6 +248,11 @@ class Renewal(NamedTuple):
 class HostRepository(NamedRepository[Host], Protocol):
     def all(self, *, locked: bool = False) -> Sequence[Host]:
         """Every host; ``locked``: fresh, and nobody else claims before this unit ends."""
+        ...
+
+    def lock_all_of(self, ids: Iterable[str]) -> Sequence[Host]:
+        """These hosts, fresh and locked in the order of their ids; those that are gone are left
+        out. Call it before anything else is locked: see docs/architecture.md."""
         ...
 
     def claim(self, host_id: str, version: int, *, vcpus: float, memory: int, disk: int) -> bool:
@@ -396,7 +410,15 @@ class MigrationRepository(Repository[Migration], Protocol):
         """Those from or to a host, oldest first."""
         ...
 
+    def ids_on(self, host_id: str) -> Sequence[str]:
+        """The ids of ``open_on``; loads no entity."""
+        ...
+
     def all_open(self) -> Sequence[Migration]: ...
+
+    def hosts_of(self, ids: Iterable[str]) -> frozenset[str]:
+        """Ids of the hosts that the open ones among these are from or to; loads no entity."""
+        ...
 
     def of_drain(self, operation_id: str) -> Sequence[Migration]:
         """All that belong to a drain, open or not, oldest first."""

@@ -64,7 +64,9 @@ def clone(
         _with_own_volumes(context, workloads.named(like, name))
         for name in workloads.names_of(fields.name, count)
     ]
-    return workloads.insert(context, wanted, source)
+    made = workloads.insert(context, wanted, source)
+    _charge(context, [volume for one in wanted for volume in one.volumes])
+    return made
 
 
 def _check_source(context: Context, source: Workload, *, with_volumes: bool) -> None:
@@ -89,7 +91,6 @@ def _with_own_volumes(context: Context, like: References) -> References:
         mount.model_copy(update={"volume": copy.name})
         for mount, copy in zip(like.spec.volumes, copies, strict=True)
     ]
-    _charge(context, copies)
     spec = like.spec.model_copy(update={"volumes": tuple(mounts)})
     return replace(like, spec=spec, volumes=tuple(copies))
 

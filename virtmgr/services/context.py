@@ -70,6 +70,13 @@ class Context:
         """
         demand(self.principal, action, project_id, what)
 
+    def lock_hosts(self, *ids: str | None) -> None:
+        """Lock hosts before anything that is on them; all of them where a try was overtaken."""
+        if self.overtaken:
+            self.uow.hosts.all(locked=True)
+        else:
+            self.uow.hosts.lock_all_of(id for id in ids if id is not None)
+
     def for_change(self, repository: Repository[V], entity: V | None, what: str) -> V:
         """``entity`` locked until the end of the transaction, its version as expected.
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from virtmgr.domain.image import Image
 from virtmgr.domain.migration import Migration, Phase
 from virtmgr.domain.moving import at_its_host, left_behind
-from virtmgr.domain.network import Address, Network, NetworkType, bridge_name, gateway
+from virtmgr.domain.network import (
+    Address,
+    Network,
+    NetworkType,
+    bridge_name,
+    gateway,
+    is_routed,
+)
 from virtmgr.domain.sync import (
     CloneSource,
     DesiredImage,
@@ -195,7 +202,7 @@ def _nic(nic: Nic, addresses: Iterable[Address], network: Network | None) -> Des
     v4, v6 = _split(address.address for address in addresses)
     ipv4, ipv6 = (network.ipv4, network.ipv6) if network else (None, None)
     gateways = [gateway(cidr) for cidr in (ipv4, ipv6) if cidr]
-    routed = network is not None and network.type is not NetworkType.BRIDGE
+    routed = network is not None and is_routed(network.type)
     return DesiredNic(
         id=nic.id,
         index=nic.index,
@@ -231,7 +238,10 @@ def _split(addresses: Iterable[str]) -> tuple[str | None, str | None]:
 
 def _network(network: Network, names: Iterable[NetworkName], tunnel: str | None) -> DesiredNetwork:
     is_overlay = network.type is NetworkType.OVERLAY
-    more = {"vni": network.vni, "tunnel": tunnel} if is_overlay else {}
+    # What is not set is not sent: agents that know of no VLANs refuse what they do not know.
+    more: dict[str, Any] = {"vni": network.vni, "tunnel": tunnel} if is_overlay else {}
+    if network.type is NetworkType.VLAN:
+        more = {"interface": network.interface, "vlan": network.vlan}
     return DesiredNetwork(
         id=network.id,
         name=network.name,

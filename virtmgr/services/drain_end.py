@@ -8,6 +8,7 @@ from virtmgr.domain.host import Host, HostState
 from virtmgr.domain.migration import Migration, Phase
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.ports.unit_of_work import UnitOfWork
+from virtmgr.services.operation_end import end
 from virtmgr.services.records import add_event, host_target
 
 _AWAY = (Phase.CLEANING, Phase.DONE)
@@ -36,20 +37,17 @@ def look(uow: UnitOfWork, migration: Migration, now: datetime) -> list[str]:
 def conclude(uow: UnitOfWork, host: Host, operation: Operation, now: datetime) -> None:
     """End a drain: the host is in maintenance if nothing is left on it, else cordoned."""
     left = [workload.name for workload in uow.workloads.on_host(host.id)]
-    operation.finished_at = operation.updated_at = now
-    operation.progress = 1.0
     if left:
         shown = ", ".join(left[:5]) + (", …" if len(left) > 5 else "")
-        operation.state = OperationState.FAILED
-        operation.message = f"{len(left)} workloads stay: {shown}"
-        operation.error = {
+        message = f"{len(left)} workloads stay: {shown}"
+        problem = {
             "code": "not_drained",
-            "detail": f"host {host.name!r} is not empty: {operation.message}",
+            "detail": f"host {host.name!r} is not empty: {message}",
             "hint": f"see why with 'virtmgr host drain {host.name} --plan', and drain it again",
         }
+        end(operation, OperationState.FAILED, now, message, problem=problem)
     else:
-        operation.state = OperationState.SUCCEEDED
-        operation.message = "nothing is left on it"
+        end(operation, OperationState.SUCCEEDED, now, "nothing is left on it")
     made = HostState.CORDONED if left else HostState.MAINTENANCE
     host.scheduling_state = made
     if host.state is HostState.DRAINING:

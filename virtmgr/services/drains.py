@@ -12,6 +12,7 @@ from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.services import drain_end, hosts, migrations
 from virtmgr.services.context import Context
 from virtmgr.services.migrations import Proposal
+from virtmgr.services.operation_end import end
 
 VERB = "drain"
 
@@ -35,6 +36,7 @@ def drain(context: Context, reference: str) -> Drained:
     :raises IllegalTransition: it does not answer, or nothing runs on it.
     :raises placement.Overtaken: another placement was faster; try again in a new unit.
     """
+    context.uow.hosts.all(locked=True)  # it claims others, so all of them in one order
     host = hosts.lock(context, reference)
     wanted = after(HostVerb.DRAIN, host)
     under_way = _under_way(context, host)
@@ -69,12 +71,12 @@ def cancel(context: Context, reference: str) -> Host:
 
     :raises IllegalTransition: it is not being drained.
     """
+    context.uow.hosts.all(locked=True)  # claims on others are given back
     host = hosts.lock(context, reference)
     hosts.set_scheduling(host, after(HostVerb.CANCEL_DRAIN, host))
     operation = _under_way(context, host)
     if operation is not None:
-        operation.state = OperationState.CANCELLED
-        operation.finished_at = operation.updated_at = context.now
+        end(operation, OperationState.CANCELLED, context.now, operation.message)
         for migration in context.uow.migrations.of_drain(operation.id):
             if migration.phase in AT_SOURCE:
                 migrations.stop(context.services, context, migration)

@@ -20,8 +20,8 @@ from virtmgr.ports.streams import AgentStream
 from virtmgr.services import streams
 from virtmgr.services.container import Services
 from virtmgr.services.partial_uploads import LARGEST
+from virtmgr.services.patience import patiently
 
-_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds; an agent is back sooner
 _LOOK: Final = 0.2
 
 log = structlog.get_logger(__name__)
@@ -51,14 +51,13 @@ def receive(
     :raises HostError: the host refuses, or fails.
     :raises StorageError: the control plane's disk is full.
     """
-    for pause in _PAUSES:
-        try:
-            return _receive(services, workload_id, path, progress, cancelled)
-        except Unavailable as error:
-            log.warning("export_broke", workload=workload_id, error=error.message)
-            progress(0, None, f"trying again: {error.message}")
-            _wait(pause, cancelled)
-    return _receive(services, workload_id, path, progress, cancelled)
+
+    def wait(pause: float, error: Unavailable) -> None:
+        log.warning("export_broke", workload=workload_id, error=error.message)
+        progress(0, None, f"trying again: {error.message}")
+        _wait(pause, cancelled)
+
+    return patiently(lambda: _receive(services, workload_id, path, progress, cancelled), wait)
 
 
 def _wait(seconds: float, cancelled: Cancelled) -> None:

@@ -20,14 +20,14 @@ def forget_workload(services: Services, uow: UnitOfWork, workload: Workload) -> 
         volume.workload_id = None
     if workload.ha_since is not None:
         failover_end.workload_forgotten(uow, workload)
-    uow.quotas.charge(
+    uow.quotas.give_back(
         workload.project_id,
         {
-            "workloads": -1,
-            "vcpus": -workload.claim_vcpus,
-            "memory": -workload.claim_memory,
-            "disk": -workload.claim_disk,
-            "addresses": -addresses,
+            "workloads": 1,
+            "vcpus": workload.claim_vcpus,
+            "memory": workload.claim_memory,
+            "disk": workload.claim_disk,
+            "addresses": addresses,
         },
     )
     if workload.host_id is not None:
@@ -43,6 +43,6 @@ def forget_workload(services: Services, uow: UnitOfWork, workload: Workload) -> 
 
 def forget_volume(uow: UnitOfWork, volume: Volume) -> None:
     """Give back its quota, and drop the row."""
-    uow.quotas.charge(volume.project_id, {"volumes": -1, "disk": -volume.size})
+    uow.quotas.give_back(volume.project_id, {"volumes": 1, "disk": volume.size})
     uow.flush()
     uow.volumes.remove(volume)

@@ -14,20 +14,22 @@ from pydantic import Field, SecretStr, model_validator
 
 from virtmgr.domain.errors import Conflict, InvalidRequest, Unavailable
 from virtmgr.domain.host import Host, HostAccess, HostState
+from virtmgr.domain.host_states import COMING
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.operation import Operation
 from virtmgr.domain.ssh import check_private_key, fingerprint_of
-from virtmgr.domain.values import Reference, Value
+from virtmgr.domain.values import Name, Reference, Value
 from virtmgr.ports.playbooks import Login
 from virtmgr.services import clusters
 from virtmgr.services.container import Services
 from virtmgr.services.context import Context
-from virtmgr.services.hosts import HostFields, lock
+from virtmgr.services.hosts import HostCreate, HostFields, lock
 
 ENROLL: Final = "enroll"
 REINSTALL: Final = "reinstall"
 RENEW: Final = "renew_certificates"
-VERBS: Final = (ENROLL, REINSTALL, RENEW)
+UPGRADE: Final = "upgrade"
+VERBS: Final = (ENROLL, REINSTALL, RENEW, UPGRADE)
 """Verbs of operations; the playbooks of the collection are called the same."""
 
 Address = Annotated[
@@ -101,6 +103,72 @@ class HostEnroll(HostFields):
     )
 
 
+class HostAdd(HostFields):
+    """A machine to make a host of; without ``ssh`` one that its agent makes it by a join token."""
+
+    name: Name | None = Field(  # type: ignore[assignment]
+        None, description="Unique. A DNS label. Default: the first label of address."
+    )
+    cluster: Reference = Field("default", description="Its cluster, by name or id.")
+    address: Address | None = None
+    ssh: SshLogin | None = Field(
+        None, description="How to log in. Without it: deprecated, see POST /host-tokens."
+    )
+    host_key: HostKeyText | None = None
+    vms: bool = Field(True, description="False: no libvirt and no QEMU, containers only.")
+    keep_credentials: bool = Field(
+        False, description="Keep them, encrypted, for later runs on this host."
+    )
+
+    @property
+    def own_name(self) -> str:
+        """The name, given or taken from the address.
+
+        :raises InvalidRequest: there is neither.
+        """
+        first = (self.address or "").partition(".")[0].lower()
+        if self.name is not None:
+            return self.name
+        if not first or first.isdecimal() or ":" in first or "_" in first:
+            raise InvalidRequest(
+                "a host needs a name, and there is none in its address",
+                field="name",
+                hint="give name, or address as a DNS name",
+            )
+        return first
+
+    def to_enroll(self) -> HostEnroll:
+        """What is asked by ssh.
+
+        :raises InvalidRequest: something is missing for that.
+        """
+        for field in ("address", "ssh", "host_key"):
+            if getattr(self, field) is None:
+                raise InvalidRequest(
+                    f"a machine is made a host by ssh with address, ssh and host_key; {field} is "
+                    "missing",
+                    field=field,
+                    hint="POST /hosts/scan-key shows host_key"
+                    if field == "host_key"
+                    else f"give {field}",
+                )
+        return HostEnroll.model_validate({**dict(self), "name": self.own_name})
+
+    def to_create(self) -> HostCreate:
+        """What is asked for a join token.
+
+        :raises InvalidRequest: something is given that only ssh has a use for.
+        """
+        useless = {"address", "host_key", "vms", "keep_credentials"} & self.model_fields_set
+        if useless:
+            raise InvalidRequest(
+                f"{min(useless)} is for machines that virtmgr logs in to, and ssh is missing",
+                field="ssh",
+                hint="give ssh, or ask for a join token with POST /host-tokens",
+            )
+        return HostCreate(name=self.own_name, cluster=self.cluster, labels=self.labels)
+
+
 class HostAgain(Value):
     """A further run on a host. What is not given is as it was before."""
 
@@ -151,7 +219,7 @@ def enroll(context: Context, asked: HostEnroll) -> Operation:
 
 def again(context: Context, reference: str, verb: str, asked: HostAgain) -> Operation:
     """Begin a further run: ENROLL goes on where an installation failed, REINSTALL lets a host join
-    anew and RENEW gets it a new certificate.
+    anew, RENEW gets it a new certificate and UPGRADE this control plane's release.
 
     :raises Conflict: something is under way on the host, or it is in no state for this.
     :raises InvalidRequest: there are no credentials, or no address.
@@ -200,6 +268,12 @@ def _check_state(context: Context, host: Host, verb: str) -> None:
             f"{running[0].verb} of host {host.name} is under way",
             code="under_way",
             hint=f"wait for operation {running[0].id}",
+        )
+    if verb == UPGRADE and host.state in COMING:
+        raise Conflict(
+            f"host {host.name} is {host.state.value}: there is nothing on it to upgrade",
+            code="not_installed",
+            hint="let it join first",
         )
     failed = host.state is HostState.INSTALL_FAILED
     if (verb == ENROLL) != failed:

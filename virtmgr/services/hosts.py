@@ -12,16 +12,12 @@ from virtmgr.domain.host import Host, HostState
 from virtmgr.domain.host_states import SCHEDULING, HostVerb, after
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.machine import MAY_REPLACE
-from virtmgr.domain.migration import Phase
-from virtmgr.domain.operation import OperationState
 from virtmgr.domain.values import Labels, Name, Reference, Value
 from virtmgr.domain.workload import PowerState, State, Workload
 from virtmgr.ports.unit_of_work import ListQuery, Page
-from virtmgr.services import clusters, failover_end
+from virtmgr.services import clusters
 from virtmgr.services.auth import new_secret
 from virtmgr.services.context import Context
-from virtmgr.services.forgetting import forget_volume, forget_workload
-from virtmgr.services.in_use import refuse_in_use
 
 JOIN_TOKEN_LIFETIME: Final = timedelta(hours=1)
 
@@ -175,77 +171,3 @@ def _make(context: Context, reference: str, verb: HostVerb, event: str, told: st
         context.record(event, host, f"host {host.name} {told}", host_id=host.id)
         context.uow.flush()
     return host
-
-
-def delete(context: Context, reference: str, *, force: bool = False) -> Host:
-    """Forget a host that has no workloads and no volumes; its certificate is worth nothing then.
-    What is under way on it is cancelled.
-
-    :param force: forget what is on it as well. Whether it runs on there, nobody knows: the agent,
-        if it is alive, is refused from now on and changes nothing.
-    :raises Conflict: it has some; they are named. Or workloads are on their way from or to it.
-    """
-    host = lock(context, reference)
-    workloads = context.uow.workloads.on_host(host.id)
-    volumes = context.uow.volumes.on_host(host.id)
-    if not force:
-        refuse_in_use(
-            f"host {host.name!r}",
-            workload=[workload.name for workload in workloads],
-            volume=[volume.name for volume in volumes],
-        )
-    _end_migrations(context, host)
-    failover_end.host_forgotten(context.uow, host, context.now)
-    _cancel_open(context, host.id, "the host was deleted")  # such as its installation
-    lost = {
-        "workloads": [workload.name for workload in workloads],
-        "volumes": [volume.name for volume in volumes],
-    }
-    for workload in workloads:
-        message = f"it was forgotten with its host {host.name}"
-        _cancel_open(context, workload.id, message)
-        context.record("workload.lost", workload, message, host_id=host.id)
-        forget_workload(context.services, context.uow, workload)
-    for volume in volumes:
-        context.record(
-            "volume.lost", volume, f"it was forgotten with its host {host.name}", host_id=host.id
-        )
-        forget_volume(context.uow, volume)
-    message = f"host {host.name} was deleted"
-    if workloads or volumes:
-        message += f", and with it {len(workloads)} workloads and {len(volumes)} volumes"
-    context.record(
-        "host.deleted", host, message, host_id=host.id, data=lost if workloads or volumes else None
-    )
-    context.uow.hosts.remove(host)
-    context.uow.flush()
-    return host
-
-
-def _cancel_open(context: Context, target_id: str, message: str) -> None:
-    """End what is under way on something that is forgotten."""
-    for operation in context.uow.operations.open_for(target_id):
-        operation.state, operation.message = OperationState.CANCELLED, message
-        operation.finished_at = operation.updated_at = context.now
-
-
-def _end_migrations(context: Context, host: Host) -> None:
-    """What a host still had to remove goes with it; anything else keeps it.
-
-    :raises Conflict: workloads are on their way from or to it.
-    """
-    on_their_way = []
-    for migration in context.uow.migrations.open_on(host.id):
-        if migration.phase is Phase.CLEANING and migration.source_host_id == host.id:
-            migration.phase, migration.finished_at = Phase.DONE, context.now
-        else:
-            workload = context.uow.workloads.get(migration.workload_id)
-            on_their_way.append(workload.name if workload is not None else migration.id)
-    if on_their_way:
-        raise Conflict(
-            f"host {host.name!r} is not deleted: workloads are on their way from or to it "
-            f"({', '.join(on_their_way[:5])})",
-            code="in_use",
-            hint="wait for them, or cancel that: see 'virtmgr migration list'",
-            detail={"used_by": {"migration": on_their_way}},
-        )

@@ -35,6 +35,7 @@ from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
 from virtmgr.services import exports, partial_uploads
 from virtmgr.services.container import Services
 from virtmgr.services.holding import heartbeat, new_holder
+from virtmgr.services.operation_end import end
 from virtmgr.services.records import Target, add_event
 
 log = structlog.get_logger(__name__)
@@ -295,8 +296,7 @@ class ImageWorker:
             image.manifest, image.type = manifest, manifest.type
             image.digest, image.size = _digest(manifest), manifest.size
             image.state, image.failure = ImageState.READY, None
-            operation.state, operation.progress = OperationState.SUCCEEDED, 1.0
-            operation.message = ""
+            end(operation, OperationState.SUCCEEDED, now)
             self._close(uow, operation, image, "image.ready", f"image {image.name} is ready", now)
         self._remove_private(taken)
         return True
@@ -309,16 +309,16 @@ class ImageWorker:
                 operation, image = found
                 message = _readable(error.message)
                 image.state, image.failure = ImageState.FAILED, message
-                operation.state, operation.message = OperationState.FAILED, message
-                operation.error = {"code": error.code, "detail": message, "hint": error.hint}
+                problem = {"code": error.code, "detail": message, "hint": error.hint}
+                end(operation, OperationState.FAILED, now, message, problem=problem)
                 self._close(uow, operation, image, "image.failed", message, now)
                 self._remove_private(taken)
         collect(self._services)
 
     def _held(self, uow: UnitOfWork, taken: Operation) -> tuple[Operation, Image] | None:
         """The operation and its image, if they are still this worker's to finish."""
-        operation = uow.operations.lock(taken.id)
         image = uow.images.lock(taken.target_id)
+        operation = uow.operations.lock(taken.id)
         mine = operation is not None and operation.owner == self._owner
         if operation is None or image is None or not mine:
             return None
@@ -333,8 +333,6 @@ class ImageWorker:
         message: str,
         now: datetime,
     ) -> None:
-        operation.updated_at = operation.finished_at = now
-        operation.lease_expires_at = None
         add_event(
             uow,
             event,

@@ -29,6 +29,7 @@ from virtmgr.services.image_worker import (
     remove_unused,
 )
 from virtmgr.services.in_use import refuse_in_use
+from virtmgr.services.operation_end import end
 
 __all__ = ["ImageWorker"]
 
@@ -264,6 +265,7 @@ def delete(context: Context, reference: str) -> Image:
 
     :raises Conflict: workloads use it; they are named.
     """
+    blobs_change(context.uow, context.now)  # before the image, as who finishes one does
     image = lock(context, reference)
     users = ListQuery(filters={"image": image.id}, limit=10)
     cdroms = ListQuery(filters={"cdrom": image.id}, limit=10)
@@ -273,12 +275,9 @@ def delete(context: Context, reference: str) -> Image:
     for operation in context.uow.operations.open_for(image.id):
         for path in private_files(context.services, operation):
             context.uow.after_commit(partial(path.unlink, missing_ok=True))
-        operation.state = OperationState.CANCELLED
-        operation.message = "the image was deleted"
-        operation.updated_at = operation.finished_at = context.now
+        end(operation, OperationState.CANCELLED, context.now, "the image was deleted")
     context.record("image.deleted", image, f"image {image.name} was deleted")
     blobs = () if image.manifest is None else image.manifest.blobs()
-    blobs_change(context.uow, context.now)
     context.uow.images.remove(image)
     context.uow.flush()
     digests = [blob.digest for blob in blobs]

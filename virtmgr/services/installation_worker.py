@@ -16,12 +16,14 @@ from typing import Final
 
 import structlog
 
+from virtmgr import __version__
 from virtmgr.domain.errors import Conflict, HostError, VirtmgrError
 from virtmgr.domain.host import Host, HostAccess, HostState
 from virtmgr.domain.host_states import SCHEDULING
 from virtmgr.domain.installation import explain, share_done
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine
 from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.readiness import missing
 from virtmgr.domain.ssh import HostKey, trusted_key
 from virtmgr.ports.playbooks import (
     Login,
@@ -35,8 +37,9 @@ from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.auth import new_secret
 from virtmgr.services.container import Services
 from virtmgr.services.holding import heartbeat, new_holder
-from virtmgr.services.host_installation import VERBS, login
+from virtmgr.services.host_installation import UPGRADE, VERBS, login
 from virtmgr.services.hosts import JOIN_TOKEN_LIFETIME
+from virtmgr.services.operation_end import end
 from virtmgr.services.records import add_event, host_target
 
 log = structlog.get_logger(__name__)
@@ -144,7 +147,7 @@ class InstallationWorker:
             if failed is not None and stop.is_set():
                 self._leave(operation.id, news)
             else:
-                self._end(operation.id, news, failed)
+                self._end(operation.id, operation.target_id, news, failed)
         except VirtmgrError as error:  # the lease runs out, and another worker goes on
             log.warning("installation_not_ended", operation=operation.id, error=error.message)
         finally:
@@ -168,6 +171,8 @@ class InstallationWorker:
         )
         if failed is None:
             self._check_ready(job)
+            if operation.verb == UPGRADE:
+                self._check_release(job)
             return None
         return explain(failed, job.host.name)
 
@@ -175,8 +180,8 @@ class InstallationWorker:
         """Note the attempt, and make the join token that it needs."""
         now = self._services.clock.now()
         with self._services.units() as uow:
-            held = self._held(uow, operation.id)
             host = uow.hosts.lock(operation.target_id)
+            held = self._held(uow, operation.id)
             access = uow.host_access.get(operation.target_id)
             if held is None or host is None or access is None:
                 raise Conflict("it was cancelled", code="cancelled")
@@ -193,8 +198,10 @@ class InstallationWorker:
                 news.say("going on after the worker was restarted")
             held.parameters = {**held.parameters, "attempts": attempts}
             given = login(self._services, access)
-            token, host.join_token_hash = new_secret("vmj_")
-            host.join_token_expires_at = now + JOIN_TOKEN_LIFETIME
+            token = None
+            if operation.verb != UPGRADE:
+                token, host.join_token_hash = new_secret("vmj_")
+                host.join_token_expires_at = now + JOIN_TOKEN_LIFETIME
             uow.commit()
         return _Job(operation, host, access, given, token)
 
@@ -237,6 +244,15 @@ class InstallationWorker:
         """
         with self._services.units(read_only=True) as uow:
             host = uow.hosts.get(job.host.id)
+        if host is not None and host.state is HostState.PROBING:
+            lacking = missing(host.facts)
+            raise HostError(
+                f"host {job.host.name} has joined, and cannot be scheduled on: "
+                + "; ".join(one.message for one in lacking),
+                code="not_ready",
+                hint=(lacking[0].hint if lacking else None)
+                or f"it becomes ready by itself; see 'virtmgr host show {job.host.name}'",
+            )
         if host is None or host.state not in SCHEDULING:
             raise HostError(
                 f"host {job.host.name}: an agent runs on the machine, but not as this host: it was "
@@ -246,6 +262,19 @@ class InstallationWorker:
                 "its agent stopped, then 'virtmgr host retry " + job.host.name + "'",
             )
 
+    def _check_release(self, job: _Job) -> None:
+        """:raises HostError: its agent is not of this control plane's version."""
+        with self._services.units(read_only=True) as uow:
+            host = uow.hosts.get(job.host.id)
+        runs = host.facts.get("agent_version") if host is not None else None
+        if runs != __version__:
+            raise HostError(
+                f"host {job.host.name}: its agent is of version {runs or 'unknown'} after the "
+                f"upgrade, not {__version__}",
+                code="not_upgraded",
+                hint="the agent's log on the host says which release it runs; then upgrade again",
+            )
+
     def _held(self, uow: UnitOfWork, operation_id: str) -> Operation | None:
         """The operation, if it is still this worker's."""
         operation = uow.operations.lock(operation_id)
@@ -253,30 +282,29 @@ class InstallationWorker:
             return None
         return operation if operation.state is OperationState.RUNNING else None
 
-    def _end(self, operation_id: str, news: _News, failed: VirtmgrError | None) -> None:
+    def _end(
+        self, operation_id: str, host_id: str, news: _News, failed: VirtmgrError | None
+    ) -> None:
         """Finish operation and host; forget credentials and join token."""
         now = self._services.clock.now()
         with self._services.units() as uow:
+            host = uow.hosts.lock(host_id)
             operation = self._held(uow, operation_id)
             if operation is None:
                 return  # cancelled, or taken by another worker
-            host = uow.hosts.lock(operation.target_id)
             access = uow.host_access.get(operation.target_id)
             news.say("failed: " + failed.message if failed else "done")
             uow.operation_log.append(operation_id, now, news.take())
-            operation.updated_at = operation.finished_at = now
-            operation.lease_expires_at = None
             if failed is None:
-                operation.state, operation.progress = OperationState.SUCCEEDED, 1.0
-                operation.message = ""
+                end(operation, OperationState.SUCCEEDED, now)
             else:
-                operation.state, operation.message = OperationState.FAILED, failed.message
-                operation.error = {
+                problem = {
                     "code": failed.code,
                     "detail": failed.message,
                     "hint": failed.hint,
                     **failed.detail,
                 }
+                end(operation, OperationState.FAILED, now, failed.message, problem=problem)
             if access is not None and not access.kept:
                 access.sealed = None
             if host is not None:

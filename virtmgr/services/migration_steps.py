@@ -26,6 +26,7 @@ from virtmgr.domain.workload import State, Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import drain_end, overlays
 from virtmgr.services.container import Services
+from virtmgr.services.operation_end import end
 from virtmgr.services.records import Target, add_event, workload_target
 
 
@@ -102,8 +103,11 @@ def taken_up(
     """
     if migration.phase is not Phase.STARTING or not is_taken_up(workload, migration):
         return []
-    _to(uow, migration, Phase.CLEANING, now, "")
-    news_for_source(services, uow, migration, workload)
+    if migration.source_host_id is None:  # it was removed meanwhile: nothing is left to clear up
+        _end(migration, Phase.DONE, now)
+    else:
+        _to(uow, migration, Phase.CLEANING, now, "")
+        news_for_source(services, uow, migration, workload)
     add_event(
         uow,
         "workload.moved",
@@ -166,6 +170,17 @@ def give_up(
     drain_end.look(uow, migration, now)
 
 
+def end_taken_back(
+    uow: UnitOfWork, migration: Migration, now: datetime, problem: dict[str, Any]
+) -> None:
+    """The target is gone for good, and the workload its source's again, with what is claimed
+    there."""
+    migration.error, migration.leftovers = problem, []
+    _end(migration, Phase.FAILED, now)
+    _finish_operation(uow, migration, OperationState.FAILED, now, problem)
+    drain_end.look(uow, migration, now)
+
+
 CANCELLED = "cancelled"
 BY_REQUEST = {"code": CANCELLED, "detail": "the move was cancelled", "hint": None}
 
@@ -224,9 +239,7 @@ def _finish_operation(
 ) -> str:
     operation = uow.operations.get(migration.operation_id)
     if operation is not None and operation.finished_at is None:
-        operation.state, operation.progress, operation.error = state, 1.0, problem
-        operation.message = str(problem["detail"]) if problem else ""
-        operation.finished_at = operation.updated_at = now
+        end(operation, state, now, str(problem["detail"]) if problem else "", problem=problem)
         target = Target(
             operation.target_type, operation.target_id, operation.target_name, operation.project_id
         )

@@ -34,12 +34,13 @@ from virtmgr.services.migration_steps import (
     problem_of,
     rested,
 )
+from virtmgr.services.patience import PAUSES, patiently
 
 _LEASE: Final = timedelta(seconds=15)
 _IDLE: Final = 1.0
 _LOOK: Final = 0.2  # seconds between looks whether a workload rests
 _GRACE: Final = 90.0  # seconds beyond its own stop_timeout that a workload has to come to rest
-_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds; an agent is back sooner
+_PAUSES: Final = PAUSES
 
 log = structlog.get_logger(__name__)
 
@@ -166,14 +167,14 @@ class MigrationWorker:
         def progress(copied: int) -> None:
             held.copied = copied
 
-        for pause in _PAUSES:
-            try:
-                return carry(self._services, migration, progress, held.stop.is_set)
-            except Unavailable as error:
-                log.warning("migration_copy_broke", migration=held.id, error=error.message)
-                if held.stop.wait(pause):
-                    raise Cancelled from error
-        return carry(self._services, migration, progress, held.stop.is_set)
+        def wait(pause: float, error: Unavailable) -> None:
+            log.warning("migration_copy_broke", migration=held.id, error=error.message)
+            if held.stop.wait(pause):
+                raise Cancelled from error
+
+        return patiently(
+            lambda: carry(self._services, migration, progress, held.stop.is_set), wait, _PAUSES
+        )
 
     def _check(self, held: _Held) -> None:
         """Stop here where it was cancelled, or is another's.
@@ -201,15 +202,21 @@ class MigrationWorker:
         :raises Lost: the migration is not ours any more.
         """
         with self._services.units() as uow:
+            workload = self._lock(uow, held.id)
             migration = uow.migrations.lock(held.id)
             if migration is None or migration.owner != self._owner or migration.phase not in WORK:
                 raise Lost
-            workload = uow.workloads.lock(migration.workload_id)
             if workload is None:
                 raise Lost
             yield uow, migration, workload
             uow.after_commit(self._services.committed.notify)
             uow.commit()
+
+    def _lock(self, uow: UnitOfWork, migration_id: str) -> Workload | None:
+        """Lock what a step may change beside its migration: both hosts, then the workload."""
+        uow.hosts.lock_all_of(uow.migrations.hosts_of([migration_id]))
+        migration = uow.migrations.get(migration_id)
+        return uow.workloads.lock(migration.workload_id) if migration is not None else None
 
     def _beat(self, held: _Held, stop: threading.Event) -> None:
         """Renew the lease; ``held.stop`` is set once it is lost or cancelled."""

@@ -230,6 +230,8 @@ def cancel(context: Context, id: str) -> Migration:
     :raises IllegalTransition: the workload belongs to the target already.
     """
     found = find(context, id)
+    context.lock_hosts(found.source_host_id, found.target_host_id)
+    context.uow.workloads.lock(found.workload_id)
     locked = context.uow.migrations.lock(found.id)
     if locked is None:
         raise NotFound(f"migration {id!r} does not exist")

@@ -11,7 +11,14 @@ from pydantic import AfterValidator, Field
 from virtmgr.domain.access import Action
 from virtmgr.domain.errors import Conflict, InvalidRequest, NotFound
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.network import Address, Network, NetworkType, choose_vni, overlay_mtu
+from virtmgr.domain.network import (
+    Address,
+    Network,
+    NetworkType,
+    choose_vni,
+    is_routed,
+    overlay_mtu,
+)
 from virtmgr.domain.values import Labels, Name, Value
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services.context import Context
@@ -66,7 +73,7 @@ class NetworkCreate(NetworkFields):
     type: NetworkType = Field(
         NetworkType.NAT,
         description="nat: private on each host, reaches out through it; overlay: the same across "
-        "hosts; bridge: joins a bridge that the hosts have.",
+        "hosts; bridge: joins a bridge that the hosts have; vlan: a VLAN on their interface.",
     )
     ipv4: IPv4Cidr | None = Field(None, description="CIDR; its first address is the gateway.")
     ipv6: IPv6Cidr | None = Field(None, description="CIDR; its first address is the gateway.")
@@ -76,6 +83,16 @@ class NetworkCreate(NetworkFields):
         max_length=15,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
         description="Type bridge: name of the hosts' bridge device.",
+    )
+    interface: str | None = Field(
+        None,
+        min_length=1,
+        max_length=15,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="Type vlan: name of the hosts' interface, the same on each.",
+    )
+    vlan: int | None = Field(
+        None, ge=1, le=4094, description="Type vlan: its id (IEEE 802.1Q), unique on the interface."
     )
     mtu: int | None = Field(
         None,
@@ -122,6 +139,8 @@ def create(context: Context, fields: NetworkCreate) -> Network:
         carries packets of an overlay that are so large.
     """
     _check_fit(fields)
+    if fields.type is NetworkType.VLAN:  # whoever chooses ids reaches every VLAN of the wire
+        context.require(Action.SHARED_NETWORKS_CREATE, None, "networks of type vlan")
     # Two networks that are made at the same time must not overlap either: one after the other.
     context.uow.settings.set("networks_changed_at", context.now.isoformat())
     for field in ("ipv4", "ipv6"):
@@ -165,13 +184,20 @@ def _check_fit(fields: NetworkCreate) -> None:
             field="bridge",
             hint="name the bridge" if is_bridge else "leave it out, or set type to bridge",
         )
+    for name in ("interface", "vlan"):
+        if (fields.type is NetworkType.VLAN) != (getattr(fields, name) is not None):
+            raise InvalidRequest(
+                f"{name} is for networks of type vlan, which need it, and for no others",
+                field=name,
+                hint="give type vlan with interface and vlan, or none of them",
+            )
     if fields.ipv4 is None and fields.ipv6 is None:
         raise InvalidRequest(
             "a network needs addresses: ipv4, ipv6 or both",
             field="ipv4",
             hint="such as 10.20.0.0/16",
         )
-    if is_bridge:
+    if not is_routed(fields.type):
         return
     for name in ("ipv4", "ipv6"):
         cidr = getattr(fields, name)

@@ -23,6 +23,7 @@ from virtmgr.ports.driver import Feature
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
 from virtmgr.services.overlays import carried_mtu, no_tunnel_reason
 from virtmgr.services.references import host_port
+from virtmgr.services.vlans import makes_vlans
 
 _NOTHING = Amounts(0.0, 0, 0)
 
@@ -204,6 +205,7 @@ def host_view(
         image_ids=image_ids,
         bridges=frozenset(host.facts.get("bridges", ())),
         overlay_mtu=carried_mtu(host),
+        vlans=makes_vlans(host),
         no_tunnel=no_tunnel_reason(host),
         ports=ports,
         ha_vcpus=ha.vcpus,

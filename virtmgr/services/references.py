@@ -15,6 +15,7 @@ from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.desired import device_name
 from virtmgr.services.ipam import find_network
 from virtmgr.services.overlays import needed_mtu
+from virtmgr.services.vlans import needs_vlans
 
 _TYPES_OF_KIND = {
     Kind.VM: (ImageType.DISK, ImageType.KERNEL, ImageType.ISO),
@@ -126,6 +127,7 @@ def placement_request(
             if network.type is NetworkType.BRIDGE
         ),
         overlay_mtu=needed_mtu(references.networks),
+        vlans=needs_vlans(references.networks),
         volume_host_ids=frozenset(
             volume.host_id for volume in references.volumes if volume.host_id is not None
         ),

@@ -19,6 +19,7 @@ from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine, is_news
 from virtmgr.domain.migration import Migration
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.outcome import outcome
+from virtmgr.domain.readiness import missing
 from virtmgr.domain.sync import (
     PROTOCOL,
     ObservedPool,
@@ -30,12 +31,13 @@ from virtmgr.domain.sync import (
 from virtmgr.domain.volume import VolumeState
 from virtmgr.domain.workload import State, Usage, Workload, WorkloadStatus
 from virtmgr.ports.unit_of_work import Duties, UnitOfWork
-from virtmgr.services import authorities, failover_end, overlays
+from virtmgr.services import authorities, failover_end, host_removal, overlays
 from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
 from virtmgr.services.forgetting import forget_volume, forget_workload
 from virtmgr.services.migration_steps import removed, taken_up
+from virtmgr.services.operation_end import end
 from virtmgr.services.records import Target, add_event, host_target, workload_target
 
 LEASE = timedelta(seconds=30)
@@ -61,15 +63,9 @@ def sync(
         return renewed
     finished: list[str] = []
     with services.units() as uow:
-        host = uow.hosts.lock(host_id)
-        if serial is not None:
-            admit(host, serial)
-        if host is None:
-            raise Forbidden(
-                "this host is not in the inventory any more",
-                code="host_removed",
-                hint="enrol it again with a new join token",
-            )
+        host = _admitted(uow, host_id, request, serial)
+        if host.state is HostState.REMOVING:
+            return _clear_up(services, uow, host, request, now)
         tunnel = host.tunnel_address
         duties = uow.hosts.duties(host.id)
         was_silent = _note_host(uow, host, request, duties, now)
@@ -144,6 +140,51 @@ def _renew(
     )
 
 
+def _clear_up(
+    services: Services, uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime
+) -> SyncResponse:
+    """A host that is being removed is told that it has nothing; once it has, it is forgotten."""
+    host.last_seen_at = now
+    if request.images is not None:
+        uow.hosts.note_images(host.id, request.images)
+    images = tuple(image.id for image in uow.images.on_host(host.id))
+    images += tuple(uow.hosts.unknown_images(host.id))
+    response = SyncResponse(
+        revision=host.revision,
+        full=True,
+        removed_images=images,
+        prune_nonce=host.prune_nonce + 1,
+        lease_seconds=LEASE.total_seconds(),
+        server_time=now,
+    )
+    if request.known_revision >= host.revision and not images:
+        host_removal.forget(uow, host, now, "it has cleared up")
+        uow.after_commit(services.committed.notify)
+    uow.commit()
+    return response
+
+
+def _admitted(uow: UnitOfWork, host_id: str, request: SyncRequest, serial: str | None) -> Host:
+    """The host, locked, and with it those that it has taken workloads from: they hear of it.
+
+    :raises Forbidden: it is not in the inventory any more.
+    :raises Unauthenticated: the certificate is not the host's (any more).
+    """
+    arrived = [observed.arrived for observed in request.workloads if observed.arrived]
+    others = uow.migrations.hosts_of(arrived) if arrived else frozenset()
+    locked = uow.hosts.lock_all_of({host_id, *others})
+    host = next((host for host in locked if host.id == host_id), None)
+    if serial is not None:
+        admit(host, serial)
+    if host is None:
+        raise Forbidden(
+            "this host is not in the inventory any more",
+            code="host_removed",
+            hint="enrol it again with a new join token",
+        )
+    return host
+
+
 def _answer(
     uow: UnitOfWork,
     host: Host,
@@ -214,6 +255,10 @@ def _note_host(
     if was in COMING or was in SILENT:
         type = "host.enrolled" if was in COMING else "host.recovered"
         add_event(uow, type, host_target(host), now=now, message=f"it was {was.value}")
+    if was is not host.state and HostState.PROBING in (was, host.state):
+        lacking = "; ".join(one.message for one in missing(host.facts))
+        type = "host.probing" if lacking else "host.ready"
+        add_event(uow, type, host_target(host), now=now, message=lacking)
     return was in SILENT
 
 
@@ -361,14 +406,16 @@ def _advance_operation(
     operation.progress = result.progress
     operation.message = result.message
     operation.updated_at = now
+    problem = None
     if result.reason is not None:
-        operation.error = {
+        problem = {
             "code": result.reason.code,
             "detail": result.reason.message,
             "hint": result.reason.hint,
         }
+        operation.error = problem
     if result.state not in (OperationState.PENDING, OperationState.RUNNING):
-        operation.finished_at = now
+        end(operation, result.state, now, result.message, problem=problem)
         add_event(
             uow,
             f"operation.{result.state.value}",
@@ -412,8 +459,7 @@ def _note_volume(
             return []
         finished = list(uow.operations.open_for(volume.id))
         for operation in finished:
-            operation.state, operation.progress = OperationState.SUCCEEDED, 1.0
-            operation.finished_at = operation.updated_at = now
+            end(operation, OperationState.SUCCEEDED, now)
         add_event(uow, "volume.deleted", target, now=now)
         forget_volume(uow, volume)
         return [operation.id for operation in finished]
@@ -465,9 +511,8 @@ def mark_unreachable(services: Services, seen: Mapping[str, Seen]) -> int:
     now = services.clock.now()
     found = 0
     with services.units() as uow:
-        for host_id in silent:
-            host = uow.hosts.lock(host_id)
-            if host is None or not _has_fallen_silent(host, seen[host_id]):
+        for host in uow.hosts.lock_all_of(silent):
+            if not _has_fallen_silent(host, seen[host.id]):
                 continue  # it spoke, or was removed, since it was looked at
             host.state = HostState.UNREACHABLE
             found += 1

@@ -12,7 +12,9 @@ from virtmgr.domain.values import Bytes, Labels, Name, Value, format_bytes
 from virtmgr.domain.volume import Volume, VolumeState
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services.context import Context
+from virtmgr.services.forgetting import forget_volume
 from virtmgr.services.in_use import refuse_in_use
+from virtmgr.services.placement import Overtaken
 
 _SMALLEST = 1024**2
 
@@ -42,9 +44,17 @@ def find(context: Context, reference: str) -> Volume:
 
 
 def lock(context: Context, reference: str) -> Volume:
-    """The same, to be changed."""
+    """The same, to be changed, its host locked before it.
+
+    :raises placement.Overtaken: it was bound to a host meanwhile; try again in a new unit.
+    """
     found = find(context, reference)
-    return context.for_change(context.uow.volumes, found, f"volume {reference!r}")
+    host_id = found.host_id
+    context.lock_hosts(host_id)
+    locked = context.for_change(context.uow.volumes, found, f"volume {reference!r}")
+    if locked.host_id != host_id:
+        raise Overtaken(locked.host_id)
+    return locked
 
 
 def create(context: Context, fields: VolumeFields) -> Volume:
@@ -130,9 +140,8 @@ def delete(context: Context, reference: str) -> Volume:
     if volume.state is VolumeState.DELETING:
         return volume
     if volume.host_id is None:
-        context.uow.quotas.charge(volume.project_id, {"volumes": -1, "disk": -volume.size})
         context.record("volume.deleted", volume, f"volume {volume.name} was deleted")
-        context.uow.volumes.remove(volume)
+        forget_volume(context.uow, volume)
     else:
         _ask_host_to_remove(context, volume, volume.host_id)
     context.uow.flush()

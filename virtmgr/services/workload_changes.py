@@ -16,7 +16,7 @@ from virtmgr.domain.workload import (
     Workload,
     WorkloadSpec,
 )
-from virtmgr.services import ipam, overlays
+from virtmgr.services import ipam, overlays, vlans
 from virtmgr.services.context import Context
 from virtmgr.services.maintenance import refuse_in_maintenance
 from virtmgr.services.pinned import pinned
@@ -25,6 +25,8 @@ from virtmgr.services.workloads import (
     Changed,
     advance,
     bind_volume,
+    lock_networks,
+    lock_volumes,
     refuse_taken,
     refuse_while_copied,
 )
@@ -54,8 +56,8 @@ def update(
     _check_fixed(workload, spec, references)
     if spec.name != workload.name:
         _rename(context, workload, spec.name)
-    _resize(context, workload, spec, references)
-    _change_nics(context, workload, nics, spec, references)
+    charged = _resize(context, workload, spec, references)
+    charged |= _change_nics(context, workload, nics, spec, references)
     if spec.name != old.name:  # which the DNS of other hosts answers, too
         _announce(context, workload, [nic.network_id for nic in nics])
     _change_volumes(context, workload, references.volumes)
@@ -66,6 +68,7 @@ def update(
         check_verb(power, workload.status.state, old, workload.deleting)
         refuse_in_maintenance(context.uow, workload, spec.state)
     workload.spec = spec
+    context.uow.quotas.charge(workload.project_id, charged)
     changed = advance(context, workload, verb)
     if spec.ha.enabled and workload.ha_since is None:
         workload.ha_since = workload.generation
@@ -148,17 +151,18 @@ def _rename(context: Context, workload: Workload, name: str) -> None:
 
 def _resize(
     context: Context, workload: Workload, spec: WorkloadSpec, references: References
-) -> None:
+) -> dict[str, float]:
+    """Claim on its host what the workload grows by; what to charge for it."""
     vcpus = round(spec.resources.vcpus - workload.claim_vcpus, 3)
     memory = spec.resources.memory - workload.claim_memory
     if not vcpus and not memory:
-        return
-    uow = context.uow
-    uow.quotas.charge(workload.project_id, {"vcpus": vcpus, "memory": memory})
+        return {}
+    uow, charged = context.uow, {"vcpus": vcpus, "memory": memory}
+    uow.quotas.check(workload.project_id, charged)
     workload.claim_vcpus, workload.claim_memory = spec.resources.vcpus, spec.resources.memory
     host = uow.hosts.lock(workload.host_id) if workload.host_id else None
     if host is None:
-        return
+        return charged
     asked = Amounts(max(vcpus, 0.0), max(memory, 0), 0)
     lacking = shortfalls(host, references.cluster, asked)
     if lacking:
@@ -169,6 +173,7 @@ def _resize(
             hint="ask for less, or free capacity on the host",
         )
     uow.hosts.claim(host.id, host.version, vcpus=vcpus, memory=memory, disk=0)
+    return charged
 
 
 def _change_nics(
@@ -177,7 +182,8 @@ def _change_nics(
     present: Sequence[Nic],
     spec: WorkloadSpec,
     references: References,
-) -> None:
+) -> dict[str, float]:
+    """Add and remove NICs; what to charge for it."""
     uow = context.uow
     wanted = [
         (network.id, asked.address)
@@ -196,12 +202,15 @@ def _change_nics(
     if host is not None and fresh:
         what = f"attaching workload {workload.name!r}"
         overlays.check_host(host, [network for _, network in fresh], what)
-    if taken != given_back:
-        uow.quotas.charge(workload.project_id, {"addresses": taken - given_back})
+        vlans.check_host(host, [network for _, network in fresh], what)
+    charged = {"addresses": float(taken - given_back)}
+    uow.quotas.check(workload.project_id, charged)
+    lock_networks(uow, [network for _, network in fresh])
     for asked, network in fresh:
         ipam.add_nic(uow, workload.id, next(free), asked, network, context.now)
     changed = [nic.network_id for nic in gone] + [network.id for _, network in fresh]
     _announce(context, workload, changed)
+    return charged
 
 
 def _announce(context: Context, workload: Workload, network_ids: Iterable[str]) -> None:
@@ -238,6 +247,7 @@ def _change_volumes(context: Context, workload: Workload, wanted: Sequence[Volum
     for volume in context.uow.volumes.of_workload(workload.id):
         if volume.id not in wanted_ids:
             volume.workload_id = None
+    lock_volumes(context.uow, [one for one in wanted if one.workload_id != workload.id])
     for volume in wanted:
         if volume.workload_id != workload.id:
             bind_volume(context.uow, volume, workload)

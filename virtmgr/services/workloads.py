@@ -6,13 +6,14 @@ operation and event are committed together; the caller commits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from virtmgr.domain.errors import Conflict, InvalidRequest, NameTaken, NotFound
 from virtmgr.domain.ids import new_id
+from virtmgr.domain.network import Network
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.quota import amounts_of
 from virtmgr.domain.scheduling import Decision, PlacementRequest
@@ -24,6 +25,7 @@ from virtmgr.services import ipam, overlays, placement
 from virtmgr.services.being_moved import refuse_while_moved
 from virtmgr.services.context import Context
 from virtmgr.services.maintenance import refuse_in_maintenance
+from virtmgr.services.operation_end import end
 from virtmgr.services.publishing import images_in_making
 from virtmgr.services.references import References, placement_request, resolve
 
@@ -48,6 +50,24 @@ def find(context: Context, reference: str) -> Workload:
     if workload is None:
         raise unknown(reference)
     return workload
+
+
+def lock(context: Context, reference: str, *, every_host: bool = False) -> Workload:
+    """The same, to be changed, its host locked before it.
+
+    :param every_host: lock all hosts, for what claims another one.
+    :raises placement.Overtaken: it was moved meanwhile; try again in a new unit.
+    """
+    found = find(context, reference)
+    host_id = found.host_id
+    if every_host:
+        context.uow.hosts.all(locked=True)
+    else:
+        context.lock_hosts(host_id)
+    locked = context.for_change(context.uow.workloads, found, f"workload {reference!r}")
+    if locked.host_id != host_id:
+        raise placement.Overtaken(locked.host_id)
+    return locked
 
 
 def unknown(reference: str) -> NotFound:
@@ -120,7 +140,8 @@ def insert(
     uow, project_id = context.uow, context.own_project.id
     if len(wanted) == 1:
         refuse_taken(context, wanted[0].spec.name)
-    _charge(uow, project_id, wanted[0], len(wanted))
+    amounts = _amounts(wanted[0], len(wanted))
+    uow.quotas.check(project_id, amounts)
     requests = [placement_request(project_id, new_id(), one) for one in wanted]
     decisions = placement.decide(uow, requests, alone=context.overtaken)
     placement.commit(uow, requests, decisions)
@@ -128,20 +149,35 @@ def insert(
         host_id: uow.hosts.next_revision(host_id)
         for host_id in sorted({d.host_id for d in decisions if d.host_id is not None})
     }
+    lock_networks(uow, wanted[0].networks)
+    lock_volumes(uow, [volume for one in wanted for volume in one.volumes])
     changed = [
         _insert(context, one, request, decision, revisions, source)
         for one, request, decision in zip(wanted, requests, decisions, strict=True)
     ]
+    uow.quotas.charge(project_id, amounts)
     wake_after_commit(context, *revisions)
     networks = [network.id for network in wanted[0].networks]
     overlays.announce(context.services, uow, networks, told=revisions)
     return changed
 
 
-def _charge(uow: UnitOfWork, project_id: str, references: References, count: int) -> None:
+def _amounts(references: References, count: int) -> dict[str, float]:
     addresses = sum(ipam.addresses_per_nic(network) for network in references.networks)
     each = amounts_of(references.spec, references.image_type, addresses)
-    uow.quotas.charge(project_id, {what: amount * count for what, amount in each.items()})
+    return {what: amount * count for what, amount in each.items()}
+
+
+def lock_networks(uow: UnitOfWork, networks: Iterable[Network]) -> None:
+    """Before addresses are taken on several, in the order of ids; before ``lock_volumes``."""
+    for network_id in sorted({network.id for network in networks}):
+        uow.networks.lock(network_id)
+
+
+def lock_volumes(uow: UnitOfWork, volumes: Iterable[Volume]) -> None:
+    """Before several are bound, in the order of ids."""
+    for volume_id in sorted({volume.id for volume in volumes}):
+        uow.volumes.lock(volume_id)
 
 
 def _insert(
@@ -266,10 +302,8 @@ def refuse_while_copied(context: Context, workload: Workload, verb: str) -> None
 def _nothing_to_do(context: Context, workload: Workload, verb: str) -> Changed:
     """It is so already: an operation that has succeeded, and nothing else."""
     operation = context.begin(verb, "workload", workload, generation=workload.generation)
-    operation.state = OperationState.SUCCEEDED
-    operation.progress = 1.0
-    operation.message = f"it is {workload.status.state.value} already, or on its way there"
-    operation.finished_at = context.now
+    message = f"it is {workload.status.state.value} already, or on its way there"
+    end(operation, OperationState.SUCCEEDED, context.now, message)
     return Changed(workload, operation)
 
 

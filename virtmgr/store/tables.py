@@ -391,6 +391,8 @@ networks = Table(
     Column("dns_domain", String(253), nullable=False),
     Column("mtu", Integer, nullable=False),
     Column("vni", Integer),
+    Column("interface", String(15)),
+    Column("vlan", Integer),
     *_labels("networks"),
     Column("revision", Count, nullable=False),
     _created_at(),
@@ -398,9 +400,11 @@ networks = Table(
     UniqueConstraint("project_id", "name"),
     one_of("type", NetworkType),
     CheckConstraint("mtu BETWEEN 68 AND 65535", name="mtu"),
+    CheckConstraint("vlan BETWEEN 1 AND 4094", name="vlan"),
     *_at_least_0("revision"),
 )
 Index("uq_networks_vni", networks.c.vni, unique=True)
+Index("uq_networks_interface_vlan", networks.c.interface, networks.c.vlan, unique=True)
 Index(
     "uq_networks_shared_name",
     networks.c.name,

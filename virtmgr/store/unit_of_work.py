@@ -76,7 +76,8 @@ class SqlUnitOfWork:
         self._events = SqlEvents(session)
         self._callbacks: list[Callable[[], None]] = []
         self.projects: NamedRepository[Project] = SqlProjects(session)
-        self.quotas: QuotaRepository = SqlQuotas(session)
+        self._quotas = SqlQuotas(session)
+        self.quotas: QuotaRepository = self._quotas
         self.users: NamedRepository[User] = SqlUsers(session)
         self.role_bindings: RoleBindingRepository = SqlRoleBindings(session)
         self.tokens: TokenRepository = SqlTokens(session)
@@ -134,6 +135,7 @@ class SqlUnitOfWork:
         :raises Conflict: a row was changed or deleted by somebody else meanwhile.
         """
         self.flush()
+        self._quotas.flush_given_back()
         self._events.flush_events()
         self._session.commit()
         callbacks, self._callbacks = self._callbacks, []
@@ -148,6 +150,7 @@ class SqlUnitOfWork:
         self._callbacks.append(callback)
 
     def _forget(self) -> None:
+        self._quotas.forget_given_back()
         self._events.forget_events()
         self._callbacks.clear()
 

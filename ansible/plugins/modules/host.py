@@ -50,6 +50,8 @@ join_token:
   type: str
 """
 
+import time
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtmgr.core.plugins.module_utils.client import (
     CONNECTION,
@@ -67,7 +69,10 @@ def converge(client, wanted, check):
     """Bring the host to what ``wanted``, the module's parameters, says."""
     name = wanted["name"]
     if wanted["state"] == "absent":
-        return take_away(client, _HOSTS, name, check)
+        result = take_away(client, _HOSTS, name, check)
+        if not check:
+            _wait_until_gone(client, name)
+        return result
     known = client.get(_HOSTS.path(name))[0] is not None
     fields = ("labels",) if known else ("labels", "cluster")
     result = bring_to(client, _HOSTS, name, given(wanted, fields), check)
@@ -76,6 +81,13 @@ def converge(client, wanted, check):
     if wanted["cordoned"] is not None and result["object"]:
         _cordon(client, wanted, result, check)
     return result
+
+
+def _wait_until_gone(client, name):
+    """A host that answers has a minute to clear up."""
+    deadline = time.monotonic() + 90
+    while client.get(_HOSTS.path(name))[0] is not None and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 def _cordon(client, wanted, result, check):

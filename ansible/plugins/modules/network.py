@@ -26,7 +26,7 @@ options:
     default: default
   type:
     description: V(nat) is private on each host; V(overlay) is the same across hosts; V(bridge) is a
-      bridge of the hosts.
+      bridge of the hosts; V(vlan) is a VLAN on an interface of the hosts.
     type: str
   ipv4:
     description: CIDR; its first address is the gateway.
@@ -34,6 +34,12 @@ options:
   ipv6:
     description: CIDR; its first address is the gateway.
     type: str
+  interface:
+    description: The interface of the hosts, for O(type=vlan).
+    type: str
+  vlan:
+    description: The id, for O(type=vlan).
+    type: int
   bridge:
     description: The bridge on the hosts, for O(type=bridge).
     type: str
@@ -75,7 +81,7 @@ from ansible_collections.virtmgr.core.plugins.module_utils.client import (
     take_away,
 )
 
-_FIELDS = ("type", "ipv4", "ipv6", "bridge", "mtu", "dns_domain", "labels")
+_FIELDS = ("type", "ipv4", "ipv6", "bridge", "interface", "vlan", "mtu", "dns_domain", "labels")
 
 
 def converge(client, wanted, check):
@@ -98,6 +104,8 @@ def main():
             "ipv4": {"type": "str"},
             "ipv6": {"type": "str"},
             "bridge": {"type": "str"},
+            "interface": {"type": "str"},
+            "vlan": {"type": "int"},
             "mtu": {"type": "int"},
             "dns_domain": {"type": "str"},
             "labels": {"type": "dict"},

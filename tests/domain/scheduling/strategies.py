@@ -113,6 +113,7 @@ def a_host(draw: st.DrawFn, number: int) -> HostView:
         image_ids=frozenset(draw(st.sets(st.sampled_from(("i1", "i2"))))),
         bridges=frozenset(draw(st.sets(st.sampled_from(("br0", "br1"))))),
         overlay_mtu=draw(st.sampled_from((0, 1430, 1450))),
+        vlans=draw(st.booleans()),
         ports=frozenset(draw(st.lists(ports, max_size=2))),
     )
 
@@ -145,6 +146,7 @@ def requests(draw: st.DrawFn, number: int = 0) -> PlacementRequest:
         image_id=seldom(st.sampled_from(("i1", "i2")), None),
         bridges=seldom(st.frozensets(st.sampled_from(("br0", "br1"))), frozenset()),
         overlay_mtu=seldom(st.sampled_from((1430, 1450)), 0),
+        vlans=seldom(st.just(True), False),
         volume_host_ids=seldom(st.frozensets(an_id, max_size=2), frozenset()),
         ports=seldom(st.frozensets(ports, max_size=2), frozenset()),
     )

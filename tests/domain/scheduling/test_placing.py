@@ -111,6 +111,7 @@ def test_summaries_of_the_edges(hosts: list[HostView], summary: str) -> None:
         ),
         ({}, {"require": {"arch": "riscv64"}}, "lacks_label", "arch=riscv64 is required, it has "),
         ({}, {"bridges": frozenset({"br0"})}, "no_bridge", "the host's bridge br0"),
+        ({}, {"vlans": True}, "no_vlan", "its kernel lacks 8021q"),
         (
             {"no_tunnel": "it is in a cellar"},
             {"overlay_mtu": 1450},

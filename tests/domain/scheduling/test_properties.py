@@ -192,6 +192,7 @@ def true_reasons(fleet: Fleet, host: HostView, wanted: PlacementRequest) -> set[
         "no_bridge": not wanted.bridges <= host.bridges,
         "no_tunnel": wanted.overlay_mtu > 0 and host.overlay_mtu == 0,
         "tunnel_too_narrow": wanted.overlay_mtu > host.overlay_mtu > 0,
+        "no_vlan": wanted.vlans and not host.vlans,
         "port_taken": any(
             (one.protocol, one.port) == (other.protocol, other.port)
             and (one.address == other.address or "0.0.0.0" in (one.address, other.address))

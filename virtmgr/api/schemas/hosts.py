@@ -13,7 +13,9 @@ from virtmgr.api.schemas.common import ReferenceView, Referrer
 from virtmgr.api.secrets import secret_field
 from virtmgr.domain.host import Host, HostState, Pool
 from virtmgr.domain.machine import MAY_REPLACE
+from virtmgr.domain.readiness import missing
 from virtmgr.domain.ssh import HostKey
+from virtmgr.domain.workload import Reason
 from virtmgr.ports.unit_of_work import UnitOfWork
 
 _OF_OURS = (MAY_REPLACE,)  # among the facts, and not from the agent
@@ -37,6 +39,10 @@ class HostView(View):
     scheduling_state: HostState = Field(
         description="What an operator made of it: ready, cordoned, draining or maintenance. "
         "A host that was silent is that again."
+    )
+    lacks: list[Reason] = Field(
+        description="What keeps a host that is probing from being scheduled on; without any it "
+        "becomes ready by itself."
     )
     cordoned: bool = Field(description="It takes nothing new.")
     labels: dict[str, str]
@@ -111,6 +117,7 @@ def host_presenter(uow: UnitOfWork) -> Callable[[Host], HostView]:
             cluster=reference.known(host.cluster_id),
             state=host.state,
             scheduling_state=host.scheduling_state,
+            lacks=_lacks(host),
             cordoned=host.scheduling_state is not HostState.READY,
             labels=host.labels,
             architecture=host.architecture,
@@ -130,6 +137,10 @@ def host_presenter(uow: UnitOfWork) -> Callable[[Host], HostView]:
         )
 
     return present
+
+
+def _lacks(host: Host) -> list[Reason]:
+    return list(missing(host.facts)) if host.state is HostState.PROBING else []
 
 
 def _free(uow: UnitOfWork, host: Host) -> CapacityView:

@@ -26,6 +26,8 @@ class NetworkView(View):
     dns_domain: str
     mtu: int
     vni: int | None = Field(description="Type overlay: its VXLAN network identifier.")
+    interface: str | None = Field(description="Type vlan: the hosts' interface that it is on.")
+    vlan: int | None = Field(description="Type vlan: its id.")
     labels: dict[str, str]
     created_at: datetime
     version: int
@@ -57,6 +59,8 @@ def network_presenter(uow: UnitOfWork) -> Callable[[Network], NetworkView]:
             dns_domain=network.dns_domain,
             mtu=network.mtu,
             vni=network.vni,
+            interface=network.interface,
+            vlan=network.vlan,
             labels=network.labels,
             created_at=network.created_at,
             version=network.version,

@@ -74,6 +74,8 @@ class HostView:
     """Bridges of its own that networks of type ``bridge`` may join."""
     overlay_mtu: int = 0
     """The largest packet of an overlay that its tunnel carries, in bytes; 0: it has no tunnel."""
+    vlans: bool = False
+    """Whether it makes VLANs on its interfaces."""
     no_tunnel: str = ""
     """Why it has none, for people."""
     ports: frozenset[HostPort] = frozenset()
@@ -131,6 +133,8 @@ class PlacementRequest:
     """Host bridges that its networks need."""
     overlay_mtu: int = 0
     """The largest packet of its overlay networks, in bytes; 0: it is on none."""
+    vlans: bool = False
+    """Whether it is on networks of type ``vlan``."""
     volume_host_ids: frozenset[str] = frozenset()
     """Hosts that its volumes are on already."""
     ports: frozenset[HostPort] = frozenset()

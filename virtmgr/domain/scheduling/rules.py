@@ -67,6 +67,7 @@ def _shape(request: PlacementRequest) -> tuple[object, ...]:
         tuple(sorted(request.require.items())),
         request.bridges,
         request.overlay_mtu,
+        request.vlans,
         request.volume_host_ids,
         request.avoid,
     )
@@ -81,6 +82,7 @@ def _fixed(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
     yield from _labels(fleet, request)
     yield from _bridges(fleet, request)
     yield from _overlays(fleet, request)
+    yield from _vlans(fleet, request)
     yield from _volumes(fleet, request)
     yield from _leftovers(fleet, request)
 
@@ -121,6 +123,7 @@ _STATES = {
         "is not installed: that failed",
         "are not installed: that failed",
     ),
+    HostState.PROBING: ("is not ready yet", "are not ready yet"),
     HostState.CORDONED: ("is cordoned", "are cordoned"),
     HostState.DRAINING: ("is being drained", "are being drained"),
     HostState.MAINTENANCE: ("is in maintenance", "are in maintenance"),
@@ -187,6 +190,17 @@ def _bridges(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
             one=f"has no bridge {bridge}",
             many=f"have no bridge {bridge}",
             why=_always(f"a network needs the host's bridge {bridge}, it has none"),
+        )
+
+
+def _vlans(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
+    if request.vlans:
+        yield Rule(
+            code="no_vlan",
+            passes=fleet.where(("vlan",), lambda host: host.vlans),
+            one="cannot make VLANs",
+            many="cannot make VLANs",
+            why=_always("it cannot make VLANs: its kernel lacks 8021q, or its agent is too old"),
         )
 
 

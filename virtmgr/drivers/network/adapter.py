@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtmgr.domain.errors import HostError, NetworkError
-from virtmgr.domain.network import NetworkType, bridge_name, port_name, tunnel_name
+from virtmgr.domain.network import NetworkType, bridge_name, port_name, tunnel_name, vlan_name
 from virtmgr.domain.sync import DesiredNetwork, DesiredNic, DesiredWorkload
 from virtmgr.drivers.network.bridges import Bridges
 from virtmgr.drivers.network.container import connect_container
@@ -30,6 +30,7 @@ from virtmgr.drivers.network.reservations import Reservations
 from virtmgr.drivers.network.ruleset import ruleset
 from virtmgr.drivers.network.sysctl import enable_forwarding
 from virtmgr.drivers.network.tunnels import Tunnels
+from virtmgr.drivers.network.vlans import Vlans
 
 _PORT_PREFIX = port_name("0")[:3]
 _TRUST = 30.0  # seconds after which the kernel is asked again whether a bridge is as it was made
@@ -38,7 +39,7 @@ _TRUST = 30.0  # seconds after which the kernel is asked again whether a bridge 
 class LinuxNetwork:
     """Implements ``ports.host.HostNetwork`` with netlink, nftables and dnsmasq.
 
-    Bridges and tunnels carry ``virtmgr:TABLE:ID`` as their alias: only those are ever removed.
+    Bridges, tunnels and VLANs carry ``virtmgr:TABLE:ID`` as their alias: only those are removed.
     Forwarding, once switched on, stays on: others on the host may rely on it by then.
     """
 
@@ -60,6 +61,7 @@ class LinuxNetwork:
         self._lock = threading.Lock()
         self._links = Bridges(f"virtmgr:{table}:")
         self._tunnels = Tunnels(f"virtmgr:{table}:")
+        self._vlans = Vlans(f"virtmgr:{table}:")
         self._table = table
         self._firewall = Firewall(table)
         self._reservations = Reservations()
@@ -90,7 +92,7 @@ class LinuxNetwork:
                 if network.is_routed:
                     dnsmasq = self._dnsmasq_of(network.id)
                     problems.attempt(network.id, dnsmasq.ensure, network)
-            self._remove_others(routed_ids(networks))
+            self._remove_others(each.id for each in networks if each.is_own)
         problems.raise_first()
 
     def port_conflicts(self, workloads: Iterable[DesiredWorkload]) -> dict[str, str]:
@@ -166,7 +168,10 @@ class LinuxNetwork:
         self._links.ensure_own(network)
         if network.type is NetworkType.OVERLAY:
             self._tunnels.ensure(network)
-        enable_forwarding()
+        if network.type is NetworkType.VLAN:
+            self._vlans.ensure(network)
+        else:
+            enable_forwarding()
         self._seen[network.id] = _Seen(needed, _devices(network), time.monotonic())
 
     def _ensure_firewall(
@@ -187,8 +192,9 @@ class LinuxNetwork:
             self._dnsmasq.pop(network_id)
         known = [seen.network for id, seen in self._seen.items() if id in keep]
         tunnels = self._tunnels.own(unless={tunnel_name(each.id) for each in known})
+        vlans = self._vlans.own(unless={vlan_name(each.id) for each in known})
         bridges = self._links.own(unless={each.bridge for each in known})
-        for network_id, device in (*tunnels.items(), *bridges.items()):
+        for network_id, device in (*tunnels.items(), *vlans.items(), *bridges.items()):
             if network_id not in keep:
                 self._remove_device(device)
 
@@ -220,7 +226,8 @@ class _Seen:
 
 
 def _devices(network: DesiredNetwork) -> tuple[int, ...]:
-    return device_index(network.bridge), device_index(tunnel_name(network.id))
+    names = (network.bridge, tunnel_name(network.id), vlan_name(network.id))
+    return tuple(device_index(name) for name in names)
 
 
 class Problems:

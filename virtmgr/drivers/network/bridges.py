@@ -32,7 +32,8 @@ class Bridges:
         self._mark = mark
 
     def ensure_own(self, network: DesiredNetwork) -> None:
-        """The bridge of a NAT or overlay network: up, with its MAC, MTU and gateway addresses.
+        """The bridge of a network that is not the host's own: up, with its MAC and MTU, and with
+        gateway addresses where the host is the gateway.
 
         :raises NetworkError: the kernel refuses, or the name belongs to another device.
         """
@@ -117,6 +118,8 @@ class Bridges:
 
 def _gateway_addresses(network: DesiredNetwork) -> frozenset[str]:
     """With a link-local one of our own, which is there at once and not after the first port."""
+    if not network.is_routed:
+        return frozenset()
     found = {f"{link_local(mac_address(network.id))}/64"}
     for gateway, cidr in ((network.gateway4, network.ipv4), (network.gateway6, network.ipv6)):
         if gateway is not None and cidr is not None:

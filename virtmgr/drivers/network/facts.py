@@ -9,7 +9,7 @@ from pyroute2 import IPRoute
 
 from virtmgr.domain.errors import NetworkError
 from virtmgr.drivers.network.namespace import in_new_namespace
-from virtmgr.drivers.network.netlink import netlink
+from virtmgr.drivers.network.netlink import find_link, netlink
 from virtmgr.drivers.network.tools import find_tool, run_tool
 
 
@@ -19,7 +19,7 @@ class NetworkFacts:
 
     nft: str = ""
     dnsmasq: str = ""
-    features: dict[str, bool] = field(default_factory=dict)  # bridge, veth, vxlan, nftables
+    features: dict[str, bool] = field(default_factory=dict)  # bridge, veth, vxlan, vlan, nftables
     reasons: dict[str, str] = field(default_factory=dict)
 
 
@@ -47,11 +47,22 @@ def _probe(facts: NetworkFacts) -> None:
         ("vxlan", {"vxlan_id": 1, "vxlan_port": 4789}),
     ):
         facts.features[kind] = bool(_attempt(facts, kind, make(kind, **options)))
+    facts.features["vlan"] = bool(_attempt(facts, "vlan", _try_vlan))
     facts.features["nftables"] = bool(_attempt(facts, "nftables", _try_nftables))
 
 
 def _add(ip: IPRoute, kind: str, options: dict[str, object]) -> None:
     ip.link("add", ifname=f"probe-{kind}", kind=kind, **options)
+
+
+def _try_vlan() -> str:
+    """A VLAN (802.1Q) on the bridge that was made before."""
+    with netlink("making a vlan device") as ip:
+        below = find_link(ip, "probe-bridge")
+        if below is None:
+            raise NetworkError("making a vlan device failed: there is no device below it")
+        _add(ip, "vlan", {"link": below.index, "vlan_id": 1})
+    return "vlan"
 
 
 def _try_nftables() -> str:

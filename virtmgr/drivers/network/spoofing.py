@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-from virtmgr.domain.network import NetworkType, mac_address, port_name, tunnel_name
+from virtmgr.domain.network import mac_address, port_name, tunnel_name
 from virtmgr.domain.sync import DesiredNetwork, DesiredNic, DesiredWorkload, NetworkName
 from virtmgr.drivers.network import nft
 from virtmgr.drivers.network.nft import ACCEPT, DROP, RETURN, match, meta, payload
@@ -72,7 +72,7 @@ def senders(
 
 
 def _sender(nic: DesiredNic, network: DesiredNetwork) -> Sender:
-    foreign = network.type is NetworkType.BRIDGE
+    foreign = not network.is_routed  # others may give addresses there
     return Sender(
         device=port_name(nic.id),
         mac=nic.mac.lower(),

@@ -71,6 +71,14 @@ class SqlHosts(SqlNamedRepository[Host]):
         statement = select(Host).order_by(_hosts.id).with_for_update(key_share=True)
         return self._session.scalars(statement.execution_options(populate_existing=True)).all()
 
+    def lock_all_of(self, ids: Iterable[str]) -> Sequence[Host]:
+        wanted = sorted({id for id in ids if is_id(id)})
+        if not wanted:
+            return ()
+        statement = select(Host).where(_hosts.id.in_(wanted)).order_by(_hosts.id)
+        locked = statement.with_for_update(key_share=True)
+        return self._session.scalars(locked.execution_options(populate_existing=True)).all()
+
     def claim(self, host_id: str, version: int, *, vcpus: float, memory: int, disk: int) -> bool:
         amounts = {"claimed_vcpus": vcpus, "claimed_memory": memory, "claimed_disk": disk}
         criteria = [_hosts.version == version]
@@ -221,6 +229,7 @@ class SqlHosts(SqlNamedRepository[Host]):
         return [(row.host_id, row.image_id) for row in self._session.execute(rows)]
 
     def ask_to_prune(self, host_ids: Collection[str]) -> None:
+        self.lock_all_of(host_ids)
         self._session.execute(
             update(tables.hosts)
             .where(_hosts.id.in_(host_ids))

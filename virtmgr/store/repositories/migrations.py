@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import or_, update
+from sqlalchemy import or_, select, update
 
 from virtmgr.domain.migration import WORK, Migration
 from virtmgr.store import tables
@@ -47,8 +47,17 @@ class SqlMigrations(SqlRepository[Migration]):
         here = or_(_migrations.source_host_id == host_id, _migrations.target_host_id == host_id)
         return self._many(here, _OPEN, order=[_migrations.created_at, _migrations.id])
 
+    def ids_on(self, host_id: str) -> Sequence[str]:
+        here = or_(_migrations.source_host_id == host_id, _migrations.target_host_id == host_id)
+        return self._session.scalars(select(_migrations.id).where(here, _OPEN)).all()
+
     def all_open(self) -> Sequence[Migration]:
         return self._many(_OPEN, order=[_migrations.created_at, _migrations.id])
+
+    def hosts_of(self, ids: Iterable[str]) -> frozenset[str]:
+        ends = select(_migrations.source_host_id, _migrations.target_host_id)
+        found = self._session.execute(ends.where(_migrations.id.in_(list(ids)), _OPEN))
+        return frozenset(end for row in found for end in row if end is not None)
 
     def of_drain(self, operation_id: str) -> Sequence[Migration]:
         return self._many(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import case, or_, update
+from sqlalchemy.orm import Session
 
 from virtmgr.domain.errors import InvalidRequest, NotFound, QuotaExceeded
 from virtmgr.domain.project import Project, Quota
@@ -43,6 +44,10 @@ class SqlQuotas(SqlRepository[Quota]):
         default_sort="project",
     )
 
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._given_back: dict[str, dict[str, float]] = {}
+
     def charge(self, project_id: str, amounts: Mapping[str, float]) -> None:
         unknown = set(amounts) - set(tables.QUOTA_RESOURCES)
         if unknown:
@@ -56,6 +61,29 @@ class SqlQuotas(SqlRepository[Quota]):
         # Between the two statements something may have been given back; now nobody can.
         if not self._charge(project_id, wanted):
             raise _exceeded(quota, wanted)
+
+    def check(self, project_id: str, amounts: Mapping[str, float]) -> None:
+        quota = self.get(project_id)
+        if quota is None:
+            raise NotFound(f"charge the quota of project {project_id}: it has none")
+        if _over(quota, amounts):
+            raise _exceeded(quota, amounts)
+
+    def give_back(self, project_id: str, amounts: Mapping[str, float]) -> None:
+        pending = self._given_back.setdefault(project_id, {})
+        for name, amount in amounts.items():
+            pending[name] = pending.get(name, 0) + amount
+
+    def flush_given_back(self) -> None:
+        """Write what was given back, in the order of projects. The unit of work's part."""
+        while self._given_back:
+            project_id = min(self._given_back)
+            amounts = self._given_back.pop(project_id)
+            self.charge(project_id, {name: -amount for name, amount in amounts.items()})
+
+    def forget_given_back(self) -> None:
+        """Drop what was given back and not committed."""
+        self._given_back.clear()
 
     def _charge(self, project_id: str, amounts: Mapping[str, float]) -> bool:
         self._session.flush()
@@ -85,12 +113,17 @@ def _added(name: str, amount: float) -> Any:
     return case((used >= -amount, used - (-amount)), else_=0)
 
 
-def _exceeded(quota: Quota, amounts: Mapping[str, float]) -> QuotaExceeded:
+def _over(quota: Quota, amounts: Mapping[str, float]) -> dict[str, dict[str, float]]:
     over: dict[str, dict[str, float]] = {}
     for name, asked in amounts.items():
         limit, used = getattr(quota, f"limit_{name}"), getattr(quota, f"used_{name}")
         if limit is not None and asked > 0 and used + asked > limit:
             over[name] = {"used": used, "asked": asked, "limit": limit}
+    return over
+
+
+def _exceeded(quota: Quota, amounts: Mapping[str, float]) -> QuotaExceeded:
+    over = _over(quota, amounts)
     told = "; ".join(
         f"{name}: {it['used']:g} used + {it['asked']:g} asked > {it['limit']:g} allowed"
         if name not in ("memory", "disk")
