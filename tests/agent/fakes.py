@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from virtmgr.agent.departing import Departures
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
@@ -289,9 +290,14 @@ class Host:
             outbox=self.outbox,
             clock=SystemClock(),
             boot_id=self.boot_id,
+            departures=self.departures(),
         )
         self._agents.append(self.agent)
         self.agent.start()
+
+    def departures(self) -> Departures | None:
+        """How workloads leave it while they run; None: they do not."""
+        return None
 
     def stop_agent(self) -> None:
         self.agent.close()

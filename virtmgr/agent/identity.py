@@ -83,6 +83,13 @@ def client_context(identity: Identity, tools: KeyTools) -> ssl.SSLContext:
     return tools.client_context(identity.ca, identity.certificate, identity.key)
 
 
+def peer_context(identity: Identity, tools: KeyTools) -> ssl.SSLContext:
+    """To dial another host's agent, whose certificate says which host it is, not its address."""
+    context = client_context(identity, tools)
+    context.check_hostname = False
+    return context
+
+
 def renew_if_due(identity: Identity, control_plane: ControlPlane, tools: KeyTools) -> bool:
     """Get a fresh certificate when a third of its life is left; whether one was got."""
     life = tools.certificate_life(identity.certificate.read_bytes())

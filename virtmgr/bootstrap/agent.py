@@ -19,10 +19,19 @@ import structlog
 
 from virtmgr.agent.agent import Agent, Parts
 from virtmgr.agent.control_plane import ControlPlane
+from virtmgr.agent.departing import Departures
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
-from virtmgr.agent.identity import Identity, client_context, load_or_join, renew_if_due, renew_now
+from virtmgr.agent.identity import (
+    Identity,
+    client_context,
+    load_or_join,
+    peer_context,
+    renew_if_due,
+    renew_now,
+)
 from virtmgr.agent.images import ImageKeeper
+from virtmgr.agent.migrating import Passages, Receiver
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.reconciler import Reconciler
@@ -130,6 +139,7 @@ def run_agent(settings: AgentSettings) -> None:
         clock=clock,
         keep_for=timedelta(hours=settings.keep_images),
     )
+    passages = Passages(settings.run_directory / "migrations")
     reconciler = Reconciler(
         runner=StepRunner(host.drivers, host.storage, networks, images),
         networks=networks,
@@ -138,6 +148,7 @@ def run_agent(settings: AgentSettings) -> None:
         outbox=outbox,
         clock=clock,
         boot_id=boot,
+        departures=Departures(partial(peer_context, identity, _TOOLS), passages),
     )
     served = pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
     streams = StreamServer(
@@ -145,6 +156,7 @@ def run_agent(settings: AgentSettings) -> None:
         served,
         partial(_find, reconciler),
         host.storage,
+        Receiver(partial(_find, reconciler), reconciler.take_over, passages),
     )
     agent = Agent(
         Parts(

@@ -19,6 +19,13 @@ class SchedulingPolicy(StrEnum):
     BALANCED = "balanced"  # least used, and CPU and memory used alike
 
 
+class Convergence(StrEnum):
+    """What becomes of a live migration whose guest writes faster than its memory goes over."""
+
+    PAUSE = "pause"  # the guest stands still until the rest is there
+    GIVE_UP = "give_up"  # the guest stays where it is
+
+
 @dataclass(kw_only=True)
 class Cluster:
     """Hosts that schedule and migrate among each other under one policy."""
@@ -30,6 +37,11 @@ class Cluster:
     overcommit_vcpus: float = 4.0
     overcommit_memory: float = 1.0
     overcommit_disk: float = 1.0
+    cpu: str = "host"  # what its VMs see: host, auto (what all hosts have), or a model's name
+    migration_bandwidth: int = 0  # MiB a second for each live migration; 0: no limit
+    migration_downtime: int = 300  # milliseconds that a guest may stand still at the end, at first
+    migration_steps: int = 4  # how often that is doubled where it does not suffice
+    migration_convergence: Convergence = Convergence.PAUSE  # after that
     labels: dict[str, str] = field(default_factory=dict)
     created_at: datetime
     version: int = 1

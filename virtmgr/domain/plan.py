@@ -35,6 +35,9 @@ class Step(StrEnum):
     PREPARE = "prepare"
     CLONE = "clone"  # prepare, with a copy of another workload's disks
     ARRIVE = "arrive"  # prepare, with what came from another host
+    RECEIVE = "receive"  # make all that a workload needs which comes while it runs
+    DEPART = "depart"  # let it go to another host while it runs
+    SETTLE = "settle"  # find out how its departure ended
     START = "start"
     STOP = "stop"
     PAUSE = "pause"
@@ -61,6 +64,10 @@ class Memory:
     needs_restart: tuple[str, ...] = ()  # changed fields that wait for the next start
     cloned: bool = False  # it has its copy of the workload that it is a clone of
     arrived: str = ""  # the last arrival that it has taken up
+    received: str = ""  # the last live migration to here that all is made for
+    departing: str = ""  # the last one from here that was begun,
+    departed: str = ""  # that ended with the workload gone,
+    stayed: str = ""  # or that ended with the workload here
 
 
 @dataclass(frozen=True)
@@ -103,13 +110,33 @@ def plan(
     """The steps that bring the workload to what is desired, or when to look again."""
     if desired.deleting:
         return Plan((Step.FORGET,)) if seen.state is Seen.ABSENT else Plan((Step.DESTROY,))
-    wanted = _power(desired, memory, seen, boot_id=boot_id, now=now)
+    wanted = (
+        _between_hosts(desired, memory, seen)
+        if desired.incoming is not None or desired.outgoing is not None
+        else _power(desired, memory, seen, boot_id=boot_id, now=now)
+    )
     if not wanted.steps:
         return wanted
     tried = desired.generation == memory.failed_generation
     if memory.retry_at is not None and memory.retry_at > now and tried:
         return Plan(wait_until=memory.retry_at, reason="waiting before the next try")
     return wanted
+
+
+def _between_hosts(desired: DesiredWorkload, memory: Memory, seen: Observation) -> Plan:
+    """While it is on its way live, it is neither started, stopped nor changed by either host.
+
+    A departure is begun once: one that was begun and whose end is not known is settled.
+    """
+    incoming, outgoing = desired.incoming, desired.outgoing
+    if incoming is not None:
+        made = incoming.id in (memory.received, memory.arrived)
+        return CONVERGED if made else Plan((Step.RECEIVE,))
+    if outgoing is None or outgoing.id in (memory.departed, memory.stayed):
+        return CONVERGED
+    alive = seen.state in (Seen.RUNNING, Seen.PAUSED)
+    begun = outgoing.id == memory.departing
+    return Plan((Step.DEPART if alive and not begun and not outgoing.cancelled else Step.SETTLE,))
 
 
 def _power(

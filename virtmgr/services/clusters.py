@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
 
 from virtmgr.domain.errors import NotFound
-from virtmgr.domain.host import Cluster, SchedulingPolicy
+from virtmgr.domain.host import Cluster, Convergence, SchedulingPolicy
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.values import Labels, Name, Value
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services.context import Context
 from virtmgr.services.in_use import refuse_in_use
+
+CpuModel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class ClusterFields(Value):
@@ -31,6 +35,25 @@ class ClusterFields(Value):
     )
     overcommit_disk: float = Field(
         1.0, gt=0, le=100, allow_inf_nan=False, description="Disk claimed per disk of a host."
+    )
+    cpu: CpuModel = Field(
+        "host",
+        description="What VMs that start see as their CPU. host: all that their host has; auto: "
+        "the best model that all hosts of the cluster have; or a model's name.",
+    )
+    migration_bandwidth: int = Field(
+        0, ge=0, le=1_000_000, description="MiB a second of each live migration; 0: no limit."
+    )
+    migration_downtime: int = Field(
+        300, ge=1, le=60_000, description="Milliseconds that a guest may stand still at its end."
+    )
+    migration_steps: int = Field(
+        4, ge=0, le=8, description="How often that is doubled where memory is written too fast."
+    )
+    migration_convergence: Convergence = Field(
+        Convergence.PAUSE,
+        description="After that. pause: the guest stands still until all has gone over; give_up: "
+        "it stays where it is.",
     )
     labels: Labels = Field(default_factory=dict, description="Key and value pairs to select by.")
 

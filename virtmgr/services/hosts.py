@@ -237,6 +237,8 @@ def _end_migrations(context: Context, host: Host) -> None:
     for migration in context.uow.migrations.open_on(host.id):
         if migration.phase is Phase.CLEANING and migration.source_host_id == host.id:
             migration.phase, migration.finished_at = Phase.DONE, context.now
+        elif migration.phase is Phase.RETREATING and migration.target_host_id == host.id:
+            migration.phase, migration.finished_at = Phase.FAILED, context.now
         else:
             workload = context.uow.workloads.get(migration.workload_id)
             on_their_way.append(workload.name if workload is not None else migration.id)

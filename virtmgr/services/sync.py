@@ -14,7 +14,7 @@ from virtmgr.domain.host import Fingerprint, Host, HostState, Pool
 from virtmgr.domain.host_states import COMING, may_fall_silent, spoke
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine, is_news
-from virtmgr.domain.migration import Migration
+from virtmgr.domain.migration import Migration, MigrationMode
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.outcome import outcome
 from virtmgr.domain.sync import (
@@ -33,7 +33,8 @@ from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
 from virtmgr.services.forgetting import forget_volume, forget_workload
-from virtmgr.services.migration_steps import removed, taken_up
+from virtmgr.services.live_steps import note, note_own
+from virtmgr.services.migration_steps import removed, retreated, taken_up
 from virtmgr.services.records import Target, add_event, host_target, workload_target
 
 LEASE = timedelta(seconds=30)
@@ -209,8 +210,7 @@ def _note_workload(
     if workload is None:
         return []  # the agent learns from the next full answer that it must not be here
     if workload.host_id != host.id:
-        left = observed.gone and move is not None and move.source_host_id == host.id
-        return removed(uow, move, observed.id, now) if left and move else []
+        return _note_others(services, uow, host, observed, move, workload, now)
     before = workload.status
     if observed.gone:
         return _finish_delete(services, uow, workload, now) if workload.deleting else []
@@ -223,9 +223,34 @@ def _note_workload(
     if before.state is not observed.status.state:
         _note_transition(uow, workload, before, observed.status, now)
     finished = _advance_operations(uow, workload, now, gone=False)
-    if move is not None and observed.arrived == move.id:
+    if move is not None and move.mode is MigrationMode.LIVE:
+        finished += note_own(services, uow, host.id, move, workload, observed.move, now)
+    elif move is not None and observed.arrived == move.id:
         finished += taken_up(services, uow, move, workload, now)
     return finished
+
+
+def _note_others(
+    services: Services,
+    uow: UnitOfWork,
+    host: Host,
+    observed: ObservedWorkload,
+    move: Migration | None,
+    workload: Workload,
+    now: datetime,
+) -> list[str]:
+    """Take in what a host says of a workload that is another's: it has left it, or comes to it."""
+    if move is None:
+        return []
+    if observed.gone and move.source_host_id == host.id:
+        return removed(uow, move, observed.id, now)
+    if move.target_host_id != host.id:
+        return []
+    if observed.gone:
+        return retreated(uow, move, now)
+    if observed.move is None:
+        return []
+    return note(services, uow, host.id, move, workload, observed.move, now)
 
 
 def _note_usage(uow: UnitOfWork, host: Host, workload_id: str, usage: Usage) -> None:

@@ -26,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from virtmgr.domain.host import HostState, SchedulingPolicy
+from virtmgr.domain.host import Convergence, HostState, SchedulingPolicy
 from virtmgr.domain.host_states import SCHEDULING
 from virtmgr.domain.image import ImageManifest, ImageState, ImageType
 from virtmgr.domain.migration import MigrationMode, Phase
@@ -207,6 +207,13 @@ clusters = Table(
     Column("overcommit_vcpus", Float, nullable=False),
     Column("overcommit_memory", Float, nullable=False),
     Column("overcommit_disk", Float, nullable=False),
+    Column("cpu", String(64), nullable=False, server_default="host"),
+    Column("migration_bandwidth", Integer, nullable=False, server_default="0"),
+    Column("migration_downtime", Integer, nullable=False, server_default="300"),
+    Column("migration_steps", Integer, nullable=False, server_default="4"),
+    Column(
+        "migration_convergence", Enumerated(Convergence), nullable=False, server_default="pause"
+    ),
     *_labels("clusters"),
     _created_at(),
     *_version(),
@@ -214,6 +221,8 @@ clusters = Table(
     CheckConstraint("overcommit_vcpus > 0", name="overcommit_vcpus"),
     CheckConstraint("overcommit_memory > 0", name="overcommit_memory"),
     CheckConstraint("overcommit_disk > 0", name="overcommit_disk"),
+    one_of("migration_convergence", Convergence),
+    *_at_least_0("migration_bandwidth", "migration_downtime", "migration_steps"),
 )
 
 hosts = Table(
@@ -457,6 +466,8 @@ migrations = Table(
     _reference("drain_id", "operations", "SET NULL", nullable=True),
     Column("generation", Count, nullable=False),
     Column("revision", Count, nullable=False),
+    Column("target_revision", Count, nullable=False, server_default="0"),
+    Column("ticket", String(64)),
     Column("claim_vcpus", Thousandths(), nullable=False),
     Column("claim_memory", Count, nullable=False),
     Column("claim_disk", Count, nullable=False),
@@ -476,6 +487,7 @@ migrations = Table(
     one_of("phase", Phase),
     CheckConstraint("(finished_at IS NULL) = (phase NOT IN ('done', 'failed'))", name="finished"),
     *_at_least_0("generation", "revision", "claim_vcpus", "claim_memory", "claim_disk", "copied"),
+    *_at_least_0("target_revision"),
 )
 Index(
     "uq_migrations_one_at_a_time",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from virtmgr.api.answers import View
-from virtmgr.domain.host import SchedulingPolicy
+from virtmgr.domain.host import Convergence, SchedulingPolicy
 
 
 class ClusterView(View):
@@ -18,6 +18,11 @@ class ClusterView(View):
     overcommit_vcpus: float
     overcommit_memory: float
     overcommit_disk: float
+    cpu: str
+    migration_bandwidth: int
+    migration_downtime: int
+    migration_steps: int
+    migration_convergence: Convergence
     labels: dict[str, str]
     created_at: datetime
     version: int

@@ -32,6 +32,7 @@ CAPABILITIES: Final = Capabilities(
             Feature.CLONE,
             Feature.PUBLISH,
             Feature.MOVE,
+            Feature.LIVE_MIGRATION,
         }
     ),
     within={
