@@ -10,7 +10,13 @@ from virtmgr.domain.host import DriverFacts, Fingerprint, Host, HostState, Tunne
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import Blob, ContainerConfig, Image, ImageManifest, ImageState, ImageType
 from virtmgr.domain.image import Kernel as KernelPart
-from virtmgr.domain.sync import DesiredWorkload, ObservedWorkload, SyncRequest, SyncResponse
+from virtmgr.domain.sync import (
+    DesiredWorkload,
+    ObservedMove,
+    ObservedWorkload,
+    SyncRequest,
+    SyncResponse,
+)
 from virtmgr.domain.workload import GIB, PowerState, State, WorkloadStatus
 from virtmgr.ports.driver import Feature
 from virtmgr.services.container import Services
@@ -138,4 +144,14 @@ def _done(wish: DesiredWorkload) -> ObservedWorkload:
         gone=wish.deleting,
         cloned=wish.clone_of is not None,
         arrived=wish.arrival.id if wish.arrival is not None else "",
+        move=_moved(wish),
     )
+
+
+def _moved(wish: DesiredWorkload) -> ObservedMove | None:
+    if wish.incoming is not None:
+        return ObservedMove(id=wish.incoming.id, ready=True)
+    if wish.outgoing is None:
+        return None
+    stays = wish.outgoing.cancelled
+    return ObservedMove(id=wish.outgoing.id, departed=not stays, stayed=stays)

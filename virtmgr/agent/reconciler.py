@@ -64,6 +64,8 @@ _TRIES_BEFORE_FAILED = 3
 _TAKE_OVER_PATIENCE = 30.0  # seconds that a guest that came waits for a thread's end
 _LOOK_AGAIN = 60.0  # seconds between looks at a workload of which no news came
 
+_NO_DEPARTURE = Departure(departed=False)
+
 _log = structlog.get_logger()
 
 
@@ -83,7 +85,7 @@ class Reconciler:
         departures: Departures | None = None,
     ) -> None:
         self._departures = departures
-        self._stay_reasons: dict[str, Reason | None] = {}  # by workload, of its last departure
+        self._departed: dict[str, Departure] = {}  # the last one of each workload
         self._runner = runner
         self._networks = networks
         self._storage = storage
@@ -461,7 +463,7 @@ class Reconciler:
         else:
             departure = Departure(False, CANCELLED if outgoing.cancelled else NOT_BEGUN)
         memory = after_departure(entry.memory, outgoing.id, departed=departure.departed)
-        self._stay_reasons[workload.id] = departure.reason
+        self._departed[workload.id] = departure
         entry = self._keep(entry, memory, needed=True, durable=True)
         if departure.departed:
             self._departures.hand_over(workload)
@@ -510,7 +512,7 @@ class Reconciler:
         workload_id = entry.desired.id
         with self._lock:
             self._entries.pop(workload_id, None)
-            self._stay_reasons.pop(workload_id, None)
+            self._departed.pop(workload_id, None)
         self._save(workload_id, durable=True)
         self._outbox.put(
             ObservedWorkload(
@@ -585,8 +587,8 @@ class Reconciler:
         move: ObservedMove | None = None,
     ) -> None:
         memory = entry.memory
-        why = self._stay_reasons.get(entry.desired.id)
-        move = move or observed_move(entry.desired, memory, why)
+        last = self._departed.get(entry.desired.id, _NO_DEPARTURE)
+        move = move or observed_move(entry.desired, memory, last.reason, last.copied)
         generation = entry.desired.generation if final else memory.applied_generation
         # Only a control plane that moves workloads knows the field.
         arrived = {"arrived": memory.arrived} if memory.arrived else {}

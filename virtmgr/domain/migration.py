@@ -88,6 +88,8 @@ AT_TARGET_TOO: Final = frozenset({Phase.PREPARING, Phase.MIGRATING, Phase.RETREA
 """It is the source's, and the target has something of it."""
 WORK: Final = (Phase.PLANNED, Phase.STOPPING, Phase.COPYING, Phase.PREPARING)
 """A worker of the control plane has something to do; else it is the hosts' turn."""
+LIVE_AT_ONCE: Final = 2
+"""Live migrations from one host at a time; the others wait. Each takes all that the network has."""
 
 
 @dataclass(kw_only=True)

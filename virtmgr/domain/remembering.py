@@ -66,11 +66,12 @@ def after_departure(memory: Memory, migration_id: str, *, departed: bool) -> Mem
 
 
 def observed_move(
-    desired: DesiredWorkload, memory: Memory, reason: Reason | None = None
+    desired: DesiredWorkload, memory: Memory, reason: Reason | None = None, copied: int = 0
 ) -> ObservedMove | None:
     """What is to be said of a live migration; None where there is none.
 
     :param reason: why it stayed.
+    :param copied: bytes that have gone.
     """
     if desired.incoming is not None:
         id = desired.incoming.id
@@ -85,6 +86,7 @@ def observed_move(
         departed=memory.departed == id,
         stayed=stayed,
         reason=reason if stayed else None,
+        copied=copied,
     )
 
 

@@ -335,6 +335,7 @@ class Departure:
 
     departed: bool
     reason: Reason | None = None
+    copied: int = 0  # bytes, where that is known
 
 
 @dataclass(frozen=True)

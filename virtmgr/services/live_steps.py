@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from virtmgr.domain.live_migration import after_report
-from virtmgr.domain.migration import Migration, MigrationMode, Phase, obstacle
+from virtmgr.domain.migration import LIVE_AT_ONCE, Migration, MigrationMode, Phase, obstacle
 from virtmgr.domain.operation import OperationState
 from virtmgr.domain.sync import ObservedMove
 from virtmgr.domain.values import format_bytes
@@ -34,6 +34,17 @@ _LOST = {
     "detail": "the workload could not be moved while it ran",
     "hint": "it runs on where it was; move it again, or with --cold",
 }
+
+
+def is_busy(uow: UnitOfWork, migration: Migration) -> bool:
+    """Whether as many leave its source already as may at a time."""
+    under_way = (Phase.PREPARING, Phase.MIGRATING)
+    others = [
+        one
+        for one in uow.migrations.open_on(migration.source_host_id or "")
+        if one.source_host_id == migration.source_host_id and one.phase in under_way
+    ]
+    return len(others) >= LIVE_AT_ONCE
 
 
 def begin_preparing(

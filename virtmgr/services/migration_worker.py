@@ -26,7 +26,7 @@ from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.carriage import Cancelled, Copied, carry
 from virtmgr.services.container import Services
 from virtmgr.services.holding import heartbeat, new_holder
-from virtmgr.services.live_steps import begin_preparing
+from virtmgr.services.live_steps import begin_preparing, is_busy
 from virtmgr.services.migration_steps import (
     BY_REQUEST,
     begin_stopping,
@@ -37,6 +37,7 @@ from virtmgr.services.migration_steps import (
 )
 
 _LEASE: Final = timedelta(seconds=15)
+_TURN: Final = timedelta(seconds=2)  # after which one looks again whether others have gone
 _IDLE: Final = 1.0
 _LOOK: Final = 0.2  # seconds between looks whether a workload rests
 _GRACE: Final = 90.0  # seconds beyond its own stop_timeout that a workload has to come to rest
@@ -125,8 +126,15 @@ class MigrationWorker:
 
     def _stop_it(self, held: _Held, _migration: Migration) -> None:
         with self._own(held) as (uow, mine, workload):
-            begin = begin_preparing if mine.mode is MigrationMode.LIVE else begin_stopping
-            begin(self._services, uow, mine, workload, self._services.clock.now())
+            now, live = self._services.clock.now(), mine.mode is MigrationMode.LIVE
+            waits = live and is_busy(uow, mine)
+            if waits:
+                mine.lease_expires_at = now + _TURN
+            else:
+                begin = begin_preparing if live else begin_stopping
+                begin(self._services, uow, mine, workload, now)
+        if waits:
+            raise Lost
 
     def _wait_for_target(self, held: _Held, migration: Migration) -> None:
         """What the target reports ends the phase (``sync``); here it ends that nothing comes."""

@@ -32,6 +32,7 @@ from virtmgr.services import features, placement
 from virtmgr.services.container import Services
 from virtmgr.services.context import Context
 from virtmgr.services.hosts import find as find_host
+from virtmgr.services.live_steps import begin_preparing, is_busy
 from virtmgr.services.migration_steps import BY_REQUEST, give_up, news_for_source
 from virtmgr.services.pinned import pinned
 from virtmgr.services.references import placement_request, resolve
@@ -240,7 +241,11 @@ def move(
         )
     if proposal.target_id is None and proposal.decision is not None and proposal.request:
         raise placement.refusal(proposal.request, proposal.decision)
-    return begin(context, [proposal], source)[0]
+    moved = begin(context, [proposal], source)[0]
+    live = moved.migration.mode is MigrationMode.LIVE
+    if live and not is_busy(context.uow, moved.migration):  # else a worker does, when there is room
+        begin_preparing(context.services, context.uow, moved.migration, workload, context.now)
+    return moved
 
 
 def list_(context: Context, query: ListQuery) -> Page[Migration]:

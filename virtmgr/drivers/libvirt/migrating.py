@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
@@ -69,8 +70,17 @@ def depart(
         watcher.join()
     departure = settle(domain, workload_id)
     if departure.departed or failure is None:
-        return departure
+        return replace(departure, copied=_copied(domain))
     return Departure(departed=False, reason=_why(failure, workload_id, watch))
+
+
+def _copied(domain: Any) -> int:
+    """Bytes that went over, disks included; 0 where libvirt has forgotten it."""
+    try:
+        found = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    except libvirt.libvirtError:
+        return 0
+    return int(found.get("data_processed", 0))
 
 
 def _why(failure: libvirt.libvirtError, workload_id: str, watch: MigrationWatch) -> Reason:
