@@ -195,9 +195,7 @@ class Hosts(RuleBasedStateMachine):
             side.guest = "stopped"
         side.memory = after_step(step, side.desired, side.memory)
 
-    def _depart(
-        self, step: Step, side: Side, peer: Side, end: str, dies_at: str | None
-    ) -> bool:
+    def _depart(self, step: Step, side: Side, peer: Side, end: str, dies_at: str | None) -> bool:
         """Whether the agent has lived through it."""
         assert side.desired is not None
         outgoing = side.desired.outgoing
@@ -296,5 +294,3 @@ def test_one_that_converges_is_left_alone() -> None:
     for iteration in range(5):
         tactics, act = consider(tactics, sample(iteration))
         assert act is Act.WAIT
-
-

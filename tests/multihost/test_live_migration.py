@@ -148,7 +148,7 @@ def test_a_vm_moves_while_it_runs(whole_lab: Lab) -> None:
     with guest(whole_lab) as (fleet, vm, first, third):
         before = fleet.json("show", "vm1")
         vm.shell(first, "dd if=/dev/urandom of=/dev/vdb bs=1M count=16 2>/dev/null")
-        count = "(i=0; while :; do i=$((i+1)); echo \"<$i>\"; usleep 100000; done) & true"
+        count = '(i=0; while :; do i=$((i+1)); echo "<$i>"; usleep 100000; done) & true'
         content = vm.sum(first)
         vm.shell(first, count)
         planned = fleet.json("move", "vm1", "--plan")["plan"][0]

@@ -70,6 +70,7 @@ class DriverFacts(Value):
     kinds: tuple[str, ...] = ()  # of vm, container
     inits: tuple[str, ...] = ()  # of system, app
     features: tuple[str, ...] = ()  # declared capabilities, see ports.driver.Feature
+    cpu_models: tuple[str, ...] = ()  # named ones that VMs can have here
     reason: Reason | None = None  # why it is not healthy, or what is reduced
 
 

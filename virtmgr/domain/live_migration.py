@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
+from virtmgr.domain.cpu import AUTO, HOST
 from virtmgr.domain.host import Host
 from virtmgr.domain.migration import MigrationMode, Phase
 from virtmgr.domain.sync import ObservedMove
@@ -89,16 +90,19 @@ def settled(
 
 
 def findings(
-    workload: Workload, volumes: Sequence[Volume], source: Host, target: Host
+    workload: Workload, volumes: Sequence[Volume], source: Host, target: Host, cpu: str = HOST
 ) -> tuple[Reason, ...]:
-    """Everything that stands against moving the workload live between these hosts."""
+    """Everything that stands against moving the workload live between these hosts.
+
+    :param cpu: what VMs of the source's cluster see.
+    """
     if workload.kind is not Kind.VM:
         return (Reason(code="no_live_containers", message="containers do not move while they run"),)
     if not is_alive(workload):
         return (Reason(code="not_running", message=f"it is {workload.status.state}"),)
     found = [_not_able(host) for host in (source, target)]
     found += [_read_only(workload), _other_architecture(source, target)]
-    found += [_other_accelerator(source, target)]
+    found += [_other_accelerator(source, target), _other_cpu(source, target, cpu)]
     found += [_not_ready(volume) for volume in volumes]
     return tuple(reason for reason in found if reason is not None)
 
@@ -148,6 +152,30 @@ def _other_accelerator(source: Host, target: Host) -> Reason | None:
     return Reason(
         code="accelerator_differs",
         message=f"VMs run under {there} on host {target.name}, and under {here} on {source.name}",
+    )
+
+
+def cpu_models(host: Host) -> tuple[str, ...]:
+    """The named CPU models that VMs can have on the host."""
+    return tuple(_driver(host).get("cpu_models", ()))
+
+
+def _other_cpu(source: Host, target: Host, cpu: str) -> Reason | None:
+    if cpu == AUTO or cpu in cpu_models(target):
+        return None
+    if cpu != HOST:
+        return Reason(code="cpu_differs", message=f"host {target.name} cannot offer CPU {cpu}")
+    here, there = (
+        (host.facts.get("cpu_model", ""), _driver(host).get("version", ""))
+        for host in (source, target)
+    )
+    if here == there:
+        return None
+    return Reason(
+        code="cpu_differs",
+        message=f"it sees its host's own CPU, and host {target.name} has another CPU, libvirt or "
+        f"QEMU ({', '.join(there)})",
+        hint="set the cluster's cpu to auto and restart the VM, then it can move",
     )
 
 

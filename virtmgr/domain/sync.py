@@ -124,6 +124,7 @@ class DesiredWorkload(Value):
     volumes: tuple[DesiredVolume, ...] = ()
     clone_of: CloneSource | None = None  # until the copy is made
     arrival: Arrival | None = None  # until it is taken up
+    cpu: str | None = None  # the model that a VM sees from its next start; None: its host's own
     incoming: Incoming | None = None  # it is another host's, until that has let go of it
     outgoing: Outgoing | None = None  # until it is known how that went
 

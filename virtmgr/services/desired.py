@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
+from virtmgr.domain.cpu import AUTO, HOST, resolved
 from virtmgr.domain.host import Cluster, Convergence
 from virtmgr.domain.image import Image
+from virtmgr.domain.live_migration import cpu_models
 from virtmgr.domain.migration import AT_TARGET_TOO, Migration, Phase
 from virtmgr.domain.moving import at_its_host, at_target, left_behind
 from virtmgr.domain.network import Address, Network, NetworkType, bridge_name, gateway
@@ -111,8 +114,10 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
     images = _Cache(uow.images.get)
     projects = _Cache(uow.projects.get)
     volumes = _volumes(uow, workloads)
+    cpus = _Cache(partial(_cpu_model, uow))
     found = []
     for workload in workloads:
+        cpu = cpus[workload.host_id] if workload.kind is Kind.VM and workload.host_id else None
         project = projects[workload.project_id]
         found.append(
             DesiredWorkload(
@@ -136,9 +141,20 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
                 ),
                 volumes=_mounts(workload, volumes.get(workload.id, ())),
                 clone_of=_clone_source(uow, workload.clone_of),
+                **({} if cpu is None else {"cpu": cpu}),  # not every agent knows the field
             )
         )
     return found
+
+
+def _cpu_model(uow: UnitOfWork, host_id: str) -> str | None:
+    """What a VM that is started on the host now sees as its CPU; None: the host's own."""
+    host = uow.hosts.get(host_id)
+    cluster = uow.clusters.get(host.cluster_id) if host is not None else None
+    if host is None or cluster is None or cluster.cpu == HOST or not cpu_models(host):
+        return None
+    hosts = uow.hosts.all() if cluster.cpu == AUTO else ()
+    return resolved(cluster.cpu, [cpu_models(one) for one in hosts if one.cluster_id == cluster.id])
 
 
 def desired_networks(uow: UnitOfWork, host_id: str) -> list[DesiredNetwork]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from virtmgr.domain.cpu import HOST
 from virtmgr.domain.errors import Conflict, IllegalTransition, NotFound, VirtmgrError
 from virtmgr.domain.host import Host
 from virtmgr.domain.ids import new_id
@@ -99,7 +100,9 @@ def _with_mode(context: Context, proposal: Proposal, source: Host, wish: Wish) -
         return proposal
     target = context.uow.hosts.get(target_id)
     volumes = context.uow.volumes.of_workload(workload.id)
-    why = findings(workload, volumes, source, target) if target is not None else ()
+    cluster = context.uow.clusters.get(source.cluster_id)
+    cpu = cluster.cpu if cluster is not None else HOST
+    why = findings(workload, volumes, source, target, cpu) if target is not None else ()
     mode, refusal = settled(workload, wish, why)
     if refusal is not None:
         return replace(proposal, not_live=why, why_not=refusal, decision=None, mode=mode)

@@ -219,8 +219,7 @@ class LibvirtDriver:
         migrating.open_passage(passage, self._maker.owner())
 
     def enter(self, workload: DesiredWorkload, passage: Passage, door: Door) -> socket.socket:
-        del workload
-        return migrating.enter(passage, door)
+        return migrating.enter(passage, door, self._layout(workload.id).expected)
 
     def grant(self, socket_path: Path) -> None:
         migrating.give(socket_path, self._maker.owner())
@@ -242,6 +241,7 @@ class LibvirtDriver:
         domain = self._domains.require(workload.id)
         run_it = workload.state is not PowerState.PAUSED
         migrating.take_over(domain, workload.id, run=run_it)
+        self._layout(workload.id).expected.unlink(missing_ok=True)
 
     def start(self, workload: DesiredWorkload, provision: Provision) -> None:
         domain = self._domains.find(workload.id)

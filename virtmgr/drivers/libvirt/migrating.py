@@ -13,7 +13,9 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
@@ -27,11 +29,13 @@ from virtmgr.domain.workload import Reason
 from virtmgr.drivers.libvirt import power
 from virtmgr.drivers.libvirt.errors import attempt, translate
 from virtmgr.drivers.libvirt.facts import Owner
+from virtmgr.drivers.libvirt.gate import Gate, Refused, expected
 from virtmgr.ports.driver import Departure, Door, JobProgress, MigrationWatch, Passage
 
 _log = logging.getLogger(__name__)
 
 _LOOK: Final = 0.25  # seconds between looks at a job
+_PIECE: Final = 65536
 _PATIENCE: Final = 60.0  # seconds for a job to end that was asked to
 _FLAGS: Final = (
     libvirt.VIR_MIGRATE_LIVE
@@ -213,10 +217,11 @@ def _progress(sample: Sample, tactics: Tactics) -> JobProgress:
 # ---- the target's side
 
 
-def enter(passage: Passage, door: Door) -> socket.socket:
-    """A connected socket to where a way ends on this host.
+def enter(passage: Passage, door: Door, definition: Path) -> socket.socket:
+    """A connected socket to where a way ends on this host; to libvirtd through a gate.
 
-    :raises DriverError: nobody listens there.
+    :param definition: of the guest, as this host would make it.
+    :raises DriverError: nobody listens there, or no guest is expected.
     """
     path = passage.door(door)
     if door is Door.CONTROL:
@@ -231,7 +236,46 @@ def enter(passage: Passage, door: Door) -> socket.socket:
             code="migration_failed",
             hint="is libvirtd running on the target?",
         ) from error
-    return connected
+    return _gated(connected, passage, definition) if door is Door.CONTROL else connected
+
+
+def _gated(libvirtd: socket.socket, passage: Passage, definition: Path) -> socket.socket:
+    try:
+        own = ElementTree.parse(definition).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        libvirtd.close()
+        raise DriverError(
+            f"no guest is expected here: {error}", code="not_expected", hint="move it again"
+        ) from error
+    outside, inside = socket.socketpair()
+    gate = Gate(expected(own, passage))
+    for pump in (partial(_let_in, inside, libvirtd, gate), partial(_let_out, libvirtd, inside)):
+        threading.Thread(target=pump, name="gate", daemon=True).start()
+    return outside
+
+
+def _let_in(inside: socket.socket, libvirtd: socket.socket, gate: Gate) -> None:
+    try:
+        while content := inside.recv(_PIECE):
+            libvirtd.sendall(gate.pass_on(content))
+    except Refused as error:
+        _log.warning("%s", error)
+    except OSError:
+        pass  # either side is gone: both end
+    finally:
+        _end(libvirtd, inside)
+
+
+def _let_out(libvirtd: socket.socket, inside: socket.socket) -> None:
+    with libvirtd, inside, suppress(OSError):
+        while content := libvirtd.recv(_PIECE):
+            inside.sendall(content)
+
+
+def _end(*ends: socket.socket) -> None:
+    for each in ends:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
 
 
 def take_over(domain: Any, workload_id: str, *, run: bool) -> None:
