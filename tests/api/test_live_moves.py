@@ -177,9 +177,26 @@ def test_a_target_that_falls_silent_before_it_is_ready(
     mark_unreachable(pair.services)
     pair.source.converge()
     MigrationWorker(pair.services).run_once()
-    assert pair.migration["error"]["code"] == "host_unreachable"
-    pair.target.converge()
-    assert pair.migration["phase"] == "failed"
+    failed = pair.migration
+    assert (failed["phase"], failed["error"]["code"]) == ("failed", "host_unreachable")
+    assert claimed(api, pair.target) == 0.0
+
+
+def test_a_target_that_dies_with_what_it_has_holds_nobody_up(
+    api: Api, pair: Pair, clock: StillClock
+) -> None:
+    """It may be moved elsewhere meanwhile; the target clears up when it is back."""
+    pair.begin()
+    pair.target.sync_down()
+    assert "vm1" in {wish.name for wish in pair.target.wishes.values()}
+    pair.say(pair.source, stayed=True)
+    assert pair.migration["phase"] == "retreating"
+    clock.advance(seconds=40)
+    pair.source.converge()
+    mark_unreachable(pair.services)
+    assert (pair.migration["phase"], claimed(api, pair.target)) == ("failed", 0.0)
+    pair.target.sync_down()
+    assert pair.target.wishes == {}  # it is told everything, and this is not among it
 
 
 def test_what_cannot_be_live_is_refused_until_cold_is_said(api: Api, services: Services) -> None:

@@ -189,9 +189,7 @@ class Hosts(RuleBasedStateMachine):
                     side.desired, side.memory, seen, found, boot_id=str(side.boot)
                 )
             side.guest = "running"
-        elif step is Step.STOP:
-            side.guest = "stopped"
-        elif step is Step.PREPARE:
+        elif step in (Step.STOP, Step.PREPARE):
             side.guest = "stopped"
         side.memory = after_step(step, side.desired, side.memory)
 
@@ -240,9 +238,7 @@ class Hosts(RuleBasedStateMachine):
         """The guest is gone; what is on disks stays. Nobody knows any more how it ended."""
         side = self.sides[0 if by_source else 1]
         side.boot += 1
-        if side.guest in ("running", "migrated"):
-            side.guest = "stopped"
-        elif side.guest == "whole":
+        if side.guest != "absent":
             side.guest = "stopped"
 
     @invariant()

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from virtmgr.domain.errors import VirtmgrError
+from virtmgr.domain.host import HostState
 from virtmgr.domain.migration import (
     AT_SOURCE,
     AT_TARGET_TOO,
@@ -153,7 +154,9 @@ def give_up(
         if migration.mode is MigrationMode.COLD:
             workload.generation += 1
         news_for_source(services, uow, migration, workload)
-    if migration.phase in AT_TARGET_TOO:
+    target = uow.hosts.get(migration.target_host_id) if migration.target_host_id else None
+    is_there = target is not None and target.state is not HostState.UNREACHABLE
+    if migration.phase in AT_TARGET_TOO and is_there:
         migration.phase, migration.updated_at = Phase.RETREATING, now
         migration.owner = migration.lease_expires_at = migration.ticket = None
         news_for_target(services, uow, migration)
@@ -175,7 +178,8 @@ def give_up(
 
 
 def retreated(uow: UnitOfWork, migration: Migration, now: datetime) -> list[str]:
-    """The target has removed what it had made for a workload that stayed where it was.
+    """The target has removed what it had made for a workload that stayed where it was; or it fell
+    silent, and is told all anew when it is back.
 
     Ids of the operations that are finished by it.
     """

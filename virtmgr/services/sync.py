@@ -89,6 +89,8 @@ def sync(
         uow.flush()
         on_their_way = [one for one in moves if one.finished_at is None]
         report_all = was_silent and not request.full
+        if was_silent:  # what was to be removed there may be forgotten here
+            request = request.model_copy(update={"full": True})
         response = _answer(uow, host, request, on_their_way, now, report_all=report_all)
         uow.commit()
     if request.workloads or request.volumes:
@@ -422,6 +424,9 @@ def mark_unreachable(services: Services) -> int:
                 message=f"no sync since {host.last_seen_at:%Y-%m-%d %H:%M:%S} UTC",
             )
             _forget_states(uow, host, now)
+            for move in uow.migrations.open_on(host.id):
+                if move.target_host_id == host.id:
+                    retreated(uow, move, now)  # it removes what is left once it is back
         if found:
             uow.commit()
     if found:
