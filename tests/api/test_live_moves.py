@@ -213,6 +213,17 @@ def test_what_cannot_be_live_is_refused_until_cold_is_said(api: Api, services: S
     assert api.post(f"{ONE}/move", {"mode": "cold"}).status == 202
 
 
+def test_a_host_that_can_take_it_live_is_found(api: Api, services: Services) -> None:
+    source = PretendHost(services)
+    assert api.post(ALL, {"name": "vm1", "kind": "vm", "image": "busybox-vm"}).status == 202
+    source.converge()
+    for _ in range(3):
+        PretendHost(services, without=frozenset({Feature.LIVE_MIGRATION}))
+    able = PretendHost(services)
+    (planned,) = api.post(f"{ONE}/move", query=DRY).body["would"]["plan"]
+    assert (planned["mode"], planned["target"]["id"]) == ("live", able.id)
+
+
 def test_a_drain_says_how_each_goes(api: Api, pair: Pair) -> None:
     assert api.post(f"/hosts/{pair.target.id}/cordon").status == 200
     assert api.post(ALL, {"name": "app1", "kind": "container", "image": "busybox"}).status == 202

@@ -42,6 +42,8 @@ _PLAN = (
     column("CANNOT MOVE", "why_not.message"),
 )
 
+_NO_NEWS = ("no_live_containers", "not_running")
+
 NOUN = Noun(
     "migration",
     "migrations",
@@ -76,9 +78,21 @@ def show_plan(session: Session, answer: Any) -> None:
         click.echo("nothing is to be moved")
     else:
         click.echo(table(plan, _PLAN))
+        for one in plan:
+            if note := _why_cold(one):
+                click.echo(f"note: {printable(note)}", err=True)
         hints = {at(one, "why_not.hint") for one in plan if at(one, "why_not.hint")}
         for hint in sorted(hints):
             click.echo(f"hint: {printable(hint)}", err=True)
+
+
+def _why_cold(one: Item) -> str:
+    """Why a VM that runs is stopped for its move; empty: it is not, or nobody asks."""
+    reasons = [why for why in one["not_live"] if why["code"] not in _NO_NEWS]
+    if one["mode"] != "cold" or one.get("why_not") or not reasons:
+        return ""
+    why = "; ".join(reason["message"] for reason in reasons)
+    return f"{one['workload']['name']} is stopped meanwhile: {why}"
 
 
 @command("move")

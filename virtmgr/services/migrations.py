@@ -234,7 +234,7 @@ def move(
             field="to",
             hint="name another host, or none",
         )
-    (proposal,) = propose(context, [workload], source, target, wish)
+    proposal = _best(context, workload, source, target, wish)
     if proposal.decision is None and proposal.why_not is not None:
         why = proposal.why_not
         raise IllegalTransition(
@@ -249,6 +249,21 @@ def move(
     if live and not is_busy(context.uow, moved.migration):  # else a worker does, when there is room
         begin_preparing(context.services, context.uow, moved.migration, workload, context.now)
     return moved
+
+
+def _best(
+    context: Context, workload: Workload, source: Host, target: Host | None, wish: Wish
+) -> Proposal:
+    """Where it would go. Where the best host cannot take it live, any other one that can."""
+    (first,) = propose(context, [workload], source, target, wish)
+    if target is not None or first.mode is not MigrationMode.LIVE or not first.not_live:
+        return first
+    for other in context.uow.hosts.all():
+        if other.cluster_id == source.cluster_id and other.id != source.id:
+            (found,) = propose(context, [workload], source, other, wish)
+            if found.target_id is not None:
+                return found
+    return first
 
 
 def list_(context: Context, query: ListQuery) -> Page[Migration]:
