@@ -199,6 +199,17 @@ def test_a_source_that_was_restarted_says_how_it_ended(pair: Pair) -> None:
     assert pair.running() == ["a"]
 
 
+def test_what_stays_runs_on_whoever_is_away(pair: Pair) -> None:
+    """It was let stand still to come to an end, and the migration breaks: nobody need say so."""
+    pair.prepare()
+    guest = pair.source.world.guest("w1")
+    assert guest is not None
+    pair.source.world.put("w1", replace(guest, state=RuntimeState.PAUSED))
+    pair.source.world.script.fail("depart_fails")
+    pair.go()
+    eventually(lambda: pair.source.said().stayed and pair.running() == ["a"])
+
+
 @pytest.mark.parametrize("departed", [True, False])
 def test_what_was_decided_is_never_taken_back(pair: Pair, departed: bool) -> None:
     pair.prepare()

@@ -466,6 +466,7 @@ class Reconciler:
         self._departed[workload.id] = departure
         entry = self._keep(entry, memory, needed=True, durable=True)
         if departure.departed:
+            self._report(entry, State(workload.state.value), _running(seen))
             self._departures.hand_over(workload)
         return entry
 

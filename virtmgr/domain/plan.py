@@ -110,11 +110,9 @@ def plan(
     """The steps that bring the workload to what is desired, or when to look again."""
     if desired.deleting:
         return Plan((Step.FORGET,)) if seen.state is Seen.ABSENT else Plan((Step.DESTROY,))
-    wanted = (
-        _between_hosts(desired, memory, seen)
-        if desired.incoming is not None or desired.outgoing is not None
-        else _power(desired, memory, seen, boot_id=boot_id, now=now)
-    )
+    wanted = _between_hosts(desired, memory, seen)
+    if wanted is None:
+        wanted = _power(desired, memory, seen, boot_id=boot_id, now=now)
     if not wanted.steps:
         return wanted
     tried = desired.generation == memory.failed_generation
@@ -123,16 +121,20 @@ def plan(
     return wanted
 
 
-def _between_hosts(desired: DesiredWorkload, memory: Memory, seen: Observation) -> Plan:
+def _between_hosts(desired: DesiredWorkload, memory: Memory, seen: Observation) -> Plan | None:
     """While it is on its way live, it is neither started, stopped nor changed by either host.
 
-    A departure is begun once: one that was begun and whose end is not known is settled.
+    None: it is not, or not any more: what was to go and stayed is this host's as before, which
+    lets it run on, whoever let it stand still for the migration. A departure is begun once: one
+    that was begun and whose end is not known is settled.
     """
     incoming, outgoing = desired.incoming, desired.outgoing
     if incoming is not None:
         made = incoming.id in (memory.received, memory.arrived)
         return CONVERGED if made else Plan((Step.RECEIVE,))
-    if outgoing is None or outgoing.id in (memory.departed, memory.stayed):
+    if outgoing is None or outgoing.id == memory.stayed:
+        return None
+    if outgoing.id == memory.departed:
         return CONVERGED
     alive = seen.state in (Seen.RUNNING, Seen.PAUSED)
     begun = outgoing.id == memory.departing
