@@ -147,6 +147,7 @@ def test_only_the_source_says_how_a_cancelled_one_ended(api: Api, pair: Pair) ->
     assert going.cancelled
     pair.source.converge()
     assert (pair.migration["phase"], pair.migration["error"]["code"]) == ("retreating", "cancelled")
+    assert api.post(f"/migrations/{pair.migration['id']}/cancel").status == 200  # twice is once
     pair.target.converge()
     pair.begin()
     api.post(f"/migrations/{pair.migration['id']}/cancel")

@@ -205,6 +205,7 @@ def test_whoever_is_killed_it_runs_on_one_host(whole_lab: Lab) -> None:
         for number in range(_KILLS):
             victims = [(source, *one) for one in _VICTIMS.items()]
             victims += [(target, *one) for one in (_VICTIMS | _TARGET_ONLY).items()]
+            victims.append((source, "cable between them", ""))
             host, name, kill = chance.choice(victims)
             for both in (source, target):
                 fleet.wait_until(lambda host=both: has_libvirt(fleet, host))  # type: ignore[misc]
@@ -213,8 +214,12 @@ def test_whoever_is_killed_it_runs_on_one_host(whole_lab: Lab) -> None:
             # Once the guest is the target's, whoever kills its QEMU kills the guest.
             threading.Event().wait(chance.uniform(0, 1.5 if name == "qemu" else 6))
             during = phase(fleet)
-            host.run("sh", "-c", kill, check=False)
+            if kill:
+                host.run("sh", "-c", kill, check=False)
+            else:
+                source.partition(target.name)
             home = settle(fleet, vm, source, target)
+            source.heal()
             side = "source" if host is source else "target"
             print(f"{number}: {name} of the {side} killed while {during}: {phase(fleet)}",
                   flush=True)  # fmt: skip

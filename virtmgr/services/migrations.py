@@ -293,6 +293,8 @@ def cancel(context: Context, id: str) -> Migration:
     locked = context.uow.migrations.lock(found.id)
     if locked is None:
         raise NotFound(f"migration {id!r} does not exist")
+    if locked.phase is Phase.RETREATING:
+        return locked
     if locked.phase not in AT_SOURCE:
         raise IllegalTransition(
             f"cannot cancel migration {id}: it is {locked.phase}, and the workload is its "
