@@ -283,6 +283,7 @@ class Host:
             keep_for=timedelta(hours=24),
         )
         drivers = dict.fromkeys(self.kinds, self.driver)
+        self.guard = Guard(self.directory / "fence")
         self.agent = Reconciler(
             runner=StepRunner(drivers, self.storage, networks, images),
             networks=networks,
@@ -291,7 +292,7 @@ class Host:
             outbox=self.outbox,
             clock=SystemClock(),
             boot_id=self.boot_id,
-            guard=Guard(self.state / "fence"),
+            guard=self.guard,
             departures=self.departures(),
         )
         self._agents.append(self.agent)
@@ -315,6 +316,7 @@ class Host:
             event.set()
         for agent in self._agents:
             agent.close()
+        self.guard.close()
 
     def apply(self, *workloads: DesiredWorkload, full: bool = False, networks: Any = ()) -> None:
         self.agent.apply(workloads, networks, full=full)

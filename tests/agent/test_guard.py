@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from virtmgr.agent import watchdog
 from virtmgr.agent.guard import Guard
 from virtmgr.agent.watchdog import (
     ALIVE,
@@ -119,6 +120,15 @@ def test_it_ends_with_the_lease(directory: Path, fault: signal.Signals | None) -
             eventually(lambda: late.poll() is not None)
         if fault is None:
             assert running.poll() is None
+
+
+def test_a_watchdog_without_an_agent_ends(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once nothing is left of what it guards."""
+    monkeypatch.setattr(watchdog, "_SETTLED", 3)
+    files = FenceFiles(directory)
+    files.write_ids(GUARDED, [str(uuid.uuid4())])
+    watchdog.Watchdog(directory).run()
+    assert files.read_time(BEAT) > 0
 
 
 def test_an_agent_in_the_middle_of_a_start_is_killed(directory: Path) -> None:

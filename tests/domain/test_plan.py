@@ -20,12 +20,13 @@ from virtmgr.domain.plan import (
     Seen,
     Step,
     failure_delay,
+    held_back,
     plan,
     restart_delay,
 )
 from virtmgr.domain.remembering import after_step, before_start, carried_out
 from virtmgr.domain.sync import Arrival, CloneSource, DesiredWorkload
-from virtmgr.domain.workload import PowerState, RestartPolicy, WorkloadSpec
+from virtmgr.domain.workload import HaSpec, PowerState, RestartPolicy, WorkloadSpec
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ALIVE = (Seen.RUNNING, Seen.PAUSED)
@@ -569,3 +570,18 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+
+
+@given(wishes, memories, observations, st.booleans(), st.booleans())
+def test_without_a_lease_no_highly_available_one_starts(
+    wish: DesiredWorkload, memory: Memory, seen: Observation, ha: bool, lease: bool
+) -> None:
+    spec = wish.spec.model_copy(update={"ha": HaSpec(enabled=ha)})
+    wish = wish.model_copy(update={"spec": spec})
+    before = plan(wish, memory, seen, boot_id="b", now=NOW)
+    what = held_back(before, wish, has_lease=lease, now=NOW)
+    if Step.START not in before.steps or lease or not ha:
+        assert what is before
+    else:
+        assert not what.steps
+        assert what.wait_until is not None

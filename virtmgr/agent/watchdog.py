@@ -127,7 +127,7 @@ class Watchdog:
         self._quiet = 0
 
     def run(self) -> None:
-        """Until there is nothing to guard and no agent any more."""
+        """Until there is no agent any more, and nothing to guard or nothing left of it."""
         while self._files.directory.is_dir() and not self._is_idle():
             time.sleep(self.look())
 
@@ -177,7 +177,8 @@ class Watchdog:
     def _is_idle(self) -> bool:
         pid, _, start = self._agent()
         there = bool(pid) and start_of(pid) == start
-        return not there and not self._files.read_ids(GUARDED)
+        done = self._quiet >= _SETTLED or not self._files.read_ids(GUARDED)
+        return not there and done  # an agent that comes starts another before it has a lease
 
 
 def belonging(ids: Collection[str]) -> Iterator[tuple[int, str]]:

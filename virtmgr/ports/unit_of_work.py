@@ -304,7 +304,7 @@ class HostRepository(NamedRepository[Host], Protocol):
 
     def silent_shares(self) -> Mapping[str, tuple[int, int]]:
         """Of each cluster, how many of its hosts are silent, and how many there are that have
-        synced."""
+        synced. Those that are known to be off are left out: they explain themselves."""
         ...
 
     def tunnels(self) -> Mapping[str, str]:

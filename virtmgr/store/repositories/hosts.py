@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from virtmgr.domain.errors import NotFound
 from virtmgr.domain.failover import FailoverPhase
-from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
+from virtmgr.domain.host import Cluster, Host, HostAccess, HostState, Pool
 from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.leases import HostLease
@@ -170,9 +170,9 @@ class SqlHosts(SqlNamedRepository[Host]):
         return Duties(bool(row[0]), bool(row[1]))
 
     def silent_shares(self) -> Mapping[str, tuple[int, int]]:
-        silent = func.sum(case((_hosts.state.in_(SILENT), 1), else_=0))
-        there = _hosts.last_seen_at.is_not(None)
-        counted = select(_hosts.cluster_id, silent, func.count()).where(there)
+        silent = func.sum(case((_hosts.state == HostState.UNREACHABLE, 1), else_=0))
+        there = (_hosts.last_seen_at.is_not(None), _hosts.state != HostState.FENCED)
+        counted = select(_hosts.cluster_id, silent, func.count()).where(*there)
         rows = self._session.execute(counted.group_by(_hosts.cluster_id))
         return {row[0]: (int(row[1]), int(row[2])) for row in rows}
 
