@@ -34,7 +34,7 @@ from virtmgr.agent.streams import StreamServer
 from virtmgr.bootstrap.agent import Connector, renew
 from virtmgr.bootstrap.control_plane import authority
 from virtmgr.domain.errors import Forbidden
-from virtmgr.domain.host import Fingerprint
+from virtmgr.domain.host import DriverFacts, Fingerprint
 from virtmgr.domain.sync import SyncRequest
 from virtmgr.domain.workload import Kind
 from virtmgr.enrollment import pki
@@ -101,6 +101,7 @@ def _fingerprint() -> Fingerprint:
         vcpus=1,
         memory=1,
         disk=1,
+        drivers=(DriverFacts(name="fake", healthy=True, kinds=("container",)),),
     )
 
 
@@ -161,6 +162,26 @@ def _last_seen(server: Server) -> str:
     client.close()
     assert found["state"] == "ready"
     return str(found["last_seen_at"])
+
+
+def test_a_host_that_is_removed_clears_up_and_is_refused_then(
+    server: Server, tmp_path: Path
+) -> None:
+    identity = enrol(server, tmp_path / "host")
+    client = Client(server)
+    with running(identity, tmp_path / "host"):
+        eventually(lambda: client.call("GET", "/hosts/host1").body["state"] == "ready")
+        assert client.call("DELETE", "/hosts/host1").status == 204
+        eventually(lambda: client.call("GET", "/hosts/host1").status == 404)
+    with (
+        closing(ControlPlane(identity.server, client_context(identity, TOOLS))) as connection,
+        pytest.raises(Forbidden) as refused,
+    ):
+        connection.sync(SyncRequest())
+    assert refused.value.code == "certificate_refused"
+    told = client.call("GET", "/events?type=host.deleted").body["items"][0]
+    client.close()
+    assert "it has cleared up" in told["message"]
 
 
 def test_lost_answers_lock_nobody_out(server: Server, tmp_path: Path) -> None:
