@@ -29,8 +29,7 @@ test: ## Set up, then run all checks and tests, as CI does (needs root)
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
 	@echo "==> tests"; $(VENV)/python -m pytest --ignore tests/system --ignore tests/drivers/libvirt --ignore tests/multihost -n 2 --dist loadfile $(PYTEST_ARGS)
-	@echo "==> tests of VMs, which share one libvirtd"; $(VENV)/python -m pytest tests/drivers/libvirt $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory test-system
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-vms test-system
 	@$(MAKE) --no-print-directory test-multihost
 
 .PHONY: test-long
@@ -39,6 +38,11 @@ test-long: ## What takes too long for each change: Ansible on bare hosts, enrolm
 	@scripts/fill-build-cache
 	@$(VENV)/python -m tests.lab trees
 	@$(VENV)/python -m pytest -m long tests/ansible tests/multihost tests/scaleout $(PYTEST_ARGS)
+
+.PHONY: test-vms
+test-vms: ## Only the tests of VMs, which share one libvirtd (needs root)
+	@echo "==> tests of VMs"
+	@$(VENV)/python -m pytest tests/drivers/libvirt $(PYTEST_ARGS)
 
 .PHONY: test-system
 test-system: ## Only the tests of the whole product, on a throw-away host (needs root)

@@ -12,7 +12,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from bench.floor import BareContainer, BareVm
 from bench.memory import Memory
-from bench.others import OtherTool, installed_tools
+from bench.others import OtherTool, other_tools
 from bench.rest import Rest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,15 +108,22 @@ def containers(table: Table, rest: Rest, count: int, others: list[OtherTool]) ->
             table.times(f"{what}: {who}", seconds, floor=what, is_floor=who.startswith("floor"))
 
 
-def in_parallel(table: Table, rest: Rest, count: int) -> None:
-    def launch(name: str) -> None:
-        rest.thread_local().create(container(name))
-
+def in_parallel(table: Table, rest: Rest, count: int, others: list[OtherTool]) -> None:
+    """Many at a time: launches a second of virtmgr, and of what else is installed."""
+    starts_and_ends: dict[str, tuple[Callable[[str], None], Callable[[str], None]]] = {
+        "virtmgr": (
+            lambda name: rest.thread_local().create(container(name)),
+            lambda name: rest.thread_local().delete(name),
+        ),
+        **{tool.name: (tool.start, tool.end) for tool in others},
+    }
     names = [f"many-{number}" for number in range(count)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        took = timed(lambda: list(pool.map(launch, names)))
-        list(pool.map(lambda name: rest.thread_local().delete(name), names))
-    table.figure(f"launches a second, {_AT_ONCE} at a time", f"{count / took:.0f}")
+        for who, (start, end) in starts_and_ends.items():
+            took = timed(lambda start=start: list(pool.map(start, names)))  # type: ignore[misc]
+            list(pool.map(end, names))
+            what = f"launches a second, {_AT_ONCE} at a time: {who}"
+            table.figure(what, f"{count / took:.1f}")
 
 
 def vms(table: Table, rest: Rest, count: int) -> None:
@@ -209,12 +215,11 @@ def main() -> None:
     count = 100 if options.full else 20
     parts: dict[str, Callable[[Table, Rest], None]] = {
         "containers": lambda table, rest: containers(table, rest, count, others),
-        "parallel": lambda table, rest: in_parallel(table, rest, 5 * count),
+        "parallel": lambda table, rest: in_parallel(table, rest, 5 * count, others),
         "vms": lambda table, rest: vms(table, rest, max(5, count // 4)),
         "hundred": a_hundred,
     }
-    with tempfile.TemporaryDirectory() as directory, product() as rest:
-        others = installed_tools(Path(directory))
+    with other_tools() as others, product() as rest:
         table = Table()
         for name, part in parts.items():
             if options.only in (None, name):

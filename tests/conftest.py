@@ -19,7 +19,10 @@ settings.load_profile("virtmgr")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("virtmgr")
     group.addoption(
-        "--kills", type=int, default=0, help="random kills in tests/system/test_storm.py"
+        "--kills", type=int, default=50, help="random kills in tests/system/test_storm.py"
+    )
+    group.addoption(
+        "--faults", type=int, default=20, help="random faults in tests/multihost/test_faults.py"
     )
     group.addoption(
         "--seed", type=int, default=random.randrange(10**6), help="of those kills, to repeat a run"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from virtmgr.agent.files import StateFiles
+from virtmgr.agent.guard import Guard
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
@@ -289,6 +290,7 @@ class Host:
             outbox=self.outbox,
             clock=SystemClock(),
             boot_id=self.boot_id,
+            guard=Guard(self.state / "fence"),
         )
         self._agents.append(self.agent)
         self.agent.start()

@@ -7,38 +7,23 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from datetime import timedelta
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.agent.fakes import CheckedWorld, FakeNetwork, FakeStorage, StubbornDriver
 from tests.bootstrap.raw import eventually
 from tests.fixtures.control_plane import Client, Server, new_control_plane, served
 from tests.fixtures.enrolled_host import TOOLS, enrol
+from tests.fixtures.running_agent import running
 from virtmgr.agent import agent as agents
 from virtmgr.agent.control_plane import ControlPlane
-from virtmgr.agent.files import StateFiles
-from virtmgr.agent.fingerprint import machine_id
-from virtmgr.agent.identity import Identity, client_context
-from virtmgr.agent.images import ImageKeeper
-from virtmgr.agent.networks import NetworkKeeper
-from virtmgr.agent.outbox import Outbox
-from virtmgr.agent.reconciler import Reconciler
-from virtmgr.agent.steps import StepRunner
-from virtmgr.agent.streams import StreamServer
-from virtmgr.bootstrap.agent import Connector, renew
+from virtmgr.agent.identity import client_context
 from virtmgr.bootstrap.control_plane import authority
 from virtmgr.domain.errors import Forbidden
-from virtmgr.domain.host import DriverFacts, Fingerprint
 from virtmgr.domain.sync import SyncRequest
-from virtmgr.domain.workload import Kind
 from virtmgr.enrollment import pki
-from virtmgr.ports.clock import SystemClock
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -48,61 +33,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server = new_control_plane(tmp_path / "control-plane")
     with served(server, module="tests.fixtures.short_lived_web"):
         yield server
-
-
-@contextmanager
-def running(identity: Identity, directory: Path) -> Iterator[StreamServer]:
-    """The agent's loop with nothing to run, and its port for streams."""
-    connector, outbox, clock = Connector(identity), Outbox(), SystemClock()
-    files, storage = StateFiles(directory / "state"), FakeStorage(directory / "volumes")
-    networks = NetworkKeeper(FakeNetwork())
-    images = ImageKeeper(
-        storage=storage, source=connector, files=files, clock=clock, keep_for=timedelta(hours=1)
-    )
-    drivers = {Kind.CONTAINER: StubbornDriver(CheckedWorld())}
-    reconciler = Reconciler(
-        runner=StepRunner(drivers, storage, networks, images),
-        networks=networks,
-        storage=storage,
-        files=files,
-        outbox=outbox,
-        clock=clock,
-        boot_id="boot",
-    )
-    context = pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
-    with closing(StreamServer(("127.0.0.1", 0), context, lambda _: None, storage)) as streams:
-        streams.start()
-        agent = agents.Agent(
-            agents.Parts(
-                connect=connector,
-                reconciler=reconciler,
-                storage=storage,
-                images=images,
-                outbox=outbox,
-                fingerprint=_fingerprint,
-                renew=partial(renew, identity, connector, context),
-            )
-        )
-        loop = threading.Thread(target=agent.run)
-        loop.start()
-        try:
-            yield streams
-        finally:
-            agent.stop()
-            loop.join()
-
-
-def _fingerprint() -> Fingerprint:
-    return Fingerprint(
-        hostname="h",
-        machine_id=machine_id(),
-        boot_id="b",
-        architecture="x86_64",
-        vcpus=1,
-        memory=1,
-        disk=1,
-        drivers=(DriverFacts(name="fake", healthy=True, kinds=("container",)),),
-    )
 
 
 def _shown(server: Server, port: int) -> bytes:

@@ -24,6 +24,7 @@ from virtmgr.agent.streams import StreamServer
 from virtmgr.domain.streaming import Channel, StreamRequest, frame
 from virtmgr.drivers.fake.driver import FakeDriver
 from virtmgr.enrollment import pki
+from virtmgr.enrollment.authority import CertificateAuthority
 from virtmgr.ports.driver import ExecRequest, ExecSession, Provision, RuntimeState
 
 
@@ -88,7 +89,7 @@ class Lab:
 
     driver: RealExecDriver
     server: StreamServer
-    ca: pki.CertificateAuthority
+    ca: CertificateAuthority
     control_plane: ssl.SSLContext
     host: ssl.SSLContext
 
@@ -107,7 +108,7 @@ class Lab:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    ca = pki.CertificateAuthority(tmp_path / "ca")
+    ca = CertificateAuthority(tmp_path / "ca")
     ca.create()
     key = pki.new_key()
     issued = ca.issue_host(pki.signing_request(key), "host-1", ["127.0.0.1"])
@@ -326,7 +327,7 @@ def test_another_host_may_not_open_streams(lab: Lab) -> None:
 
 
 def test_strangers_do_not_even_get_to_speak(lab: Lab, tmp_path: Path) -> None:
-    other = pki.CertificateAuthority(tmp_path / "other")
+    other = CertificateAuthority(tmp_path / "other")
     other.create()
     certificate, key = other.ensure_server(["127.0.0.1"])
     for context in (

@@ -163,3 +163,36 @@ def test_an_upgrade_goes_host_by_host(enrolled: Site, tmp_path: Path) -> None:
         assert _release(enrolled, name) == "0.1.0-next"
         host = enrolled.host(name)
         assert (host["state"], host["cordoned"]) == ("ready", False)
+
+
+def _place(site: Site, workload: str) -> tuple[str, str]:
+    found = json.loads(site.virtmgr("show", workload, "-o", "json"))
+    return found["host"]["name"], found["status"]["state"]
+
+
+def test_workloads_leave_before_an_upgrade_where_that_is_asked_for(
+    enrolled: Site, tmp_path: Path
+) -> None:
+    enrolled.virtmgr("image", "build", "busybox", "--name", "tool", "--kind", "container")
+    enrolled.virtmgr("host", "cordon", "h2")
+    enrolled.virtmgr("run", "tool", "--name", "guest", "sleep", "100000")
+    assert _place(enrolled, "guest") == ("h1", "running")
+    wanted: dict[str, Any] = {
+        "virtmgr_wheelhouse": _wheelhouse(enrolled, tmp_path, "0.1.0-emptied"),
+        "virtmgr_evacuate": True,
+    }
+    refused = enrolled.play("virtmgr.core.upgrade", "--limit=h1", ok=False, **wanted)
+    assert "default/guest" in refused.text  # there is no other host for it
+    assert _place(enrolled, "guest") == ("h1", "running")
+    host = enrolled.host("h1")
+    assert (host["state"], host["cordoned"]) == ("ready", False)
+
+    enrolled.virtmgr("host", "uncordon", "h2")
+    played = enrolled.play("virtmgr.core.upgrade", "--limit=h1", **wanted)
+    assert "Wait until it is empty" in played.text
+    assert _place(enrolled, "guest") == ("h2", "running")
+    host = enrolled.host("h1")
+    assert (host["state"], host["cordoned"]) == ("ready", False)
+    assert _release(enrolled, "h1") == "0.1.0-emptied"
+    enrolled.virtmgr("delete", "guest", "--yes")
+    enrolled.virtmgr("image", "delete", "tool", "--yes")

@@ -118,6 +118,11 @@ def _inventory(site: Site, **options: Any) -> Any:
     return json.loads(done.stdout)
 
 
+def _text(value: Any) -> str:
+    """Text that Ansible does not trust, and so never takes for a template, is listed as that."""
+    return str(value["__ansible_unsafe"] if isinstance(value, dict) else value)
+
+
 def test_the_inventory_sorts_what_there_is(enrolled: Site, tmp_path: Path) -> None:
     cache = {
         "cache": True,
@@ -133,8 +138,8 @@ def test_the_inventory_sorts_what_there_is(enrolled: Site, tmp_path: Path) -> No
         assert found[group]["hosts"] == ["web1.blue"], group
     assert found["label_zone_a"]["hosts"] == ["h1"]
     variables = found["_meta"]["hostvars"]
-    assert variables["web1.blue"]["ansible_host"].startswith("10.20.0.")
-    assert variables["h2"]["ansible_host"] == enrolled.lab.host("h2").address
+    assert _text(variables["web1.blue"]["ansible_host"]).startswith("10.20.0.")
+    assert _text(variables["h2"]["ansible_host"]) == enrolled.lab.host("h2").address
     assert list(tmp_path.iterdir())
     cached = _inventory(enrolled, **cache, server="https://127.0.0.1:1")
     assert cached["virtmgr_workloads"]["hosts"] == ["web1.blue"]

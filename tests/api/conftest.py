@@ -18,6 +18,7 @@ from virtmgr.api.app import create_app
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.project import Role
 from virtmgr.domain.ssh import HostKey
+from virtmgr.enrollment.authority import CertificateAuthority
 from virtmgr.enrollment.vault import KeyFileVault
 from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.clock import Clock
@@ -64,12 +65,15 @@ def open_services(empty_database: Path, directory: Path, clock: Clock) -> Iterat
     path = directory / "virtmgr.db"
     shutil.copy(empty_database, path)
     units = SqlUnitOfWorkFactory(make_engine(f"sqlite:///{path}"))
+    authority = CertificateAuthority(directory / "pki")
+    authority.create()
     yield Services(
         units=units,
         blobs=BlobStore(directory / "images"),
         clock=clock,
         vault=KeyFileVault(directory / "credentials.key"),
         scan_keys=lambda _address, _port: (SSH_KEY,),
+        authority=authority,
     )
     units.close()
 

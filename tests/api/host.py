@@ -10,11 +10,12 @@ from virtmgr.domain.host import DriverFacts, Fingerprint, Host, HostState, Tunne
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import Blob, ContainerConfig, Image, ImageManifest, ImageState, ImageType
 from virtmgr.domain.image import Kernel as KernelPart
+from virtmgr.domain.leases import Seen
 from virtmgr.domain.sync import DesiredWorkload, ObservedWorkload, SyncRequest, SyncResponse
 from virtmgr.domain.workload import GIB, PowerState, State, WorkloadStatus
 from virtmgr.ports.driver import Feature
 from virtmgr.services.container import Services
-from virtmgr.services.sync import sync
+from virtmgr.services.sync import mark_unreachable, sync
 
 _BLOB = Blob(digest="sha256:" + "0" * 64, size=1)
 IMAGES = {
@@ -37,9 +38,11 @@ class PretendHost:
         *,
         without: frozenset[Feature] = frozenset(),
         tunnel: Tunnel | None = None,
+        self_fencing: bool = True,
     ) -> None:
         self.services = services
         self.without = without
+        self.self_fencing = self_fencing
         self.tunnel = tunnel or Tunnel(reason="it is pretended")
         self.id = new_id()
         self.known_revision = 0
@@ -74,6 +77,7 @@ class PretendHost:
             memory=8 * GIB,
             disk=100 * GIB,
             tunnel=self.tunnel,
+            self_fencing=self.self_fencing,
             stream_url=f"wss://{self.id}",
             drivers=(
                 DriverFacts(
@@ -118,6 +122,16 @@ class PretendHost:
         """What the DNS of its networks should answer, as of the last sync."""
         assert self.last is not None
         return {entry.name for network in self.last.networks for entry in network.names}
+
+
+def fall_silent(services: Services, *speaking: PretendHost, seconds: float = 60) -> dict[str, Seen]:
+    """Every host but ``speaking`` has not renewed its lease for so long, and is unreachable."""
+    with services.units(read_only=True) as uow:
+        leases = uow.hosts.leases()
+    ours = [host.id for host in speaking]
+    seen = {one.host_id: Seen(one, seconds) for one in leases if one.host_id not in ours}
+    mark_unreachable(services, seen)
+    return seen
 
 
 def _image(name: str, manifest: ImageManifest, now: datetime) -> Image:

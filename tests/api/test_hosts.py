@@ -15,6 +15,7 @@ from virtmgr.domain.ids import new_id
 from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import SyncRequest
 from virtmgr.enrollment import pki
+from virtmgr.enrollment.authority import CertificateAuthority
 from virtmgr.services import auth, enrolment
 from virtmgr.services.container import Services
 from virtmgr.services.host_removal import forget_silent
@@ -111,7 +112,7 @@ def test_a_cluster_with_hosts_stays(api: Api) -> None:
 
 
 def test_a_host_that_lost_its_key_joins_again(api: Api, services: Services, tmp_path: Path) -> None:
-    ca = pki.CertificateAuthority(tmp_path / "ca")
+    ca = CertificateAuthority(tmp_path / "ca")
     ca.create()
 
     def join(token: str) -> tuple[str, str]:
@@ -144,7 +145,7 @@ def test_a_host_that_lost_its_key_joins_again(api: Api, services: Services, tmp_
 
 
 def test_a_name_belongs_to_one_machine(api: Api, services: Services, tmp_path: Path) -> None:
-    ca = pki.CertificateAuthority(tmp_path / "ca")
+    ca = CertificateAuthority(tmp_path / "ca")
     ca.create()
     one, two = Machine("1" * 32, "one"), Machine("2" * 32, "two")
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
-from tests.api.host import PretendHost
+from tests.api.host import PretendHost, fall_silent
 from virtmgr.domain.errors import Unavailable
 from virtmgr.domain.migration import Phase
 from virtmgr.domain.streaming import Channel, StreamRequest
@@ -22,7 +22,6 @@ from virtmgr.ports.streams import AgentStream
 from virtmgr.services import migration_worker
 from virtmgr.services.container import Services
 from virtmgr.services.migration_worker import MigrationWorker
-from virtmgr.services.sync import mark_unreachable
 
 ALL = "/projects/default/workloads"
 ONE = f"{ALL}/web1"
@@ -255,7 +254,7 @@ def test_a_source_that_falls_silent_keeps_it(api: Api, pair: Pair, clock: StillC
     api.post(f"{ONE}/move")
     clock.advance(seconds=40)
     pair.target.sync_down()
-    mark_unreachable(pair.services)
+    fall_silent(pair.services)
     assert pair.worker().run_once()
     assert migration(api)["error"]["code"] == "is_unknown"
     pair.source.converge()
@@ -368,7 +367,7 @@ def test_a_silent_host_comes_back_to_what_it_was(api: Api, pair: Pair, clock: St
     path = f"/hosts/{pair.target.id}"
     api.post(f"{path}/maintenance")
     clock.advance(seconds=40)
-    mark_unreachable(pair.services)
+    fall_silent(pair.services)
     shown = api.get(path).body
     assert (shown["state"], shown["scheduling_state"]) == ("unreachable", "maintenance")
     assert api.post(f"{path}/drain").status == 409

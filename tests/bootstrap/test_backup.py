@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import tarfile
 import threading
@@ -27,13 +28,14 @@ from tests.store.inventory import Inventory
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.identity import client_context
 from virtmgr.bootstrap.backup import back_up, restore
-from virtmgr.bootstrap.control_plane import check_database, server_certificate
+from virtmgr.bootstrap.control_plane import authority, check_database, server_certificate
 from virtmgr.bootstrap.setup import initialise
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import Conflict, InvalidRequest, Unavailable
 from virtmgr.domain.image import Blob, Disk, ImageManifest, ImageState, ImageType
 from virtmgr.domain.sync import SyncRequest
 from virtmgr.images.blobs import BlobStore
+from virtmgr.services import authorities
 
 DatabaseMaker = Callable[[str], str]
 
@@ -213,3 +215,39 @@ def test_a_database_has_one_authority(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         initialise(apart)
     assert not apart.ca_file.exists(), "no second one is made"
+
+
+def test_a_change_of_the_authority_goes_on_after_a_restore(tmp_path: Path) -> None:
+    old = new_control_plane(tmp_path / "old").settings
+    authority(old).rotate()
+    spreading = authority(old).authorities()
+    file = tmp_path / "backup.tar"
+    assert "pki/ca-next.key" in back_up(old, file, images=False, replace=False).files
+    new = replace(
+        old, data_directory=tmp_path / "new", database=f"sqlite:///{tmp_path / 'new/virtmgr.db'}"
+    )
+    restore(new, file, replace=False)
+    assert authority(new).authorities() == spreading
+    for path in (tmp_path / "new/pki").glob("*.key"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    check_database(new)
+    authority(new).replace()
+    assert authority(new).authorities().issuing == spreading.other
+
+
+def test_a_database_goes_with_either_authority_while_it_is_changed(tmp_path: Path) -> None:
+    server = new_control_plane(tmp_path / "one")
+    settings, before = server.settings, tmp_path / "before"
+    shutil.copytree(settings.ca_file.parent, before / "pki")
+    authority(settings).rotate()
+    check_database(settings)
+    authority(settings).replace()
+    check_database(settings)
+    with server.inventory() as uow:  # as 'virtmgr ca retire' does it
+        uow.settings.set(authorities.SETTING, authority(settings).authorities().issuing)
+    check_database(settings)
+    authority(settings).retire()
+    check_database(settings)
+    with pytest.raises(Unavailable) as refused:  # a mount of before
+        check_database(replace(settings, shared_directory=before))
+    assert refused.value.code == "other_authority"

@@ -18,20 +18,21 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from virtmgr.domain.errors import InvalidRequest, Unavailable
-from virtmgr.enrollment import pki
-from virtmgr.ports.certificates import Certificate, Life
+from virtmgr.enrollment import authority, pki
+from virtmgr.enrollment.authority import CertificateAuthority
+from virtmgr.ports.certificates import CONTROL_PLANE, Certificate, Life
 
 HOST = "01997d2e-7c1e-7aaa-8000-00000000abcd"
 
 
 @pytest.fixture
-def ca(tmp_path: Path) -> pki.CertificateAuthority:
-    made = pki.CertificateAuthority(tmp_path / "pki")
+def ca(tmp_path: Path) -> CertificateAuthority:
+    made = CertificateAuthority(tmp_path / "pki")
     made.create()
     return made
 
 
-def issue(ca: pki.CertificateAuthority, *addresses: str) -> tuple[Certificate, bytes]:
+def issue(ca: CertificateAuthority, *addresses: str) -> tuple[Certificate, bytes]:
     key = pki.new_key()
     return ca.issue_host(pki.signing_request(key), HOST, addresses), key
 
@@ -41,7 +42,7 @@ def mode(path: Path) -> int:
 
 
 def test_a_hosts_certificate_names_it_and_verifies_against_the_ca(
-    ca: pki.CertificateAuthority,
+    ca: CertificateAuthority,
 ) -> None:
     issued, key = issue(ca, "10.0.0.7", "node1.example")
     certificate = x509.load_pem_x509_certificate(issued.pem)
@@ -59,8 +60,8 @@ def test_a_hosts_certificate_names_it_and_verifies_against_the_ca(
     assert certificate.public_key() == private.public_key()
 
 
-def test_a_host_cannot_choose_its_own_names(ca: pki.CertificateAuthority) -> None:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, pki.CONTROL_PLANE)])
+def test_a_host_cannot_choose_its_own_names(ca: CertificateAuthority) -> None:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, CONTROL_PLANE)])
     key = ec.generate_private_key(ec.SECP256R1())
     request = (
         x509.CertificateSigningRequestBuilder()
@@ -77,7 +78,7 @@ def test_a_host_cannot_choose_its_own_names(ca: pki.CertificateAuthority) -> Non
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 
 
-def test_a_request_with_any_byte_changed_is_refused(ca: pki.CertificateAuthority) -> None:
+def test_a_request_with_any_byte_changed_is_refused(ca: CertificateAuthority) -> None:
     """All that is signed, and the signature itself; not the one byte of padding between them."""
     request = x509.load_pem_x509_csr(pki.signing_request(pki.new_key()))
     der = request.public_bytes(serialization.Encoding.DER)
@@ -94,13 +95,13 @@ def test_a_request_with_any_byte_changed_is_refused(ca: pki.CertificateAuthority
 
 
 @pytest.mark.parametrize("request_pem", [b"", b"nonsense", b"\xff\xfe\x00", pki.new_key()])
-def test_what_is_no_request_is_refused(ca: pki.CertificateAuthority, request_pem: bytes) -> None:
+def test_what_is_no_request_is_refused(ca: CertificateAuthority, request_pem: bytes) -> None:
     with pytest.raises(InvalidRequest) as refused:
         ca.issue_host(request_pem, HOST, ["10.0.0.7"])
     assert refused.value.field == "signing_request"
 
 
-def test_keys_that_are_not_elliptic_are_refused(ca: pki.CertificateAuthority) -> None:
+def test_keys_that_are_not_elliptic_are_refused(ca: CertificateAuthority) -> None:
     key = rsa.generate_private_key(65537, 2048)
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     pem = request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
@@ -109,7 +110,7 @@ def test_keys_that_are_not_elliptic_are_refused(ca: pki.CertificateAuthority) ->
 
 
 def test_private_files_are_private_and_the_ca_certificate_is_not(
-    ca: pki.CertificateAuthority,
+    ca: CertificateAuthority,
 ) -> None:
     _, server_key = ca.ensure_server(["127.0.0.1"])
     assert mode(ca.directory) == 0o700
@@ -132,19 +133,19 @@ def test_a_private_file_stays_private_whatever_was_there(tmp_path: Path) -> None
     assert not leftover.exists()
 
 
-def test_the_ca_is_made_once_and_never_replaced(ca: pki.CertificateAuthority) -> None:
-    before = ca.certificate()
+def test_the_ca_is_made_once_and_never_replaced(ca: CertificateAuthority) -> None:
+    before = ca.certificate_path.read_bytes()
     ca.create()
-    assert ca.certificate() == before
+    assert ca.certificate_path.read_bytes() == before
     (ca.directory / "ca.key").unlink()
     with pytest.raises(Unavailable, match="missing"):
         ca.create()
-    assert ca.certificate() == before
+    assert ca.certificate_path.read_bytes() == before
     with pytest.raises(Unavailable, match="cannot be read"):
         issue(ca, "10.0.0.7")
 
 
-def test_a_ca_whose_making_was_cut_short_is_made_anew(ca: pki.CertificateAuthority) -> None:
+def test_a_ca_whose_making_was_cut_short_is_made_anew(ca: CertificateAuthority) -> None:
     ca.certificate_path.unlink()
     ca.create()
     issued, _ = issue(ca, "10.0.0.7")
@@ -153,7 +154,7 @@ def test_a_ca_whose_making_was_cut_short_is_made_anew(ca: pki.CertificateAuthori
 
 
 def test_the_servers_certificate_is_kept_until_its_names_change(
-    ca: pki.CertificateAuthority,
+    ca: CertificateAuthority,
 ) -> None:
     path, key = ca.ensure_server(["127.0.0.1", "manager.example"])
     first = path.read_bytes()
@@ -163,18 +164,19 @@ def test_the_servers_certificate_is_kept_until_its_names_change(
     assert path.read_bytes() != first
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, key)
     subject = x509.load_pem_x509_certificate(path.read_bytes()).subject
-    assert subject.rfc4514_string() == f"CN={pki.CONTROL_PLANE}"
+    assert subject.rfc4514_string() == f"CN={CONTROL_PLANE}"
 
 
 def test_the_servers_certificate_is_renewed_before_it_expires(
-    ca: pki.CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+    ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, _ = ca.ensure_server(["127.0.0.1"])
     first = path.read_bytes()
     assert pki.certificate_life(first).ends - datetime.now(UTC) > timedelta(days=60)
     soon = datetime.now(UTC) + timedelta(days=10)
     with monkeypatch.context() as patched:
-        patched.setattr(pki, "certificate_life", lambda _: Life(soon - timedelta(days=90), soon))
+        life = Life(soon - timedelta(days=90), soon)
+        patched.setattr(authority, "certificate_life", lambda _: life)
         ca.ensure_server(["127.0.0.1"])
     assert path.read_bytes() != first
 
@@ -214,7 +216,7 @@ def greet(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> bytes:
 
 
 @pytest.fixture
-def host(ca: pki.CertificateAuthority, tmp_path: Path) -> tuple[Path, Path]:
+def host(ca: CertificateAuthority, tmp_path: Path) -> tuple[Path, Path]:
     issued, key = issue(ca, "127.0.0.1")
     pki.write_private(tmp_path / "host.crt", issued.pem)
     pki.write_private(tmp_path / "host.key", key)
@@ -222,7 +224,7 @@ def host(ca: pki.CertificateAuthority, tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_enrolled_hosts_and_control_plane_trust_each_other(
-    ca: pki.CertificateAuthority, host: tuple[Path, Path]
+    ca: CertificateAuthority, host: tuple[Path, Path]
 ) -> None:
     server = pki.server_context(
         *ca.ensure_server(["127.0.0.1", "manager.example"]), client_ca=ca.certificate_path
@@ -235,9 +237,9 @@ def test_enrolled_hosts_and_control_plane_trust_each_other(
 
 
 def test_strangers_are_refused(
-    ca: pki.CertificateAuthority, host: tuple[Path, Path], tmp_path: Path
+    ca: CertificateAuthority, host: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    other = pki.CertificateAuthority(tmp_path / "other")
+    other = CertificateAuthority(tmp_path / "other")
     other.create()
     server = pki.server_context(*ca.ensure_server(["127.0.0.1"]), client_ca=ca.certificate_path)
     anonymous = pki.client_context(ca.certificate_path)
@@ -249,9 +251,7 @@ def test_strangers_are_refused(
         greet(server, pki.client_context(other.certificate_path, *host), "127.0.0.1")
 
 
-def test_old_tls_versions_are_refused(
-    ca: pki.CertificateAuthority, host: tuple[Path, Path]
-) -> None:
+def test_old_tls_versions_are_refused(ca: CertificateAuthority, host: tuple[Path, Path]) -> None:
     server = pki.server_context(*host)
     client = pki.client_context(ca.certificate_path)
     assert server.minimum_version >= ssl.TLSVersion.TLSv1_2

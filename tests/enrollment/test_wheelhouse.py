@@ -11,8 +11,15 @@ import pytest
 
 from virtmgr.config.resources import resource_path
 from virtmgr.domain.errors import InvalidRequest
+from virtmgr.enrollment import wheelhouse
 from virtmgr.enrollment.collection import install_collection
-from virtmgr.enrollment.wheelhouse import make_wheelhouse, own_wheel, requirements_for
+from virtmgr.enrollment.wheelhouse import (
+    content_digest,
+    is_current,
+    make_wheelhouse,
+    own_wheel,
+    requirements_for,
+)
 
 _LOCK = """\
 # for: 00
@@ -87,3 +94,26 @@ def test_the_collection_is_replaced_whole(tmp_path: Path) -> None:
     assert (place / "galaxy.yml").exists()
     assert not (place / "left-over").exists()
     assert [path.name for path in place.parent.iterdir()] == ["core"]
+
+
+def _made(directory: Path, **changes: object) -> Path:
+    (directory / "a.tar").touch()
+    manifest = {"content": content_digest(), "archives": {"3.11": {"file": "a.tar"}}, **changes}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return directory
+
+
+def test_a_wheelhouse_is_of_the_virtmgr_that_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not is_current(tmp_path)
+    assert is_current(_made(tmp_path))
+    assert not is_current(_made(tmp_path, content="of another one"))
+    assert not is_current(_made(tmp_path, archives=None))
+    (_made(tmp_path) / "a.tar").unlink()
+    assert not is_current(tmp_path)
+    _made(tmp_path)
+    files = wheelhouse._files_of_tree(resource_path("requirements-host.lock").parent)
+    changed = {**files, "requirements-host.lock": b"another one"}
+    monkeypatch.setattr(wheelhouse, "_files_of_tree", lambda _: changed)
+    assert not is_current(tmp_path)  # of the same version

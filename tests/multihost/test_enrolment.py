@@ -218,3 +218,35 @@ def test_a_host_gets_a_new_certificate_and_joins_anew(fleet: Fleet) -> None:
         assert after["certificate_expires_at"] > before["certificate_expires_at"]
         before = after
     fleet.wait_until(lambda: fleet.json("list")[0]["status"]["state"] == "running")
+
+
+def test_a_host_that_was_off_while_the_ca_was_changed_is_mended_by_ssh(fleet: Fleet) -> None:
+    off, on, *_ = fleet.lab.hosts()
+    before = fleet.json("ca", "show")["authorities"]
+    off.power_off()
+    fleet.wait_until(lambda: fleet.host_state(off.name) == "unreachable")
+    fleet.run("ca", "rotate")
+    fleet.wait_until(lambda: fleet.json("ca", "show")["phase"] == "replacing")
+    silent = [host.name for host in fleet.lab.hosts() if not host.is_on]
+    fleet.wait_until(
+        lambda: [each["host"] for each in fleet.json("ca", "show")["waits_for"]] == silent
+    )
+    refused = fleet.run("ca", "retire", "--yes", check=False)
+    assert f"{off.name}: it is silent" in refused.stderr
+    fleet.wait_until(
+        lambda: fleet.run("ca", "retire", "--force", "--yes", check=False).returncode == 0
+    )
+    after = fleet.json("ca", "show")["authorities"]
+    assert len(before) == len(after) == 1
+    assert before[0]["fingerprint"] != after[0]["fingerprint"]
+    assert fleet.host_state(on.name) == "ready"
+
+    off.power_on()
+    known = ("-u", "root", "-i", str(fleet.lab.site.key))
+    fleet.run("host", "renew-certificates", off.name, *known, timeout=_INSTALLATION)
+    assert fleet.host_state(off.name) == "ready"
+    log = fleet.run("operations", "log", _operation(fleet, off)["id"]).stdout
+    assert "Join again\n" in log
+    fleet.wait_until(
+        lambda: all(each["status"]["state"] == "running" for each in fleet.json("list"))
+    )

@@ -10,6 +10,7 @@ from typing import Self
 from tests.agent.fakes import CheckedWorld, FakeNetwork, FakeStorage
 from virtmgr.agent.agent import Agent, Parts
 from virtmgr.agent.files import StateFiles
+from virtmgr.agent.guard import Guard
 from virtmgr.agent.identity import Identity
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
@@ -49,6 +50,7 @@ class FakeHost:
             keep_for=timedelta(hours=24),
         )
         drivers: dict[Kind, WorkloadDriver] = dict.fromkeys(Kind, self._driver)
+        guard = Guard(directory / "fence")
         self._reconciler = Reconciler(
             runner=StepRunner(drivers, storage, networks, images),
             networks=networks,
@@ -57,6 +59,7 @@ class FakeHost:
             outbox=outbox,
             clock=clock,
             boot_id="boot-1",
+            guard=guard,
         )
         context = pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
         self._streams = StreamServer(("127.0.0.1", 0), context, self._find, storage)
@@ -67,6 +70,7 @@ class FakeHost:
                 storage=storage,
                 images=images,
                 outbox=outbox,
+                guard=guard,
                 fingerprint=lambda: self._fingerprint(directory.name, machine_id),
                 renew=lambda _: False,
             )

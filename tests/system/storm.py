@@ -18,6 +18,8 @@ AGENT = "bin/virtmgr agent"
 SERVE = "bin/virtmgr serve"
 LABEL = "storm=yes"
 _PATIENCE = 240.0  # seconds to converge in; restarts by policy wait up to minutes
+_ANSWER = 120.0  # seconds; processes that end again and again are started again more slowly
+_STORY = 50  # kills that a failure tells of
 _CONTAINER = ("--memory", "16MiB", "--disk", "64MiB", "--vcpus", "0.1", "--restart", "always")
 _MAKE: dict[str, tuple[str, ...]] = {
     "app": ("--image", "busybox", *_CONTAINER),
@@ -76,7 +78,7 @@ class Storm:
         wrong = self._wrong()
         while wrong:
             assert time.monotonic() < deadline, "\n".join(
-                ["not as asked for:", *wrong, *self.done, machine.logs()]
+                ["not as asked for:", *wrong, *self._story()]
             )
             time.sleep(0.5)
             wrong = self._wrong()
@@ -87,6 +89,11 @@ class Storm:
             self.product.run("delete", name, "--yes")
             del self.wanted[name]
         self.settle()
+
+    def _story(self) -> list[str]:
+        """For who reads a failure."""
+        processes = [str(process) for process in machine.processes("virtmgr")]
+        return [*self.done[-_STORY:], *processes, machine.logs()]
 
     # ---- asking
 
@@ -115,7 +122,12 @@ class Storm:
             self.wanted[name] = found["spec"]["state"]
 
     def _list(self) -> list[dict[str, Any]]:
-        self.product.wait_until(lambda: self.product.run("list", check=False).returncode == 0)
+        deadline = time.monotonic() + _ANSWER
+        while (asked := self.product.run("list", check=False)).returncode:
+            assert time.monotonic() < deadline, "\n".join(
+                ["the API does not answer:", asked.stderr, *self._story()]
+            )
+            time.sleep(0.2)
         found: list[dict[str, Any]] = self.product.json("list", "--label", LABEL)
         self.ids |= {item["id"] for item in found}
         return found
@@ -160,7 +172,7 @@ class Storm:
         elif victim == "serve":
             deadline = time.monotonic() + 60
             while left := machine.processes("virtmgr.bootstrap."):
-                assert time.monotonic() < deadline, "\n".join([str(left), *self.done])
+                assert time.monotonic() < deadline, "\n".join([str(left), *self._story()])
                 time.sleep(0.1)
             machine.start_serve()
         elif victim == "libvirtd":

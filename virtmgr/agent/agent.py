@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 import structlog
 
 from virtmgr.agent.control_plane import ControlPlane
+from virtmgr.agent.guard import Guard
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.outbox import Outbox, Parcel
 from virtmgr.agent.reconciler import Reconciler
-from virtmgr.domain.errors import VirtmgrError
+from virtmgr.agent.watchdog import boottime
+from virtmgr.domain.errors import StorageError, VirtmgrError
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.sync import SyncRequest, SyncResponse
 from virtmgr.domain.workload import Usage
@@ -22,9 +25,11 @@ from virtmgr.ports.host import HostStorage
 
 _INTERVAL = 10.0  # seconds between syncs of which nothing new is known; a third of the lease
 _LOOK_AT_HOST = 30.0  # seconds between looks at what the host is and has
-_HOUSEKEEPING = 3600.0  # seconds between looks at the certificate
+_HOUSEKEEPING = 60.0  # seconds between looks at the certificate
 _LOOK_AT_IMAGES = 600.0  # seconds between looks for images that may go
 _BACK_OFF_MOST = 15.0
+_SYNC_SECONDS = 30.0  # that a sync may take
+_NEVER = -math.inf  # the monotonic clock may begin at 0 when the machine boots
 
 _log = structlog.get_logger()
 
@@ -38,8 +43,11 @@ class Parts:
     storage: HostStorage
     images: ImageKeeper
     outbox: Outbox
+    guard: Guard
     fingerprint: Callable[[], Fingerprint]
     renew: Callable[[ControlPlane], bool]
+    trusted: Callable[[], tuple[str, ...]] = tuple  # fingerprints of CAs
+    trust: Callable[[str], None] = lambda _: None  # these CAs from now on, in PEM
     tell: Callable[[VirtmgrError | None], None] = lambda _: None  # how the last sync went
 
 
@@ -55,12 +63,13 @@ class Agent:
         self._report_all = True
         self._fingerprint: Fingerprint | None = None  # to be sent
         self._known_fingerprint: Fingerprint | None = None
-        self._looked_at_host = 0.0
-        self._usage_sent = 0.0
-        self._asked_in_full = 0.0
-        self._looked_at_certificate = 0.0
+        self._looked_at_host = _NEVER
+        self._usage_sent = _NEVER
+        self._asked_in_full = _NEVER
+        self._looked_at_certificate = _NEVER
         self._looked_at_images = time.monotonic()
         self._images_said: tuple[str, ...] | None = None  # what the control plane knows of
+        self._trusted_said: tuple[str, ...] = ()
 
     def run(self) -> None:
         """Bring up what is desired, first from disk, then from the control plane."""
@@ -83,12 +92,13 @@ class Agent:
                 _log.exception("sync.crashed")
                 failures += 1
             if failures:
-                most = min(_BACK_OFF_MOST, 0.25 * 2**failures)
+                most = min(self._parts.guard.pause(_BACK_OFF_MOST), 0.25 * 2**failures)
                 self._stopping.wait(random.uniform(most / 2, most))
                 continue
-            self._parts.outbox.wait(_INTERVAL * random.uniform(0.8, 1.0))
+            self._parts.outbox.wait(self._parts.guard.pause(_INTERVAL) * random.uniform(0.8, 1.0))
         self._control_plane.close()  # the waker's last question may hang: nobody waits for it
         self._parts.reconciler.close()
+        self._parts.guard.close()
 
     def stop(self) -> None:
         """Let ``run`` return soon; workloads go on."""
@@ -97,24 +107,39 @@ class Agent:
 
     def _sync(self) -> None:
         parcel = self._parts.outbox.take(everything=self._report_all)
-        images = self._parts.images.at_hand()
+        images, trusted = self._parts.images.at_hand(), self._parts.trusted()
+        request = self._request(parcel, images, trusted)
+        # A connection that is dead is found out in time for another try.
+        patience = self._parts.guard.pause(_SYNC_SECONDS) if request.brief else _SYNC_SECONDS
+        sent = boottime()
         try:
-            response = self._control_plane.sync(self._request(parcel, images))
+            response = self._control_plane.sync(request, timeout=patience)
         except VirtmgrError:
             self._parts.outbox.poke()
             raise
         self._parts.outbox.acknowledge(parcel)
-        self._images_said = images
+        self._images_said, self._trusted_said = images, trusted
         self._full = False
         self._fingerprint = None
         self._report_all = response.report_all
         if response.report_all:
             self._images_said = None
             self._parts.outbox.poke()
-        self._take_in(response)
+        try:
+            self._take_in(response)
+        except StorageError:  # what is not to run here any more was taken in all the same
+            self._parts.guard.renewed(sent, response.lease_seconds)
+            raise
+        self._parts.guard.renewed(sent, response.lease_seconds)
+        if response.authorities:
+            self._trust(response.authorities)
 
-    def _request(self, parcel: Parcel, images: tuple[str, ...]) -> SyncRequest:
+    def _request(
+        self, parcel: Parcel, images: tuple[str, ...], trusted: tuple[str, ...]
+    ) -> SyncRequest:
         news = {} if images == self._images_said else {"images": images}
+        if trusted != self._trusted_said:
+            news["trusted_authorities"] = trusted
         return SyncRequest(
             known_revision=self._revision,
             full=self._full,
@@ -130,8 +155,10 @@ class Agent:
         return {"arrivals": found} if found else {}
 
     def _is_brief(self, parcel: Parcel) -> bool:
-        """What is gone leaves its networks, so the answer matters then."""
-        news = bool(parcel.workloads) and not any(one.gone for one in parcel.workloads)
+        """What is gone leaves its networks, so the answer matters then. A lease is renewed so."""
+        news = bool(parcel.workloads) or self._parts.guard.is_needed()
+        if self._full or any(one.gone for one in parcel.workloads):
+            return False
         return news and time.monotonic() - self._asked_in_full < _INTERVAL
 
     def _slow_news(self) -> dict[str, object]:
@@ -190,8 +217,18 @@ class Agent:
             return
         self._looked_at_certificate = time.monotonic()
         if self._parts.renew(self._control_plane):
-            old, self._control_plane = self._control_plane, self._parts.connect()
-            old.close()
+            self._connect_anew()
+
+    def _trust(self, authorities_pem: str) -> None:
+        """Trust other CAs, say so at once, and see whether another one's certificate is needed."""
+        self._parts.trust(authorities_pem)
+        self._connect_anew()
+        self._looked_at_certificate = _NEVER
+        self._parts.outbox.poke()
+
+    def _connect_anew(self) -> None:
+        old, self._control_plane = self._control_plane, self._parts.connect()
+        old.close()
 
     def _wait_for_wakes(self) -> None:
         while not self._stopping.is_set():

@@ -27,14 +27,18 @@ class ControlPlane:
     def close(self) -> None:
         self._client.close()
 
-    def sync(self, request: SyncRequest) -> SyncResponse:
+    def sync(self, request: SyncRequest, *, timeout: float = 30.0) -> SyncResponse:
         """Report and be told what is desired.
 
+        :param timeout: seconds without an answer.
         :raises Unavailable: the control plane does not answer; say it again later.
         :raises Forbidden: this host does not belong to it (any more).
         """
         response = self._send(
-            "POST", "/agent/v1/sync", request.model_dump_json(exclude_unset=True).encode()
+            "POST",
+            "/agent/v1/sync",
+            request.model_dump_json(exclude_unset=True).encode(),
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
         )
         return SyncResponse.model_validate_json(response.content)
 
@@ -73,13 +77,20 @@ class ControlPlane:
                 hint="it is tried again and continues where it stopped",
             ) from error
 
-    def _send(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        timeout: httpx.Timeout = _TIMEOUT,
+    ) -> httpx.Response:
         try:
             response = self._client.request(
                 method,
                 path,
                 content=body,
                 headers={"Content-Type": "application/json"},
+                timeout=timeout,
             )
         except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
             raise Unavailable(

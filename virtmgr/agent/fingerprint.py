@@ -77,6 +77,7 @@ def fingerprint(
         tunnel=tunnel,
         agent_version=__version__,
         stream_url=stream_url,
+        self_fencing=True,
     )
 
 

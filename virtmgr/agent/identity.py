@@ -8,13 +8,14 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from virtmgr.agent.control_plane import ControlPlane, join
 from virtmgr.agent.fingerprint import machine_id
 from virtmgr.config.settings import AgentSettings
-from virtmgr.domain.errors import InvalidRequest
+from virtmgr.domain.errors import Forbidden, InvalidRequest
 from virtmgr.domain.machine import Machine
 from virtmgr.ports.certificates import KeyTools
 
@@ -64,13 +65,8 @@ def load_or_join(settings: AgentSettings, tools: KeyTools) -> Identity:
     key = directory / "host.key"
     if not key.exists():
         tools.write_private(key, tools.new_key())
-    answer = join(
-        settings.server,
-        tools.client_context(directory / "ca.crt"),
-        settings.join_token_file.read_text().strip(),
-        tools.signing_request(key.read_bytes()).decode(),
-        Machine(machine_id(), socket.gethostname()),
-    )
+    token = settings.join_token_file.read_text().strip()
+    answer = _join(settings.server, directory, token, tools)
     tools.write_private(directory / "host.crt", answer["certificate"].encode())
     server = answer.get("agent_server") or settings.server
     document = {"host_id": answer["host_id"], "server": server}
@@ -79,14 +75,57 @@ def load_or_join(settings: AgentSettings, tools: KeyTools) -> Identity:
     return Identity(host_id=answer["host_id"], server=server, directory=directory)
 
 
+def join_again(identity: Identity, token: str, tools: KeyTools) -> None:
+    """Get a certificate by a join token, for the key and as the host that this one is.
+
+    :raises Forbidden: the token is refused, or is for another host.
+    """
+    answer = _join(identity.server, identity.directory, token, tools)
+    if answer["host_id"] != identity.host_id:
+        raise Forbidden(
+            f"join again as host {identity.host_id}: the token was for another host",
+            code="another_host",
+            hint="make one with 'virtmgr host token NAME --again', for the host that this one is",
+        )
+    tools.write_private(identity.certificate, answer["certificate"].encode())
+    _log.info("host.joined_again", host=identity.host_id)
+
+
+def _join(server: str, directory: Path, token: str, tools: KeyTools) -> dict[str, Any]:
+    return join(
+        server,
+        tools.client_context(directory / "ca.crt"),
+        token,
+        tools.signing_request((directory / "host.key").read_bytes()).decode(),
+        Machine(machine_id(), socket.gethostname()),
+    )
+
+
 def client_context(identity: Identity, tools: KeyTools) -> ssl.SSLContext:
     return tools.client_context(identity.ca, identity.certificate, identity.key)
 
 
+def trusted(identity: Identity, tools: KeyTools) -> tuple[str, ...]:
+    """Fingerprints of the CAs that this host trusts."""
+    return tools.fingerprints(identity.ca.read_bytes())
+
+
+def trust(identity: Identity, authorities_pem: str, tools: KeyTools) -> None:
+    """Trust these CAs from now on, and no others. Connections are to be made anew.
+
+    :raises InvalidRequest: they cannot be read; all stays as it was.
+    """
+    found = tools.fingerprints(authorities_pem.encode())
+    tools.write_private(identity.ca, authorities_pem.encode())
+    _log.info("authorities.trusted", host=identity.host_id, fingerprints=found)
+
+
 def renew_if_due(identity: Identity, control_plane: ControlPlane, tools: KeyTools) -> bool:
-    """Get a fresh certificate when a third of its life is left; whether one was got."""
-    life = tools.certificate_life(identity.certificate.read_bytes())
-    if datetime.now(UTC) < life.renewal_due:
+    """Get a fresh certificate when a third of its life is left, or when another CA issues now;
+    whether one was got."""
+    certificate = identity.certificate.read_bytes()
+    present = tools.is_issued_by_first(certificate, identity.ca.read_bytes())
+    if present and datetime.now(UTC) < tools.certificate_life(certificate).renewal_due:
         return False
     renew_now(identity, control_plane, tools)
     return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -16,6 +17,7 @@ from functools import partial
 import structlog
 
 from virtmgr.agent.files import Entry, StateFiles
+from virtmgr.agent.guard import Guard
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.steps import StepRunner
@@ -30,6 +32,7 @@ from virtmgr.domain.plan import (
     Seen,
     Step,
     failure_delay,
+    held_back,
     plan,
 )
 from virtmgr.domain.remembering import after_step, before_start, carried_out
@@ -42,7 +45,7 @@ from virtmgr.domain.sync import (
 )
 from virtmgr.domain.workload import Kind, Reason, State, WorkloadStatus
 from virtmgr.ports.clock import Clock
-from virtmgr.ports.driver import Inspection, WorkloadDriver
+from virtmgr.ports.driver import Inspection, RuntimeState, WorkloadDriver
 from virtmgr.ports.host import HostStorage
 
 _THREADS = 16
@@ -67,6 +70,7 @@ class Reconciler:
         outbox: Outbox,
         clock: Clock,
         boot_id: str,
+        guard: Guard,
     ) -> None:
         self._runner = runner
         self._networks = networks
@@ -75,7 +79,9 @@ class Reconciler:
         self._outbox = outbox
         self._clock = clock
         self._boot_id = boot_id
+        self._guard = guard
         self._lock = threading.Lock()
+        self._watching = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._busy: dict[str, Step | None] = {}  # those with a thread, and what it does
         self._again: set[str] = set()  # those to look at again once their thread is done
@@ -95,12 +101,14 @@ class Reconciler:
     def start(self) -> None:
         """Take up what was kept on disk and what runs; needs no control plane."""
         self._entries = self._files.load()
+        self._watch()
         self._network_wish = self._files.load_networks()
         for driver in set(self.drivers.values()):
             driver.recover(self.touch)
         self._networks.start()
         self._wish_networks()
         self._timers.start()
+        self._guard.start(self._lease_is_back)
         for workload_id in list(self._entries):
             self.touch(workload_id)
 
@@ -200,6 +208,7 @@ class Reconciler:
             entry = replace(known, desired=workload) if known else self._new_entry(workload)
             self._entries[workload.id] = entry
             stopping = self._busy.get(workload.id) is Step.STOP
+        self._watch()
         try:
             self._save(workload.id, durable=True)
         except StorageError as error:
@@ -332,7 +341,9 @@ class Reconciler:
             self._failed(entry, None, error, None)
             return False
         now = self._clock.now()
+        entry = self._note_stopped(entry, seen)
         what = plan(entry.desired, entry.memory, _observation(seen), boot_id=self._boot_id, now=now)
+        what = held_back(what, entry.desired, has_lease=self._guard.holds(), now=now)
         if not what.steps:
             self._settled(entry, seen, what)
             return False
@@ -353,6 +364,33 @@ class Reconciler:
         self._keep(entry, carried_out(entry.desired, entry.memory))
         return True
 
+    # ---- high availability
+
+    def _watch(self) -> None:
+        """Let the watchdog know which workloads end with the lease."""
+        with self._watching:
+            with self._lock:
+                entries = list(self._entries.values())
+            self._guard.watch(frozenset(e.desired.id for e in entries if e.desired.spec.ha.enabled))
+
+    def _lease_is_back(self) -> None:
+        with self._lock:
+            waiting = [id for id, e in self._entries.items() if e.desired.spec.ha.enabled]
+        for workload_id in waiting:
+            self.touch(workload_id)
+
+    def _note_stopped(self, entry: Entry, seen: Inspection) -> Entry:
+        """What the watchdog stopped is as after a boot: it did not end by itself."""
+        workload = entry.desired
+        if not (workload.spec.ha.enabled and self._guard.holds()):
+            return entry
+        if not self._guard.was_stopped(workload.id):
+            return entry
+        if seen.state not in (RuntimeState.RUNNING, RuntimeState.PAUSED):
+            entry = self._keep(entry, replace(entry.memory, boot_id=""), needed=True)
+        self._guard.note_stopped(workload.id)
+        return entry
+
     def _begin(self, step: Step, entry: Entry) -> bool:
         """Note what is done now; not where something else is desired meanwhile."""
         with self._lock:
@@ -372,7 +410,9 @@ class Reconciler:
             )
             entry = self._keep(entry, memory, needed=True)
         tell = partial(self._tell, entry, during, seen)
-        waiting = self._runner.run(step, entry, tell)
+        is_ha_start = step is Step.START and entry.desired.spec.ha.enabled
+        with self._guard.starting() if is_ha_start else nullcontext():
+            waiting = self._runner.run(step, entry, tell)
         if step is Step.FORGET:
             self._forget(entry)
             return entry
@@ -416,6 +456,7 @@ class Reconciler:
         with self._lock:
             self._entries.pop(workload_id, None)
         self._save(workload_id, durable=True)
+        self._watch()
         self._outbox.put(
             ObservedWorkload(
                 id=workload_id,

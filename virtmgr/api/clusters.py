@@ -6,7 +6,7 @@ from virtmgr.api.answers import Answer, Listing, listing
 from virtmgr.api.conventions import ListParameters
 from virtmgr.api.merge_patch import Patch
 from virtmgr.api.routing import Route, change, create, delete, read
-from virtmgr.api.schemas.clusters import ClusterView
+from virtmgr.api.schemas.clusters import ClusterView, ShownClusterView
 from virtmgr.domain.access import Action
 from virtmgr.domain.host import Cluster
 from virtmgr.services import clusters
@@ -30,9 +30,12 @@ def make(context: Context, body: ClusterFields) -> Answer[ClusterView]:
     return _answer(clusters.create(context, body))
 
 
-def show(context: Context, cluster: str) -> Answer[ClusterView]:
-    """Show a cluster"""
-    return _answer(clusters.find(context, cluster))
+def show(context: Context, cluster: str) -> Answer[ShownClusterView]:
+    """Show a cluster, with how many of its hosts may fail"""
+    found = clusters.find(context, cluster)
+    survives = clusters.survives(context, found)
+    shown = ShownClusterView(**dict(present(found)), survives=survives)
+    return Answer(shown, found.version, f"/clusters/{found.id}")
 
 
 def patch(context: Context, cluster: str, patch: Patch[ClusterFields]) -> Answer[ClusterView]:

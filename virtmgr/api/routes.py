@@ -6,8 +6,11 @@ from typing import Final
 
 from virtmgr.api import (
     about,
+    ca,
     clusters,
     events,
+    failovers,
+    fencing,
     hosts,
     images,
     migrations,
@@ -30,6 +33,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *users.ROUTES,
     *role_bindings.ROUTES,
     *tokens.ROUTES,
+    *ca.ROUTES,
     *clusters.ROUTES,
     *hosts.ROUTES,
     *images.ROUTES,
@@ -39,6 +43,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     *workloads.ROUTES,
     *transfers.ROUTES,
     *migrations.ROUTES,
+    *failovers.ROUTES,
+    *fencing.ROUTES,
     *operations.ROUTES,
     *events.ROUTES,
 )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import ssl
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -21,7 +20,17 @@ from virtmgr.agent.agent import Agent, Parts
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
-from virtmgr.agent.identity import Identity, client_context, load_or_join, renew_if_due, renew_now
+from virtmgr.agent.guard import Guard
+from virtmgr.agent.identity import (
+    Identity,
+    client_context,
+    join_again,
+    load_or_join,
+    renew_if_due,
+    renew_now,
+    trust,
+    trusted,
+)
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
@@ -30,8 +39,9 @@ from virtmgr.agent.status import StatusFile
 from virtmgr.agent.steps import StepRunner
 from virtmgr.agent.streams import StreamServer
 from virtmgr.bootstrap import logs
+from virtmgr.bootstrap.live_context import LiveContext
 from virtmgr.config.settings import AgentSettings
-from virtmgr.domain.errors import HostError
+from virtmgr.domain.errors import HostError, VirtmgrError
 from virtmgr.domain.host import DriverFacts, Fingerprint, Tunnel
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.domain.workload import Kind, Reason
@@ -130,6 +140,7 @@ def run_agent(settings: AgentSettings) -> None:
         clock=clock,
         keep_for=timedelta(hours=settings.keep_images),
     )
+    guard = Guard(settings.run_directory / "fence" / boot)
     reconciler = Reconciler(
         runner=StepRunner(host.drivers, host.storage, networks, images),
         networks=networks,
@@ -138,8 +149,9 @@ def run_agent(settings: AgentSettings) -> None:
         outbox=outbox,
         clock=clock,
         boot_id=boot,
+        guard=guard,
     )
-    served = pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
+    served = served_context(identity)
     streams = StreamServer(
         (settings.stream_listen.host, settings.stream_listen.port),
         served,
@@ -153,6 +165,7 @@ def run_agent(settings: AgentSettings) -> None:
             storage=host.storage,
             images=images,
             outbox=outbox,
+            guard=guard,
             fingerprint=partial(
                 _fingerprint,
                 settings,
@@ -163,6 +176,8 @@ def run_agent(settings: AgentSettings) -> None:
                 Underlay(identity.server, settings.tunnel_address),
             ),
             renew=partial(renew, identity, control_plane, served),
+            trusted=partial(trusted, identity, _TOOLS),
+            trust=partial(take_up_trust, identity, control_plane, served),
             tell=StatusFile(settings.run_directory / "status.json", clock).tell,
         )
     )
@@ -194,19 +209,39 @@ class Connector:
         self._blobs.close()
 
     def renewed(self) -> None:
-        """The certificate is a new one: the old one is refused once the new one was seen."""
+        """The certificate is a new one: the old one is refused once the new one was seen. Or other
+        CAs are trusted."""
         self._blobs = self()  # a fetch that is under way goes on over the old connection
 
 
+def served_context(identity: Identity) -> LiveContext:
+    """For those who dial the agent: only the control plane may."""
+    return LiveContext(
+        lambda: pki.server_context(identity.certificate, identity.key, client_ca=identity.ca)
+    )
+
+
 def renew(
-    identity: Identity, connector: Connector, served: ssl.SSLContext, connection: ControlPlane
+    identity: Identity, connector: Connector, served: LiveContext, connection: ControlPlane
 ) -> bool:
     """Get a fresh certificate where it is due, and take it up everywhere; whether it was."""
     if not renew_if_due(identity, connection, _TOOLS):
         return False
-    served.load_cert_chain(identity.certificate, identity.key)  # for new connections
+    served.take_up()
     connector.renewed()
     return True
+
+
+def take_up_trust(
+    identity: Identity, connector: Connector, served: LiveContext, authorities_pem: str
+) -> None:
+    """Trust other CAs, everywhere and across restarts.
+
+    :raises InvalidRequest: they cannot be read.
+    """
+    trust(identity, authorities_pem, _TOOLS)
+    served.take_up()
+    connector.renewed()
 
 
 def _find(
@@ -252,13 +287,23 @@ def join_control_plane(settings: AgentSettings) -> str:
 def renew_certificate(settings: AgentSettings) -> None:
     """Get this host a fresh certificate now. A running agent takes it up when it is restarted.
 
+    With a CA file that is trusted from now on. With a join token the host joins again where its
+    certificate is refused, as by a CA that has retired the one of before.
+
     :raises InvalidRequest: it is not enrolled.
     """
     logs.configure("host-renew")
     identity = load_or_join(replace(settings, join_token_file=None), _TOOLS)
-    control_plane = Connector(identity)()
-    renew_now(identity, control_plane, _TOOLS)
-    control_plane.close()
+    if settings.ca_file is not None:
+        trust(identity, settings.ca_file.read_text(), _TOOLS)
+    try:
+        with closing(Connector(identity)()) as control_plane:
+            renew_now(identity, control_plane, _TOOLS)
+    except VirtmgrError as error:
+        if settings.join_token_file is None:
+            raise
+        _log.warning("certificate.not_renewed", error=error.message)
+        join_again(identity, settings.join_token_file.read_text().strip(), _TOOLS)
 
 
 def stop_everything(settings: AgentSettings) -> None:

@@ -4,8 +4,8 @@ The file is a tar of named members, never unpacked by the names that stand in it
 
     manifest.json           what is in it: schema, proofs of tables, checksums of files
     database/TABLE.jsonl.gz rows, apart from any one database (``store/rows.py``)
-    files/NAME              the CA's key and certificate, the key of kept credentials for ssh,
-                            credentials for registries
+    files/NAME              the CA's key and certificate (the next one's too), the key of kept
+                            credentials for ssh, credentials for registries
     images/DIGEST           blobs of images, where they were asked for
 """
 
@@ -41,9 +41,11 @@ from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
 _FORMAT: Final = 1
 _FILES: Final = (  # below the shared directory
-    *("pki/ca.key", "pki/ca.crt", "pki/credentials.key", "registry-auth.json"),
+    # The next CA's key first: it becomes ca.key while a backup is made, or it does not.
+    *("pki/ca-next.key", "pki/ca.key", "pki/ca.crt", "pki/ca-link.crt"),
+    *("pki/credentials.key", "registry-auth.json"),
 )
-_PUBLIC: Final = ("pki/ca.crt",)
+_PUBLIC: Final = ("pki/ca.crt", "pki/ca-link.crt")
 _MOST_MANIFEST: Final = 16 * 1024**2
 
 
@@ -196,9 +198,7 @@ def restore(settings: ServerSettings, path: Path, *, replace: bool) -> BackedUp:
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, ValueError, KeyError) as error:
         raise _damaged(str(error)) from error
     for name, content in files.items():
-        write_private(settings.shared / name, content)
-        if name in _PUBLIC:
-            (settings.shared / name).chmod(0o644)
+        write_private(settings.shared / name, content, 0o644 if name in _PUBLIC else 0o600)
     return BackedUp(
         made_at=manifest["made_at"],
         tables=tuple((proof.table, proof.rows, proof.sha256) for proof in proofs),

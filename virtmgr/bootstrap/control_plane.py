@@ -10,12 +10,13 @@ from pathlib import Path
 
 from virtmgr.config.settings import Endpoint, ServerSettings
 from virtmgr.domain.errors import Unavailable
-from virtmgr.enrollment.pki import CertificateAuthority, fingerprint
+from virtmgr.enrollment.authority import CertificateAuthority
 from virtmgr.enrollment.playbooks import AnsiblePlaybooks, scan_keys
 from virtmgr.enrollment.vault import KeyFileVault
 from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.streams import Dialler
 from virtmgr.ports.unit_of_work import UnitOfWork
+from virtmgr.services import authorities
 from virtmgr.services.container import Services, dial_nobody
 from virtmgr.services.signal import Done, Signal
 from virtmgr.services.wake import HostWake
@@ -23,7 +24,6 @@ from virtmgr.store.engine import make_engine
 from virtmgr.store.news import News, NoRelay, Relay, relay_of
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
-_CA = "ca_fingerprint"
 _CLOCKS_APART = timedelta(seconds=5)
 
 
@@ -54,6 +54,7 @@ def build_services(
         dial=dial,
         vault=KeyFileVault(settings.ca_file.parent / "credentials.key"),
         scan_keys=scan_keys,
+        authority=authority(settings),
     )
     relay.start(partial(_hear, services, wake))
     return services
@@ -66,6 +67,7 @@ def playbooks(settings: ServerSettings) -> AnsiblePlaybooks:
         wheelhouse=settings.wheelhouse or settings.data_directory / "wheelhouse",
         ca_file=settings.ca_file,
         server=f"https://{called(settings, settings.agent_listen)}",
+        addresses=settings.control_plane_addresses,
     )
 
 
@@ -113,14 +115,16 @@ def check_database(settings: ServerSettings) -> None:
 def check_authority(uow: UnitOfWork, settings: ServerSettings) -> None:
     """Let a database be used with one CA only: agents of the others would be refused.
 
+    While that is being changed it may be either of the two.
+
     :raises Unavailable: it is used with another one, or with one that is not here.
     """
     path = settings.ca_file
-    here = fingerprint(path.read_bytes()) if path.exists() else None
-    known = uow.settings.get(_CA)
-    if known is None and here is not None:
-        uow.settings.set(_CA, here)
-    elif known != here:
+    here = authority(settings).authorities().trusted if path.exists() else ()
+    known = uow.settings.get(authorities.SETTING)
+    if known is None and here:
+        uow.settings.set(authorities.SETTING, here[0])
+    elif known is not None and known not in here:
         raise Unavailable(
             f"use the database with the certificate authority in {path.parent}: it belongs to "
             "another one" + ("" if here else ", and there is none"),

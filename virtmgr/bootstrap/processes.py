@@ -47,8 +47,14 @@ def apart(work: Callable[[], None]) -> None:
     """Do ``work`` in a process of its own, so that what it loads does not stay in this one.
 
     What it raises is raised here. Call it before any thread is started, which a fork would lose.
+    Without ``die_with_parent`` the process would wait for work for ever if this one were killed.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as process:
+    with ProcessPoolExecutor(
+        1,
+        mp_context=get_context("fork"),
+        initializer=die_with_parent,
+        initargs=(os.getpid(),),
+    ) as process:
         process.submit(work).result()
 
 
@@ -69,6 +75,8 @@ def environment(settings: ServerSettings) -> dict[str, str]:
         "VIRTMGR_BUILD_CACHE": settings.build_cache,
         "VIRTMGR_SHARED_DIRECTORY": settings.shared_directory,
         "VIRTMGR_WHEELHOUSE": settings.wheelhouse,
+        "VIRTMGR_CERTIFICATE": settings.certificate,
+        "VIRTMGR_KEY": settings.key,
     }
     return {
         "MALLOC_ARENA_MAX": "2",  # glibc would keep one for each of many threads
@@ -81,6 +89,7 @@ def environment(settings: ServerSettings) -> dict[str, str]:
         "VIRTMGR_AGENT_LISTEN": str(settings.agent_listen),
         "VIRTMGR_STREAM_LISTEN": str(settings.stream_listen),
         "VIRTMGR_ADDRESS": settings.address,
+        "VIRTMGR_CONTROL_PLANE_ADDRESSES": ",".join(settings.control_plane_addresses),
         "VIRTMGR_REGISTRY_MIRRORS": settings.registry_mirrors,
     }
 

@@ -28,7 +28,7 @@ def initialise(settings: ServerSettings) -> Initialised:
         uow.commit()
     return Initialised(
         server=f"https://{called(settings, settings.listen)}",
-        ca_file=settings.ca_file,
+        ca_file=None if settings.given_certificate else settings.ca_file,
         user=auth.FIRST_USER,
         token=token,
     )

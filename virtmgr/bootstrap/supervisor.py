@@ -55,9 +55,12 @@ def supervise(settings: ServerSettings) -> None:
 def _prepare(settings: ServerSettings) -> None:
     """What the processes need before they start. It loads much that is not needed again here."""
     from virtmgr.bootstrap.control_plane import check_database, server_certificate
+    from virtmgr.enrollment.pki import check_given
 
     check_database(settings)
     server_certificate(settings)
+    if settings.given_certificate is not None:
+        check_given(*settings.given_certificate)
 
 
 def _keep(module: str, settings: ServerSettings, stop: threading.Event) -> None:

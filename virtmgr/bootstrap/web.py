@@ -2,8 +2,8 @@
 
     python -m virtmgr.bootstrap.web    (started by ``virtmgr serve``)
 
-Both ports ask for a client certificate of the private CA and do without; only the agents' API,
-which is served on its own port alone, insists on one.
+The agents' port asks for a client certificate of the private CA and does without, for those that
+are about to join; all else of the agents' API insists on one.
 """
 
 from __future__ import annotations
@@ -63,15 +63,16 @@ class WebServer(BaseApplication):  # type: ignore[misc]
         self._applications = Applications(self._settings)
         return self._applications
 
-    def tls(self) -> ssl.SSLContext:
-        """For both listeners; ``look_at_certificate`` keeps it at the present certificate."""
+    def tls(self, port: int) -> ssl.SSLContext:
+        """For the listener at ``port``; ``look_at_certificate`` keeps it at what is on disk."""
         assert self._applications is not None  # gunicorn loads before it serves
-        context = self._applications.certificate.for_clients(of_hosts_too=True)
-        context.sslsocket_class = serving.BoundedSocket
-        return context
+        certificate = self._applications.certificate
+        if port == self._settings.agent_listen.port:
+            return certificate.for_hosts(serving.BoundedSocket)
+        return certificate.for_clients(serving.BoundedSocket)
 
     def look_at_certificate(self) -> None:
-        """Take up a renewed one; one stat where there is none."""
+        """Take up a new one, or another CA; a few stats where there is none."""
         if self._applications is not None:
             self._applications.certificate.take_up()
 

@@ -35,13 +35,12 @@ class WebWorker(BoundedWorker):
         super().init_process()
 
     def run(self) -> None:
-        context = self.app.tls()
         servers = [
             StreamServer(
                 listener,
                 handle=partial(self.handle, listener),
                 spawn=Pool(self.worker_connections),
-                ssl_context=context,
+                ssl_context=self.app.tls(listener.getsockname()[1]),
             )
             for listener in self.sockets
         ]

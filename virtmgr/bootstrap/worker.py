@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -21,11 +23,16 @@ from virtmgr.bootstrap.control_plane import build_services, playbooks, server_ce
 from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import VirtmgrError
+from virtmgr.domain.leases import LeaseWatch
 from virtmgr.domain.registry import Mirror
+from virtmgr.drivers.fence.control import FenceControl
 from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
+from virtmgr.services import failover
+from virtmgr.services.authorities import advance
 from virtmgr.services.container import Services
+from virtmgr.services.fence_worker import FenceWorker
 from virtmgr.services.host_removal import forget_silent
 from virtmgr.services.image_worker import (
     MADE_HERE,
@@ -39,9 +46,10 @@ from virtmgr.services.leadership import Leader
 from virtmgr.services.migration_worker import MigrationWorker
 from virtmgr.services.sync import LEASE, mark_unreachable
 
-_LEASES = 5.0  # seconds between looks at the hosts' leases
+_LEASES = 1.0  # seconds between looks at the hosts' leases
 _STALE = 600.0  # seconds between removals of used tickets and old idempotency keys
-_CERTIFICATE = 3600.0  # seconds between looks whether our own certificate is to be renewed
+_FENCES = 2  # hosts whose power is cut at a time, by each worker process
+_CERTIFICATE = 10.0  # seconds between looks whether our own certificate is to be another one
 _MOVES = 3  # workloads that are moved at a time, by each worker process
 _IDEMPOTENCY_LIFE = timedelta(hours=24)
 
@@ -53,7 +61,10 @@ def main() -> None:
     logs.configure("worker")
     settings = ServerSettings.load({}, os.environ)
     certificate = OwnCertificate(settings)
-    services = build_services(settings, dial=WebSocketDialler(certificate.for_agents()))
+    services = replace(
+        build_services(settings, dial=WebSocketDialler(certificate.for_agents())),
+        power=FenceControl(),
+    )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -67,6 +78,7 @@ def main() -> None:
     builder = Builder(store=store, cache=cache)
     leader = Leader(services)
     stale = partial(remove_stale, services)
+    leases = partial(watch_leases, services, leader, LeaseWatch())
     loops = [
         *(
             threading.Thread(
@@ -87,9 +99,16 @@ def main() -> None:
             )
             for number in range(_MOVES)
         ),
+        *(
+            threading.Thread(
+                target=FenceWorker(services).run, args=(stop,), name=f"fencing-{number}"
+            )
+            for number in range(_FENCES)
+        ),
         threading.Thread(target=leader.run, args=(stop,), name="leadership"),
-        _led(leader, "leases", _LEASES, stop, partial(watch_leases, services, leader)),
+        _led(leader, "leases", _LEASES, stop, leases),
         _led(leader, "stale", _STALE, stop, stale),
+        _led(leader, "authority", _LEASES, stop, partial(advance, services)),
         threading.Thread(
             target=_every,
             args=(_CERTIFICATE, stop, lambda: _renew_certificate(settings, certificate)),
@@ -117,10 +136,18 @@ def _led(
     )
 
 
-def watch_leases(services: Services, leader: Leader) -> None:
-    """While the control plane was away no host could renew its lease: first they may do so."""
+def watch_leases(services: Services, leader: Leader, watch: LeaseWatch) -> None:
+    """See which hosts have fallen silent, and restart elsewhere what may be.
+
+    While the control plane was away no host could renew its lease: first they may do so.
+    """
+    begun = time.monotonic()
+    with services.units(read_only=True) as uow:
+        leases = uow.hosts.leases()
+    seen = watch.look(leases, begun, time.monotonic())
     if leader.settled(LEASE.total_seconds()):
-        mark_unreachable(services)
+        mark_unreachable(services, seen)
+        failover.look(services, seen)
         forget_silent(services)
 
 

@@ -91,6 +91,24 @@ def server_options(function: F) -> F:
             _option("agent-listen", "Agents.", _SERVER.agent_listen, "VIRTMGR_AGENT_LISTEN"),
             _option("stream-listen", "Streams.", _SERVER.stream_listen, "VIRTMGR_STREAM_LISTEN"),
             click.option(
+                "--control-plane-addresses",
+                metavar="ADDRESS,…",
+                help="Where hosts are dialled from: the addresses of all control planes. Hosts "
+                "that are enrolled from here let only these in. Default: that of the name that "
+                "agents use. Environment: VIRTMGR_CONTROL_PLANE_ADDRESSES.",
+            ),
+            click.option(
+                "--certificate",
+                metavar="PATH",
+                help="A certificate of your own for API and streams, with its chain, in PEM. "
+                "Default: one of the private CA. Environment: VIRTMGR_CERTIFICATE.",
+            ),
+            click.option(
+                "--key",
+                metavar="PATH",
+                help="The key of that certificate. Environment: VIRTMGR_KEY.",
+            ),
+            click.option(
                 "--address",
                 metavar="NAME",
                 help="What clients and agents call the control plane by, if not by the addresses "
@@ -236,7 +254,8 @@ def init(session: Session, context_name: str, no_context: bool, **options: str |
     click.echo(f"the token of {made.user}; this is the only time that it is shown:", err=True)
     click.echo(made.token)
     if not no_context:
-        kept = Context(server=made.server, ca_file=str(made.ca_file), token=made.token)
+        ca_file = None if made.ca_file is None else str(made.ca_file)
+        kept = Context(server=made.server, ca_file=ca_file, token=made.token)
         contexts.save(session.config_path, known.with_context(context_name, kept, use=True))
         click.echo(f"context {context_name} is in use: {made.server} as {made.user}", err=True)
 
@@ -338,7 +357,9 @@ def host_join(**options: str | None) -> None:
 def host_renew(**options: str | None) -> None:
     """Get this host a fresh certificate now, for the same key.
 
-    The agent does it by itself in time. Restart it to let it take up the new one.
+    The agent does it by itself in time. Restart it to let it take up the new one. With --ca-file
+    the host trusts these CAs from now on; with --join-token-file it joins again where its
+    certificate is refused: it has expired, or its CA was retired.
     """
     from virtmgr import bootstrap
 

@@ -23,6 +23,8 @@ NOUN = Noun(
         column("CPU-OVERCOMMIT", "overcommit_vcpus"),
         column("MEMORY-OVERCOMMIT", "overcommit_memory"),
         column("DISK-OVERCOMMIT", "overcommit_disk"),
+        column("FAILOVER", "failover"),
+        column("RESERVE", "reserve"),
         column("AGE", "created_at", shown=age),
         column("DESCRIPTION", "description", wide=True),
         LABELS,
@@ -36,6 +38,13 @@ _OPTIONS = (
     click.option("--overcommit-vcpus", type=float, metavar="RATIO", help="Default 4."),
     click.option("--overcommit-memory", type=float, metavar="RATIO", help="Default 1."),
     click.option("--overcommit-disk", type=float, metavar="RATIO", help="Default 1."),
+    click.option("--failover", type=click.Choice(["automatic", "manual"])),
+    click.option(
+        "--failover-limit", type=float, metavar="SHARE", help="Of silent hosts. Default 0.34."
+    ),
+    click.option("--reserve", type=int, metavar="HOSTS", help="Keep room for so many failures."),
+    click.option("--ha-lease", type=float, metavar="SECONDS", help="Default 9."),
+    click.option("--ha-margin", type=float, metavar="SECONDS", help="Default 2."),
     label_option,
     dry_run_option,
     output_option,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from virtmgr.cli.command import group, output_option
 from virtmgr.cli.contexts import Context
 from virtmgr.cli.output import Column, column, show_item, show_items
 from virtmgr.cli.session import Session, pass_session
-from virtmgr.domain.errors import NotFound
+from virtmgr.domain.errors import InvalidRequest, NotFound
 
 _FILE = click.Path(path_type=Path, allow_dash=True)
 
@@ -109,6 +111,31 @@ def add(
     known = session.load_contexts()
     contexts.save(session.config_path, known.with_context(name, made, use=use))
     click.echo(f"context {name} added" + ("" if made.token else "; 'virtmgr login' gets a token"))
+
+
+@context.command("refresh-ca")
+@click.argument("name", required=False)
+@pass_session
+def refresh_ca(session: Session, name: str | None) -> None:
+    """Trust the CAs that the server's own are now, while it still has one that is trusted.
+
+    They are kept in the context. For every client once, while the CA is being changed.
+    """
+    from virtmgr.cli.client import Client
+
+    known = session.load_contexts()
+    label = name or session.context_name or known.current or ""
+    found = known.named(label)
+    if not found.ca and not found.ca_file:
+        raise InvalidRequest(
+            f"context {label} trusts the CAs of this system, not one of its own",
+            hint="there is nothing to refresh; 'virtmgr context add' with --ca-file changes that",
+        )
+    with closing(Client(found)) as client:
+        trusted = client.get("/ca")["certificate"]
+    made = replace(found, ca=trusted, ca_file=None)
+    contexts.save(session.config_path, known.with_context(label, made, use=False))
+    click.echo(f"context {label} trusts {trusted.count('BEGIN CERTIFICATE')} CAs")
 
 
 @context.command("remove")

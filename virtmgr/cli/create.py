@@ -32,6 +32,14 @@ _FIELDS = (
     *("protected", "state"),
 )
 
+_HA = (
+    "Start it on another host when its own is lost, with a root disk made from the image anew: "
+    "what was written to it is lost."
+)
+_HA_NOTE = (
+    "when its host is lost it starts elsewhere from its image anew, without what it wrote to its "
+    "root disk; see docs/ha.md"
+)
 _OPTIONS = (
     click.option("--init", type=click.Choice(["system", "app"]), help="Default: as the image."),
     click.option("--description", help="Free text for people."),
@@ -96,6 +104,10 @@ _OPTIONS = (
     click.option("--restart", type=click.Choice(["never", "on-failure", "always"])),
     click.option("--stop-timeout", type=int, metavar="SECONDS"),
     click.option("--protected", is_flag=True, help="Refuse stop and delete."),
+    click.option("--ha", is_flag=True, help=_HA),
+    click.option(
+        "--ha-priority", type=int, metavar="N", help="With --ha: greater numbers first. Default 0."
+    ),
     click.option("--stopped", is_flag=True, help="Make it, do not start it."),
     click.option("--cluster", help="Cluster to run in."),
     click.option("--host", help="Only this host."),
@@ -191,9 +203,19 @@ def _create(session: Session, options: dict[str, Any]) -> None:
     )
     if options["vnc"] is False:
         spec["vnc"] = False
+    if options["ha"]:
+        spec["ha"] = {"enabled": True, **_given(priority=options["ha_priority"])}
+    elif options["ha_priority"] is not None:
+        raise click.UsageError("--ha-priority goes with --ha")
+    if options["ha"]:
+        click.echo(f"note: {_HA_NOTE}", err=True)
     query = {"count": options["count"], "dry_run": options["dry_run"] or None}
     answer = session.client.post(session.path("workloads"), spec, query)
     settle(session, answer, wait=options["wait"], timeout=options["timeout"])
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _fields(options: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

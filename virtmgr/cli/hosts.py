@@ -17,8 +17,9 @@ from virtmgr.cli.command import (
     yes_option,
 )
 from virtmgr.cli.crud import ID, LABELS, Noun, add_list, add_show, finish
+from virtmgr.cli.fencing import fence
 from virtmgr.cli.moves import plan_option, show_plan
-from virtmgr.cli.output import Column, Item, age, at, column, show_item, size
+from virtmgr.cli.output import Column, Item, age, at, column, show_item, size, until
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.tokens import secret_of
 from virtmgr.cli.waiting import is_dry_run, settle
@@ -54,6 +55,7 @@ NOUN = Noun(
         Column("DISK", _share("disk", size)),
         column("AGENT", "facts.agent_version"),
         column("SEEN", "last_seen_at", shown=age),
+        column("CERTIFICATE", "certificate_expires_at", shown=until),
         column("VMS-UNDER", "facts.accelerator", wide=True),
         column("KERNEL", "facts.kernel", wide=True),
         LABELS,
@@ -67,6 +69,7 @@ def host() -> None:
     """Hosts: enrolled machines."""
 
 
+host.add_command(fence)
 add_list(host, NOUN, "state", "cluster")
 add_show(host, NOUN)
 
@@ -109,6 +112,26 @@ def activate(session: Session, name: str) -> None:
 def maintenance(session: Session, name: str) -> None:
     """Put a host on which nothing runs into maintenance; a drain does so at its end."""
     _post(session, name, "maintenance", f"host {name} is in maintenance")
+
+
+@host.command("confirm-off")
+@click.argument("name")
+@yes_option
+@output_option
+@pass_session
+def confirm_off(session: Session, name: str, yes: bool) -> None:
+    """Say that an unreachable host is off, after you have seen so yourself.
+
+    Its highly available workloads are started on other hosts at once. If it is not off, they run
+    twice, with the same addresses: nobody checks.
+    """
+    click.echo(
+        f"highly available workloads of host {name} are started elsewhere; if it still runs, "
+        "they run twice",
+        err=True,
+    )
+    confirm(f"Is the power of host {name} off for certain?", yes=yes)
+    _post(session, name, "confirm-off", f"host {name} is taken for off")
 
 
 @host.command("drain")

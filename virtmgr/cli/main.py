@@ -69,8 +69,10 @@ ENTRIES = {
     "user": _entry("users:user", "Users.", _RESOURCES),
     "role": _entry("roles:role", "Who may do what, where.", _RESOURCES),
     "token": _entry("tokens:token", "Tokens for scripts.", _RESOURCES),
+    "ca": _entry("ca:ca", "The private CA, and its change.", _RESOURCES),
     "cluster": _entry("clusters:cluster", "Clusters and their policies.", _RESOURCES),
     "host": _entry("host_upgrade:host", "Hosts.", _RESOURCES),
+    "failover": _entry("failovers:failover", "Workloads of lost hosts.", _RESOURCES),
     "migration": _entry("moves:migration", "Workloads between hosts.", _RESOURCES),
     "pool": _entry("pools:pool", "Where hosts keep disks.", _RESOURCES),
     "operations": _entry("operations:operations", "Requests and their progress.", _RESOURCES),
@@ -96,7 +98,7 @@ ENTRIES = {
 }
 _NOUNS = (
     *("workload", "image", "volume", "network", "project", "quota", "user", "role", "token"),
-    *("cluster", "host", "migration", "pool"),
+    *("cluster", "failover", "host", "migration", "pool"),
 )
 ALIASES = {
     **WORKLOAD_ALIASES,

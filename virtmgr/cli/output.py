@@ -21,6 +21,8 @@ _COLOURS = {
     "succeeded": "green",
     "failed": "red",
     "unreachable": "red",
+    "fenced": "red",
+    "waiting": "yellow",
     "install_failed": "red",
     "unknown": "yellow",
     "paused": "yellow",
@@ -140,6 +142,17 @@ def age(timestamp: str, now: datetime | None = None) -> str:
         if seconds >= length * least:
             return f"{seconds // length}{unit}"
     return f"{max(seconds, 0)}s"
+
+
+def until(timestamp: str, now: datetime | None = None) -> str:
+    """How long a time is ahead, in one unit; ``past`` when it is over."""
+    seconds = int((parse_time(timestamp) - (now or datetime.now(UTC))).total_seconds())
+    if seconds <= 0:
+        return "past"
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
 
 
 def parse_time(timestamp: str) -> datetime:

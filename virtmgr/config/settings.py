@@ -62,6 +62,9 @@ class ServerSettings:
     stream_listen: Endpoint = Endpoint("127.0.0.1", 7445)  # exec, console, VNC
     wheelhouse: Path | None = None  # what hosts install from; by default below data_directory
     address: str = ""  # what clients and agents call it by, such as a load balancer's name
+    certificate: Path | None = None  # of the operator's own, with its chain, for API and streams
+    key: Path | None = None  # of that certificate
+    control_plane_addresses: tuple[str, ...] = ()  # that hosts are dialled from, of all of them
     registry_mirrors: str = ""  # ORIGIN=https://MIRROR,…; asked before the registry ORIGIN
 
     @classmethod
@@ -72,7 +75,7 @@ class ServerSettings:
         """
         names = (
             *("data_directory", "shared_directory", "run_directory"),
-            *("build_cache", "wheelhouse"),
+            *("build_cache", "wheelhouse", "certificate", "key"),
         )
         paths = _paths(names, options, environment, SERVER_PREFIX)
         listeners = {
@@ -82,13 +85,17 @@ class ServerSettings:
         }
         mirrors = _given("registry_mirrors", options, environment, SERVER_PREFIX)
         address = _address(_given("address", options, environment, SERVER_PREFIX))
+        dialling = _given("control_plane_addresses", options, environment, SERVER_PREFIX)
         known: dict[str, Any] = {
             **paths,
             **listeners,
             "address": address,
+            "control_plane_addresses": _networks("--control-plane-addresses", dialling),
             "registry_mirrors": mirrors,
         }
         settings = cls(**known)
+        if (settings.certificate is None) != (settings.key is None):
+            raise ValueError("--certificate and --key go together: give both, or none")
         return replace(settings, database=_database(settings.data_directory, options, environment))
 
     @property
@@ -100,6 +107,13 @@ class ServerSettings:
     def ca_file(self) -> Path:
         """The certificate of the private CA, which clients and agents pin."""
         return self.shared / "pki" / "ca.crt"
+
+    @property
+    def given_certificate(self) -> tuple[Path, Path] | None:
+        """Certificate and key that the operator has given for API and streams."""
+        if self.certificate is None or self.key is None:
+            return None
+        return self.certificate, self.key
 
     @property
     def own_pki(self) -> Path:
@@ -148,7 +162,7 @@ class Initialised:
     """What ``virtmgr init`` made, for the person who ran it."""
 
     server: str  # https://… of the REST API
-    ca_file: Path
+    ca_file: Path | None  # None: the certificate is the operator's own
     user: str
     token: str | None  # the first administrator's token; None: made by an earlier init
 
@@ -194,6 +208,21 @@ def _address(text: str) -> str:
     if text and _ADDRESS.fullmatch(text) is None:
         raise ValueError(f"--address: {text!r} is no host name and no IP address; give no port")
     return text
+
+
+def _networks(name: str, text: str) -> tuple[str, ...]:
+    """Addresses and networks, as they came."""
+    from ipaddress import ip_network
+
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in found:
+        try:
+            ip_network(part)
+        except ValueError as error:
+            raise ValueError(
+                f"{name}: {error}; write ADDRESS or ADDRESS/BITS, with commas"
+            ) from error
+    return found
 
 
 def _hours(name: str, text: str) -> float:

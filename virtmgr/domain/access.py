@@ -76,8 +76,11 @@ class Action(StrEnum):
     WORKLOADS_FILES = "workloads.files"
     WORKLOADS_MOVE = "workloads.move"  # to another host
     MIGRATIONS_VIEW = "migrations.view"
+    FAILOVERS_VIEW = "failovers.view"
     OPERATIONS_VIEW = "operations.view"
     EVENTS_VIEW = "events.view"
+    CA_VIEW = "ca.view"
+    CA_UPDATE = "ca.update"  # change it for another one
 
 
 class Scope(StrEnum):
@@ -110,13 +113,13 @@ _TABLE: tuple[tuple[Role, Scope, str], ...] = (
     (Role.VIEWER, Scope.PROJECT, "projects.view quotas.view networks.view volumes.view"),
     (Role.VIEWER, Scope.PROJECT, "workloads.view workloads.logs operations.view events.view"),
     (Role.VIEWER, Scope.ANYWHERE, "clusters.view hosts.view pools.view images.view"),
-    (Role.VIEWER, Scope.ANYWHERE, "shared_networks.view"),
+    (Role.VIEWER, Scope.ANYWHERE, "shared_networks.view ca.view"),
     (Role.MEMBER, Scope.PROJECT, "networks.create networks.update networks.delete"),
     (Role.MEMBER, Scope.PROJECT, "volumes.create volumes.update volumes.delete"),
     (Role.MEMBER, Scope.PROJECT, "workloads.create workloads.update workloads.delete"),
     (Role.MEMBER, Scope.PROJECT, "workloads.power workloads.exec workloads.console"),
     (Role.MEMBER, Scope.PROJECT, "workloads.vnc workloads.files"),
-    (Role.VIEWER, Scope.PROJECT, "migrations.view"),
+    (Role.VIEWER, Scope.PROJECT, "migrations.view failovers.view"),
     (Role.OPERATOR, Scope.PROJECT, "projects.update workloads.move"),
     # A quota limits the project: whoever is an operator only in it cannot lift it.
     (Role.OPERATOR, Scope.GLOBAL, "projects.create projects.delete quotas.update"),
@@ -127,7 +130,7 @@ _TABLE: tuple[tuple[Role, Scope, str], ...] = (
     (Role.OPERATOR, Scope.GLOBAL, "shared_networks.delete"),
     (Role.ADMIN, Scope.GLOBAL, "users.view users.create users.update users.delete"),
     (Role.ADMIN, Scope.GLOBAL, "role_bindings.view role_bindings.create role_bindings.delete"),
-    (Role.ADMIN, Scope.GLOBAL, "tokens.view tokens.create tokens.delete"),
+    (Role.ADMIN, Scope.GLOBAL, "tokens.view tokens.create tokens.delete ca.update"),
 )
 RULES: Final[Mapping[Action, Rule]] = {
     Action(name): Rule(role, scope) for role, scope, names in _TABLE for name in names.split()

@@ -19,9 +19,19 @@ class SchedulingPolicy(StrEnum):
     BALANCED = "balanced"  # least used, and CPU and memory used alike
 
 
+class FailoverPolicy(StrEnum):
+    AUTOMATIC = "automatic"  # as soon as a lost host cannot be running it any more
+    MANUAL = "manual"  # only once an operator has confirmed that the host is off
+
+
 @dataclass(kw_only=True)
 class Cluster:
-    """Hosts that schedule and migrate among each other under one policy."""
+    """Hosts that schedule and migrate among each other under one policy.
+
+    ``failover_limit`` is the share of its hosts that may be silent before nothing is restarted
+    elsewhere by itself. ``ha_lease`` is how long a host may run highly available workloads without
+    renewing its lease, ``ha_margin`` how much longer the control plane waits; both in seconds.
+    """
 
     id: str
     name: str
@@ -30,6 +40,11 @@ class Cluster:
     overcommit_vcpus: float = 4.0
     overcommit_memory: float = 1.0
     overcommit_disk: float = 1.0
+    failover: FailoverPolicy = FailoverPolicy.AUTOMATIC
+    failover_limit: float = 0.34
+    reserve: int = 0  # failures of hosts that there is to be room for
+    ha_lease: float = 9.0
+    ha_margin: float = 2.0
     labels: dict[str, str] = field(default_factory=dict)
     created_at: datetime
     version: int = 1
@@ -47,6 +62,7 @@ class HostState(StrEnum):
     DRAINING = "draining"  # takes nothing new, and what it runs is moved away
     MAINTENANCE = "maintenance"  # takes nothing new, and nothing runs
     UNREACHABLE = "unreachable"  # its lease ran out
+    FENCED = "fenced"  # silent, and known to be off: nothing runs on it
     REMOVING = "removing"  # on its way out of the inventory
 
 
@@ -92,6 +108,7 @@ class Fingerprint(Value):
     tunnel: Tunnel = Tunnel(reason="its agent is of a version that makes no overlays")
     agent_version: str = ""
     stream_url: str = ""  # where the control plane dials exec, console, … (wss://…)
+    self_fencing: bool = False  # it stops highly available workloads when its lease ends
 
 
 @dataclass(kw_only=True)
@@ -103,6 +120,8 @@ class Host:
     ``revision`` counts every change of what is desired on the host, for delta syncs.
     ``scheduling_state`` is what an operator made of it (ready, cordoned, draining, maintenance);
     a host that speaks is in that state, and one that was silent comes back to it.
+    ``lease_seconds`` is what its last sync was granted. ``known_off`` says how it is known to be
+    off while its state is fenced.
     """
 
     id: str
@@ -123,10 +142,15 @@ class Host:
     certificate_serial: str | None = None  # hexadecimal; only this one may sync,
     previous_certificate_serial: str | None = None  # or this, until the new one is first used
     certificate_expires_at: datetime | None = None
+    certificate_issuer: str | None = None  # fingerprint of the CA; None: one of before 0009
+    trusted_authorities: list[str] | None = None  # fingerprints, as its agent says; None: unsaid
     join_token_hash: str | None = None  # SHA-256, cleared on use
     join_token_expires_at: datetime | None = None
     lease_expires_at: datetime | None = None
+    lease_seconds: float = 30.0
+    renewals: int = 0  # counts syncs: each renews the lease
     last_seen_at: datetime | None = None
+    known_off: str | None = None  # fenced | confirmed
     revision: int = 0
     prune_nonce: int = 0  # counts requests to remove the images that it does not need
     version: int = 1

@@ -19,6 +19,9 @@ from virtmgr.domain.readiness import missing
 COMING: Final = frozenset({HostState.ENROLLING, HostState.INSTALLING, HostState.INSTALL_FAILED})
 """A host whose agent was never heard of."""
 
+SILENT: Final = (HostState.UNREACHABLE, HostState.FENCED)
+"""A host that does not renew its lease."""
+
 SCHEDULING: Final = (
     HostState.READY,
     HostState.CORDONED,
@@ -82,7 +85,7 @@ def after(verb: HostVerb, host: Host) -> HostState:
     current = host.scheduling_state
     if current in refused:
         raise _illegal(verb, host, refused[current], current)
-    if host.state is HostState.UNREACHABLE and wanted in _NEED_AN_ANSWER:
+    if host.state in SILENT and wanted in _NEED_AN_ANSWER:
         raise IllegalTransition(
             f"cannot {_words(verb)} host {host.name!r}: it does not answer",
             hint="bring the host back first",
@@ -103,7 +106,7 @@ def spoke(host: Host) -> HostState:
     if host.state is HostState.REMOVING:
         return host.state
     comes = host.state in COMING or host.state is HostState.PROBING
-    returns = host.state is HostState.UNREACHABLE and bool(host.facts)
+    returns = host.state in SILENT and bool(host.facts)
     if (comes or returns) and missing(host.facts):
         return HostState.PROBING
     return host.scheduling_state
@@ -111,7 +114,7 @@ def spoke(host: Host) -> HostState:
 
 def may_fall_silent(state: HostState) -> bool:
     """Whether a host in this state becomes unreachable when its lease ends."""
-    return state not in COMING and state not in (HostState.UNREACHABLE, HostState.REMOVING)
+    return state not in COMING and state not in (*SILENT, HostState.REMOVING)
 
 
 def _illegal(verb: HostVerb, host: Host, why: str, state: HostState) -> IllegalTransition:
@@ -152,12 +155,15 @@ def mermaid() -> str:
         maintenance --> ready: uncordon
     }
     there --> unreachable: host silent
-    unreachable --> there: host speaks, as what it was
+    unreachable --> there: host speaks, as what it was (recovered)
+    unreachable --> fenced: its power was cut, or an operator confirms that it is off
     unreachable --> probing: host speaks, and lacks something
+    fenced --> there: host speaks, as what it was (recovered)
     there --> removing: remove
     probing --> removing: remove
     removing --> [*]: it has cleared up, or a minute is over
     there --> [*]: remove by force
+    fenced --> [*]: remove
     unreachable --> [*]: remove
     enrolling --> [*]: remove
     install_failed --> [*]: remove

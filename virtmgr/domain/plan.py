@@ -16,6 +16,8 @@ from virtmgr.domain.workload import PowerState, RestartPolicy
 
 RESTART_DELAY_FIRST = 1.0  # seconds
 RESTART_DELAY_MOST = 300.0
+NO_LEASE = "it is highly available, and its host does not reach the control plane"
+_LEASE_PAUSE = timedelta(seconds=1)  # between looks whether the lease is back
 STEADY_AFTER = timedelta(seconds=60)  # having run so long forgets earlier restarts
 
 
@@ -110,6 +112,13 @@ def plan(
     if memory.retry_at is not None and memory.retry_at > now and tried:
         return Plan(wait_until=memory.retry_at, reason="waiting before the next try")
     return wanted
+
+
+def held_back(what: Plan, desired: DesiredWorkload, *, has_lease: bool, now: datetime) -> Plan:
+    """The same, but no start of a highly available workload while its host has no lease."""
+    if has_lease or not desired.spec.ha.enabled or Step.START not in what.steps:
+        return what
+    return Plan(wait_until=now + _LEASE_PAUSE, reason=NO_LEASE)
 
 
 def _power(

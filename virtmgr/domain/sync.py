@@ -183,6 +183,7 @@ class SyncRequest(Value):
     images: tuple[str, ...] | None = None  # ids of all that are at hand; None: as said before
     usage: dict[str, Usage] = Field(default_factory=dict)  # by workload id
     arrivals: tuple[str, ...] = ()  # ids of those that lie here
+    trusted_authorities: tuple[str, ...] = ()  # fingerprints; at the first sync, and when changed
 
 
 class SyncResponse(Value):
@@ -201,6 +202,7 @@ class SyncResponse(Value):
     removed_volumes: tuple[str, ...] = ()  # ids whose files must go
     removed_images: tuple[str, ...] = ()  # ids at hand that are not in the inventory any more
     removed_arrivals: tuple[str, ...] = ()  # those that lie there and nobody needs (any more)
+    authorities: str = ""  # PEM of the CAs to trust, where the agent trusts others
     prune_nonce: int = 0  # where it changed, images that no workload needs go at once
     report_all: bool = False  # the agent should send all that it observes, not only changes
     lease_seconds: float = 30.0

@@ -181,6 +181,20 @@ class PlacementSpec(Value):
     affinity: tuple[Affinity, ...] = Field((), max_length=16, description="Affinity rules.")
 
 
+class HaSpec(Value):
+    """What happens to the workload when its host is lost (docs/ha.md)."""
+
+    enabled: bool = Field(
+        False,
+        description="Start it again on another host once its own is lost and cannot be running it "
+        "any more. Its root disk is made from the image anew there: what was written to it is "
+        "lost. Its host stops it when it cannot reach the control plane.",
+    )
+    priority: int = Field(
+        0, ge=-1000, le=1000, description="Which is started first: the greater number."
+    )
+
+
 _VM_ONLY = ("firmware", "boot", "cdrom", "vnc")
 _APP_ONLY = ("command", "workdir", "user")
 _CONTAINER_ONLY = ("init", "env")
@@ -245,6 +259,7 @@ class WorkloadSpec(Value):
         30, ge=0, le=3600, description="Seconds for a graceful stop before it is forced."
     )
     protected: bool = Field(False, description="Refuses stop and delete while true.")
+    ha: HaSpec = Field(default_factory=lambda: HaSpec())
     placement: PlacementSpec = Field(default_factory=lambda: PlacementSpec())
     state: PowerState = Field(
         PowerState.RUNNING, description="Desired power state: running, stopped or paused."
@@ -395,6 +410,7 @@ class Workload:
     the same transaction as the spec. ``revision`` is the host's desired revision at which this
     row last changed; ``restart_nonce`` counts requested restarts, and ``force_stop`` asks that
     the pending stop does not wait. ``clone_of`` is the workload whose disk is still being copied.
+    ``ha_since`` is the generation since which it is highly available; None: it is not.
     """
 
     id: str
@@ -418,6 +434,7 @@ class Workload:
     force_stop: bool = False
     deleting: bool = False
     clone_of: str | None = None
+    ha_since: int | None = None
     revision: int = 0
     version: int = 1
     created_at: datetime

@@ -1,7 +1,7 @@
-"""The private certificate authority: mutual TLS between control plane and agents from day one.
+"""Keys, certificates and TLS contexts: mutual TLS between control plane and agents from day one.
 
-The CA's key stays in the control plane's data directory. A host makes its own key and sends a
-signing request (PKCS #10, RFC 2986); only certificates leave the CA.
+The CA's key stays in the control plane's data directory (``authority.py``). A host makes its own
+key and sends a signing request (PKCS #10, RFC 2986); only certificates leave the CA.
 """
 
 from __future__ import annotations
@@ -22,26 +22,31 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from virtmgr.domain.errors import InvalidRequest, Unavailable
-from virtmgr.ports.certificates import CONTROL_PLANE, Certificate, Life
+from virtmgr.ports.certificates import Life
 
-_CA_LIFE = timedelta(days=3650)
-SERVER_LIFE = timedelta(days=90)
-HOST_LIFE = timedelta(days=90)
 SKEW = timedelta(minutes=5)  # clocks of hosts may be behind
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, atomically and durably."""
+def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file that only its owner may read, atomically and durably.
+
+    :param mode: another one for what is not private.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(file.fileno(), 0o600)  # whatever an earlier try left there
+        os.fchmod(file.fileno(), mode)  # whatever an earlier try left there
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make what was renamed and removed in a directory durable."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
@@ -49,7 +54,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     """Keep other processes out that ask for the same ``lock``."""
     lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -62,14 +67,14 @@ def _alone(lock: Path) -> Iterator[None]:
 
 def new_key() -> bytes:
     """A new P-256 key as PEM."""
-    return _pem(ec.generate_private_key(ec.SECP256R1()))
+    return private_pem(ec.generate_private_key(ec.SECP256R1()))
 
 
 def signing_request(key_pem: bytes) -> bytes:
     """A signing request for a key; the CA sets every name itself."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "virtmgr-host")])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
-    request = builder.sign(_load(key_pem), hashes.SHA256())
+    request = builder.sign(load_key(key_pem), hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM)
 
 
@@ -78,172 +83,107 @@ def certificate_life(pem: bytes) -> Life:
     return Life(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
-def fingerprint(pem: bytes) -> str:
+def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of a certificate, in hexadecimal."""
-    return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()
+    return certificate.fingerprint(hashes.SHA256()).hex()
 
 
-class CertificateAuthority:
-    """Issues certificates from the CA in ``directory`` (``ca.crt``, ``ca.key``).
+def fingerprints(certificates_pem: bytes) -> tuple[str, ...]:
+    """See ``ports.certificates.KeyTools``."""
+    try:
+        found = x509.load_pem_x509_certificates(certificates_pem)
+    except ValueError as error:
+        raise InvalidRequest(f"the CA's certificates cannot be read: {error}") from error
+    return tuple(fingerprint(each) for each in found)
 
-    Several control planes may share it. Each keeps the certificate that it shows itself
-    (``server.crt``, ``server.key``) in ``own_directory``, by default the same.
+
+def is_issued_by_first(certificate_pem: bytes, authorities_pem: bytes) -> bool:
+    """See ``ports.certificates.KeyTools``."""
+    return is_issued_by(certificate_pem, x509.load_pem_x509_certificates(authorities_pem)[0])
+
+
+def is_issued_by(certificate_pem: bytes, ca: x509.Certificate) -> bool:
+    """Whether a CA has signed the (first) certificate."""
+    try:
+        x509.load_pem_x509_certificate(certificate_pem).verify_directly_issued_by(ca)
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
+def public_pem(certificate: x509.Certificate) -> bytes:
+    """A certificate as PEM."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def ca_certificate(
+    public_key: ec.EllipticCurvePublicKey,
+    name: x509.Name,
+    signer: ec.EllipticCurvePrivateKey,
+    ends: datetime,
+) -> x509.Certificate:
+    """A CA's certificate, signed by its own key or by that of the CA of before.
+
+    Every CA has the same name, so that the one that is signed by another counts as self-issued and
+    the limit of the path's length does not count it (RFC 5280, 4.2.1.9).
     """
-
-    def __init__(self, directory: Path, *, own_directory: Path | None = None) -> None:
-        self.directory = directory
-        self._own = own_directory or directory
-        self.certificate_path = directory / "ca.crt"
-        self._key_path = directory / "ca.key"
-
-    def create(self) -> None:
-        """Make the CA unless it is there.
-
-        :raises Unavailable: its key is lost; a new CA would lock every enrolled host out.
-        """
-        if self.certificate_path.exists():
-            if self._key_path.exists():
-                return
-            raise Unavailable(
-                f"the certificate authority's key {self._key_path} is missing",
-                hint="restore it from a backup; or remove ca.crt as well and enrol every host anew",
-            )
-        key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.now(UTC)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "virtmgr CA")])
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - SKEW)
-            .not_valid_after(now + _CA_LIFE)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(signs_certificates=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-            .sign(key, hashes.SHA256())
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(ends)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False
         )
-        write_private(self._key_path, _pem(key))
-        write_private(self.certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
-        self.certificate_path.chmod(0o644)
+        .sign(signer, hashes.SHA256())
+    )
 
-    def certificate(self) -> bytes:
-        """The CA's own certificate as PEM."""
-        return self.certificate_path.read_bytes()
 
-    def issue_host(self, request_pem: bytes, host_id: str, addresses: Sequence[str]) -> Certificate:
-        """A certificate for a host's signing request; the common name is the host's id.
-
-        :raises InvalidRequest: the request is malformed or not signed by its own key.
-        """
-        try:
-            request = x509.load_pem_x509_csr(request_pem)
-            signed = request.is_signature_valid
-            public_key = request.public_key()
-        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-            raise InvalidRequest(
-                "the certificate signing request cannot be read",
-                field="signing_request",
-                hint="send a PKCS #10 request in PEM form",
-            ) from error
-        if not signed:
-            raise InvalidRequest(
-                "the certificate signing request is not signed by its key",
-                field="signing_request",
-            )
-        if not isinstance(public_key, ec.EllipticCurvePublicKey):
-            raise InvalidRequest(
-                "the certificate signing request's key is not an elliptic-curve key",
-                field="signing_request",
-                hint="make a P-256 key",
-            )
-        return self._issue(public_key, host_id, addresses, HOST_LIFE)
-
-    def ensure_server(self, addresses: Sequence[str]) -> tuple[Path, Path]:
-        """Certificate and key of the control plane itself, renewed when a third of life is left.
-
-        Processes that share ``own_directory`` do it one after the other.
-        """
-        key_path, path = self._own / "server.key", self._own / "server.crt"
-        names_path = self._own / "server.names"
-        names = "\n".join(sorted(set(addresses)))
-        with _alone(self._own / "server.lock"):
-            fresh = (
-                path.exists()
-                and key_path.exists()
-                and names_path.exists()
-                and names_path.read_text() == names
-                and datetime.now(UTC) < certificate_life(path.read_bytes()).renewal_due
-                and self._issued(path.read_bytes())
-            )
-            if not fresh:
-                names_path.unlink(missing_ok=True)  # what a crash leaves half done is made again
-                key = new_key()
-                public_key = _load(key).public_key()
-                issued = self._issue(public_key, CONTROL_PLANE, addresses, SERVER_LIFE)
-                write_private(key_path, key)
-                write_private(path, issued.pem)
-                write_private(names_path, names.encode())
-        return path, key_path
-
-    def _issued(self, pem: bytes) -> bool:
-        """Whether a certificate is of this CA, and not of one that was here before a restore."""
-        try:
-            x509.load_pem_x509_certificate(pem).verify_directly_issued_by(
-                x509.load_pem_x509_certificate(self.certificate())
-            )
-        except (ValueError, InvalidSignature, OSError):
-            return False
-        return True
-
-    def _issue(
-        self,
-        public_key: ec.EllipticCurvePublicKey,
-        common_name: str,
-        addresses: Sequence[str],
-        life: timedelta,
-    ) -> Certificate:
-        try:
-            ca_key = _load(self._key_path.read_bytes())
-            ca = x509.load_pem_x509_certificate(self.certificate_path.read_bytes())
-        except OSError as error:
-            raise Unavailable(
-                f"the certificate authority in {self.directory} cannot be read: {error}",
-                hint="run 'virtmgr init', or restore the directory from a backup",
-            ) from error
-        now = datetime.now(UTC)
-        expires = now + life
-        serial = x509.random_serial_number()
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
-            .issuer_name(ca.subject)
-            .public_key(public_key)
-            .serial_number(serial)
-            .not_valid_before(now - SKEW)
-            .not_valid_after(expires)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(
-                x509.ExtendedKeyUsage(
-                    [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-                ),
-                critical=False,
-            )
-            .add_extension(
-                x509.SubjectAlternativeName([_general_name(name) for name in addresses]), False
-            )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), False
-            )
-            .sign(ca_key, hashes.SHA256())
+def leaf_certificate(
+    public_key: ec.EllipticCurvePublicKey,
+    common_name: str,
+    addresses: Sequence[str],
+    life: timedelta,
+    ca: x509.Certificate,
+    ca_key: ec.EllipticCurvePrivateKey,
+) -> x509.Certificate:
+    """A certificate for a host or for the control plane, which is server and client alike."""
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
+        .issuer_name(ca.subject)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(now + life)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            ),
+            critical=False,
         )
-        pem = certificate.public_bytes(serialization.Encoding.PEM)
-        return Certificate(pem=pem, serial=f"{serial:x}", expires_at=expires)
+        .add_extension(
+            x509.SubjectAlternativeName([_general_name(name) for name in addresses]), False
+        )
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), False
+        )
+        .sign(ca_key, hashes.SHA256())
+    )
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A private key as PEM (PKCS #8), not encrypted."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -251,7 +191,11 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _load(key_pem: bytes) -> ec.EllipticCurvePrivateKey:
+def load_key(key_pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """A private key.
+
+    :raises Unavailable: it is another one than virtmgr's.
+    """
     key = serialization.load_pem_private_key(key_pem, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise Unavailable(
@@ -279,6 +223,41 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
+
+
+def check_given(certificate: Path, key: Path) -> None:
+    """Refuse a certificate and key of the operator's own that nobody could use.
+
+    :raises Unavailable: one cannot be read, is expired or not valid yet, does not go with the
+        other, or every user of the machine can read the key.
+    """
+
+    def refuse(path: Path, why: str, hint: str) -> Unavailable:
+        message = f"show the certificate {certificate} to clients: {path.name} {why}"
+        return Unavailable(message, code="certificate_unusable", hint=hint)
+
+    try:
+        found = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+        mode = key.stat().st_mode
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+    except OSError as error:
+        path = Path(error.filename or certificate)
+        raise refuse(path, f"cannot be read: {error.strerror}", "see path and owner") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        hint = "both are wanted in PEM form, the key without a passphrase"
+        raise refuse(certificate, f"or {key.name} is not understood: {error}", hint) from error
+    if mode & 0o007:
+        raise refuse(key, "can be read by every user of the machine", f"chmod 600 {key}")
+    if private.public_key() != found.public_key():
+        hint = "give the key that it was requested with; of a chain the server's own comes first"
+        raise refuse(key, "is not its key", hint)
+    now = datetime.now(UTC)
+    if now >= found.not_valid_after_utc:
+        ended = f"{found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        raise refuse(certificate, f"has expired at {ended}", "get a new one, in the same files")
+    if now < found.not_valid_before_utc:
+        begins = f"{found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+        raise refuse(certificate, f"is valid from {begins} on", "is this machine's clock right?")
 
 
 def server_context(

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from virtmgr import __version__
 from virtmgr.domain.errors import HostError, Unavailable
 from virtmgr.domain.installation import TaskFailed
 from virtmgr.domain.ssh import HostKey, parse_keys
 from virtmgr.enrollment.playbook_events import findings, translate
-from virtmgr.enrollment.wheelhouse import make_wheelhouse
+from virtmgr.enrollment.wheelhouse import is_current, make_wheelhouse
 from virtmgr.ports.playbooks import PlayRequest, Report
 
 _SCAN = 5  # seconds that a server may take to show its keys
@@ -70,14 +69,17 @@ class AnsiblePlaybooks:
     """Implements ``ports.playbooks.Playbooks``.
 
     :param directory: for runs, each in a directory of its own that goes with it; private.
-    :param wheelhouse: what hosts install from (``virtmgr wheelhouse``); made where there is none.
+    :param wheelhouse: what hosts install from (``virtmgr wheelhouse``); made where there is none,
+        or one of another virtmgr.
     :param server: https://ADDRESS:PORT where agents connect.
+    :param addresses: of all control planes, which dial hosts; empty: those of ``server``'s name.
     """
 
     directory: Path
     wheelhouse: Path
     ca_file: Path
     server: str
+    addresses: tuple[str, ...] = ()
 
     def scan(self, address: str, port: int) -> tuple[HostKey, ...]:
         return scan_keys(address, port)
@@ -90,7 +92,7 @@ class AnsiblePlaybooks:
                 hint="pip install 'virtmgr[enrollment]' on it, and start it again",
             )
         with self._locked("wheelhouse"):
-            if self._wheelhouse_version() == __version__:
+            if is_current(self.wheelhouse):
                 return
             say("making what hosts install from, once; this takes minutes")
             make_wheelhouse(self.wheelhouse, progress=say)
@@ -134,13 +136,6 @@ class AnsiblePlaybooks:
         _end_strays(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _wheelhouse_version(self) -> str | None:
-        try:
-            manifest = json.loads((self.wheelhouse / "manifest.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return str(manifest.get("version"))
-
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
         """Alone among threads and processes."""
@@ -163,6 +158,8 @@ class AnsiblePlaybooks:
             "virtmgr_wheelhouse": str(self.wheelhouse),
             **request.variables,
         }
+        if self.addresses:
+            variables["virtmgr_control_plane_addresses"] = list(self.addresses)
         options = []
         if login.private_key is not None:
             files["key"] = login.private_key

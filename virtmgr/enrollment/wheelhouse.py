@@ -4,7 +4,8 @@
     DIRECTORY/virtmgr-RELEASE-cp311-x86_64.tar     wheels, and requirements.txt with their digests
 
 A release is virtmgr's version and a digest of its code and requirements, so that two builds of one
-version are told apart. The same code gives the same release, byte for byte.
+version are told apart. The same code gives the same release, byte for byte. The manifest also has a
+digest of the virtmgr that made it (``content_digest``), which is quick to compare with what runs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -72,10 +73,49 @@ def make_wheelhouse(
             name = f"virtmgr-{release}-cp{python.replace('.', '')}-x86_64.tar"
             _pack(wheels, directory / name)
             archives[python] = {"file": name, "sha256": _digest(directory / name)}
-    manifest = {"version": version, "release": release, "archives": archives}
+    manifest = {
+        "version": version,
+        "release": release,
+        "content": content_digest(),
+        "archives": archives,
+    }
     _write(directory / "manifest.json", json.dumps(manifest, indent=2) + "\n")
     _remove_all_but(directory, {archive["file"] for archive in archives.values()})
     return release
+
+
+def is_current(directory: Path) -> bool:
+    """Whether a wheelhouse is whole, and of the virtmgr that runs here."""
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text())
+        files = [str(archive["file"]) for archive in manifest["archives"].values()]
+        content = manifest.get("content")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return content == content_digest() and all((directory / file).is_file() for file in files)
+
+
+def content_digest() -> str:
+    """SHA-256 of the virtmgr that runs here: names and contents of all that its wheel is made of,
+    the lock file of hosts among them."""
+    tree = resource_path("requirements-host.lock").parent
+    if (tree / "setup.py").exists():
+        files = _files_of_tree(tree)
+    else:
+        files = dict(_files_of(importlib.metadata.distribution("virtmgr")))
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _files_of_tree(tree: Path) -> dict[str, bytes]:
+    found = {}
+    for name in (*_TREE, *_BUILD_FILES):
+        for path in (tree / name).rglob("*") if (tree / name).is_dir() else (tree / name,):
+            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
+                found[str(path.relative_to(tree))] = path.read_bytes()
+    return found
 
 
 def requirements_for(lock: str, python: str) -> str:
@@ -140,23 +180,29 @@ def _packed_again(distribution: importlib.metadata.Distribution, directory: Path
 
     Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
     """
-    made_here = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json")
     wheel = directory / f"virtmgr-{distribution.version}-py3-none-any.whl"
     record = []
     information = f"virtmgr-{distribution.version}.dist-info"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(distribution.files or (), key=str):
-            if file.parts[0] == ".." or "__pycache__" in file.parts:
-                continue  # programs and byte code, which the installer makes
-            if file.parts[0] == information and file.name in made_here:
-                continue
-            content = file.read_binary()
-            _add(archive, str(file), content)
+        for file, content in _files_of(distribution):
+            _add(archive, file, content)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
             record.append(f"{file},sha256={digest.decode()},{len(content)}")
         own = f"{information}/RECORD"
         _add(archive, own, ("\n".join([*record, f"{own},,"]) + "\n").encode())
     return wheel
+
+
+def _files_of(distribution: importlib.metadata.Distribution) -> Iterator[tuple[str, bytes]]:
+    """What an installed distribution's wheel had in it, by name."""
+    made_here = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json")
+    information = f"virtmgr-{distribution.version}.dist-info"
+    for file in sorted(distribution.files or (), key=str):
+        if file.parts[0] == ".." or "__pycache__" in file.parts:
+            continue  # programs and byte code, which the installer makes
+        if file.parts[0] == information and file.name in made_here:
+            continue
+        yield str(file), file.read_binary()
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:

@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from virtmgr.domain.authority import Authorities
+
 CONTROL_PLANE: Final = "virtmgr-control-plane"
 """Common name of the control plane's own certificate; a host's is the host's id."""
 
@@ -53,10 +55,22 @@ class Certificate:
     pem: bytes
     serial: str  # hexadecimal
     expires_at: datetime
+    issuer: str  # fingerprint of the CA
+
+
+@dataclass(frozen=True)
+class AuthorityCertificate:
+    """A CA's own certificate."""
+
+    fingerprint: str
+    life: Life
 
 
 class Authority(Protocol):
-    """Issues certificates to hosts."""
+    """Issues certificates to hosts, and changes the CA that does it.
+
+    All control planes of a database have one and the same; what one changes, the others see.
+    """
 
     def issue_host(self, request_pem: bytes, host_id: str, addresses: Sequence[str]) -> Certificate:
         """A certificate for a host's signing request; the common name is the host's id.
@@ -66,7 +80,31 @@ class Authority(Protocol):
         ...
 
     def certificate(self) -> bytes:
-        """The CA's own certificate as PEM."""
+        """What everybody is to trust, as PEM: the CA's own certificate, and that of another CA
+        while it is being changed. The first one issues."""
+        ...
+
+    def authorities(self) -> Authorities:
+        """Which CAs there are, and where the change of them is. Cheap.
+
+        :raises Unavailable: they cannot be read.
+        """
+        ...
+
+    def certificates(self) -> tuple[AuthorityCertificate, ...]:
+        """Those of ``authorities().trusted``, in its order."""
+        ...
+
+    def rotate(self) -> None:
+        """Make the next CA and let it be trusted; nothing where one is being made known."""
+        ...
+
+    def replace(self) -> None:
+        """Let the next CA issue from now on; nothing where it does."""
+        ...
+
+    def retire(self) -> None:
+        """Drop the CA that does not issue any more; nothing where there is none."""
         ...
 
 
@@ -80,6 +118,17 @@ class KeyTools(Protocol):
     def signing_request(self, key_pem: bytes) -> bytes: ...
 
     def certificate_life(self, certificate_pem: bytes) -> Life: ...
+
+    def fingerprints(self, certificates_pem: bytes) -> tuple[str, ...]:
+        """SHA-256 of each of some certificates, in hexadecimal.
+
+        :raises InvalidRequest: there is none, or they cannot be read.
+        """
+        ...
+
+    def is_issued_by_first(self, certificate_pem: bytes, authorities_pem: bytes) -> bool:
+        """Whether a certificate is of the first of some CAs."""
+        ...
 
     def write_private(self, path: Path, content: bytes) -> None:
         """Write a file that only its owner may read, atomically and durably."""

@@ -14,13 +14,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from virtmgr.domain.failover import Failover
+from virtmgr.domain.fencing import FenceDevice
 from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.image import Image
 from virtmgr.domain.leadership import Term
+from virtmgr.domain.leases import HostLease
 from virtmgr.domain.migration import Migration
 from virtmgr.domain.network import Address, Network
 from virtmgr.domain.operation import Event, IdempotencyKey, LogLine, Operation, StreamTicket
 from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
+from virtmgr.domain.scheduling import Amounts
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import Kind, Nic, Workload
 from virtmgr.domain.workload import Port as PublishedPort
@@ -180,6 +184,14 @@ class WorkloadRepository(ProjectRepository[Workload], Protocol):
         """Workloads of the host whose ``revision`` is greater than ``after_revision``."""
         ...
 
+    def ha_on(self, host_id: str) -> Sequence[Workload]:
+        """Highly available workloads of a host, by id."""
+        ...
+
+    def ha_claims(self) -> Mapping[str, Amounts]:
+        """What the highly available workloads of each host claim; hosts with none are left out."""
+        ...
+
     def copies_of(self, workload_id: str) -> Sequence[Workload]:
         """Clones of it that are not made yet."""
         ...
@@ -219,6 +231,20 @@ class QuotaRepository(Repository[Quota], Protocol):
         ...
 
 
+class Duties(NamedTuple):
+    """What concerns the failover of a host."""
+
+    ha: bool  # it has highly available workloads
+    leftovers: bool  # it has what was restarted on another host
+
+
+class Renewal(NamedTuple):
+    """What a host is told whose lease was renewed."""
+
+    lease_seconds: float
+    prune_nonce: int
+
+
 class HostRepository(NamedRepository[Host], Protocol):
     def all(self, *, locked: bool = False) -> Sequence[Host]:
         """Every host; ``locked``: fresh, and nobody else claims before this unit ends."""
@@ -251,6 +277,34 @@ class HostRepository(NamedRepository[Host], Protocol):
 
         Locks them in the order of their ids, so call it in a unit that has locked no host yet.
         """
+        ...
+
+    def renew(
+        self, host_id: str, revision: int, serial: str | None, now: datetime
+    ) -> Renewal | None:
+        """Note a sync of a host that speaks, knows this revision, and has nothing to say.
+
+        None: it is another host, or there is more to say to it.
+
+        :param serial: of the certificate that it came with; None where that was checked before.
+        """
+        ...
+
+    def leases(self) -> Sequence[HostLease]:
+        """The leases of all hosts that have synced; no entities."""
+        ...
+
+    def lost(self) -> Sequence[Host]:
+        """Those that are silent, by id."""
+        ...
+
+    def duties(self, host_id: str) -> Duties:
+        """What its syncs have to look after; one statement."""
+        ...
+
+    def silent_shares(self) -> Mapping[str, tuple[int, int]]:
+        """Of each cluster, how many of its hosts are silent, and how many there are that have
+        synced."""
         ...
 
     def tunnels(self) -> Mapping[str, str]:
@@ -296,6 +350,16 @@ class HostAccessRepository(Protocol):
         ...
 
 
+class FenceDeviceRepository(Protocol):
+    def of_host(self, host_id: str) -> Sequence[FenceDevice]:
+        """By level and name."""
+        ...
+
+    def add(self, device: FenceDevice) -> None: ...
+
+    def remove(self, device: FenceDevice) -> None: ...
+
+
 class TokenRepository(Repository[Token], Protocol):
     def by_secret_hash(self, secret_hash: str) -> Token | None: ...
 
@@ -311,6 +375,10 @@ class PoolRepository(Repository[Pool], Protocol):
 class OperationRepository(Repository[Operation], Protocol):
     def open_for(self, target_id: str) -> Sequence[Operation]:
         """Operations on a target that are not finished, oldest first."""
+        ...
+
+    def last(self, verb: str, target_id: str) -> Operation | None:
+        """The latest of a verb on a target."""
         ...
 
     def take(
@@ -366,6 +434,22 @@ class MigrationRepository(Repository[Migration], Protocol):
     def renew(self, id: str, owner: str, lease_until: datetime, copied: int) -> bool:
         """Prolong the lease and note what is copied; False: it is not the owner's any more, or is
         to be given up."""
+        ...
+
+
+class FailoverRepository(Repository[Failover], Protocol):
+    """Open is a failover while it waits, or something is left on the lost host."""
+
+    def waiting_on(self, host_id: str) -> Sequence[Failover]:
+        """Those of a host's workloads that wait, oldest first."""
+        ...
+
+    def left_on(self, host_id: str) -> Sequence[Failover]:
+        """Those of which a lost host has something left, oldest first."""
+        ...
+
+    def open_of(self, workload_id: str) -> Sequence[Failover]:
+        """All that are open of one workload."""
         ...
 
 
@@ -456,6 +540,7 @@ class UnitOfWork(Protocol):
     clusters: NamedRepository[Cluster]
     hosts: HostRepository
     host_access: HostAccessRepository
+    fence_devices: FenceDeviceRepository
     pools: PoolRepository
     images: ImageRepository
     volumes: VolumeRepository
@@ -464,6 +549,7 @@ class UnitOfWork(Protocol):
     nics: NicRepository
     workloads: WorkloadRepository
     migrations: MigrationRepository
+    failovers: FailoverRepository
     operations: OperationRepository
     operation_log: OperationLog
     events: EventRepository

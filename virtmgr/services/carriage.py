@@ -13,7 +13,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from virtmgr.domain.errors import NotFound, Unavailable
-from virtmgr.domain.host import Host, HostState
+from virtmgr.domain.host import Host
+from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.migration import Migration
 from virtmgr.domain.streaming import Channel, StreamRequest
 from virtmgr.domain.workload import GIB
@@ -112,7 +113,7 @@ def _raise_its_reason(taking: AgentStream) -> None:
 
 def _there(uow: UnitOfWork, host_id: str | None) -> Host:
     host = uow.hosts.get(host_id) if host_id is not None else None
-    if host is None or host.state is HostState.UNREACHABLE:
+    if host is None or host.state in SILENT:
         raise Unavailable(
             f"host {host.name if host else host_id!r} does not answer",
             code="host_unreachable",

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from virtmgr.domain.errors import NotFound
-from virtmgr.domain.host import Cluster, SchedulingPolicy
+from virtmgr.domain.host import Cluster, FailoverPolicy, SchedulingPolicy
 from virtmgr.domain.ids import new_id
+from virtmgr.domain.scheduling.reserve import survived
+from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.values import Labels, Name, Value
 from virtmgr.ports.unit_of_work import ListQuery, Page
+from virtmgr.services import placement
 from virtmgr.services.context import Context
 from virtmgr.services.in_use import refuse_in_use
 
@@ -32,6 +35,41 @@ class ClusterFields(Value):
     overcommit_disk: float = Field(
         1.0, gt=0, le=100, allow_inf_nan=False, description="Disk claimed per disk of a host."
     )
+    failover: FailoverPolicy = Field(
+        FailoverPolicy.AUTOMATIC,
+        description="automatic: highly available workloads of a lost host are started elsewhere "
+        "once it cannot be running them; manual: only once an operator confirms that it is off.",
+    )
+    failover_limit: float = Field(
+        0.34,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of its hosts that may be silent. With more, nothing is started "
+        "elsewhere by itself. One host always may.",
+    )
+    reserve: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Failures of hosts that there is to be room for: placements that would leave "
+        "too little for highly available workloads are refused.",
+    )
+    ha_lease: float = Field(
+        9.0,
+        ge=3,
+        le=300,
+        allow_inf_nan=False,
+        description="Seconds for which a host runs highly available workloads without reaching "
+        "the control plane. It syncs three times as often.",
+    )
+    ha_margin: float = Field(
+        2.0,
+        ge=1,
+        le=300,
+        allow_inf_nan=False,
+        description="Seconds after that lease before they are started elsewhere.",
+    )
     labels: Labels = Field(default_factory=dict, description="Key and value pairs to select by.")
 
 
@@ -49,6 +87,11 @@ def find(context: Context, reference: str, field: str | None = None) -> Cluster:
     if cluster is None:
         raise NotFound(f"cluster {reference!r} does not exist", field=field)
     return cluster
+
+
+def survives(context: Context, cluster: Cluster) -> int:
+    """How many further hosts may fail so that what is highly available has room on the others."""
+    return survived(Tally(placement.fleet(context.uow, with_ha=True)), cluster.id)
 
 
 def lock(context: Context, reference: str) -> Cluster:

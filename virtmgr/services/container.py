@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from virtmgr.domain.errors import Unavailable
+from virtmgr.domain.fencing import FenceDevice
 from virtmgr.domain.ssh import HostKey
 from virtmgr.domain.streaming import StreamRequest
+from virtmgr.ports.certificates import Authority
 from virtmgr.ports.clock import Clock, SystemClock
 from virtmgr.ports.images import BlobStore
+from virtmgr.ports.power import PowerControl
 from virtmgr.ports.streams import AgentStream, Dialler
 from virtmgr.ports.unit_of_work import UnitOfWorkFactory
 from virtmgr.ports.vault import Vault
@@ -35,6 +38,16 @@ class NoVault:
         raise Unavailable(f"this process opens no secrets, such as those of {purpose}")
 
 
+class NoPower:
+    """For processes that switch no machine's power."""
+
+    def is_on(self, device: FenceDevice, password: str) -> bool:  # noqa: ARG002
+        raise Unavailable(f"this process asks no fence device, such as {device.name}")
+
+    def turn_off(self, device: FenceDevice, password: str) -> None:  # noqa: ARG002
+        raise Unavailable(f"this process cuts no power, such as by {device.name}")
+
+
 def scan_nobody(address: str, port: int) -> tuple[HostKey, ...]:
     """For processes that look at no machine."""
     raise Unavailable(f"this process does not look at ssh servers, such as {address}:{port}")
@@ -46,8 +59,9 @@ class Services:
 
     ``committed`` is notified after every commit of a change, for those who wait for events, and
     ``done`` of every operation that a sync finished. ``wake_host`` hints a host to sync now.
-    ``dial`` opens a stream on a host's agent. ``vault`` seals credentials of hosts, and
-    ``scan_keys`` asks the ssh server at an address and port for its keys.
+    ``dial`` opens a stream on a host's agent. ``vault`` seals credentials of hosts and of their
+    fence devices, ``power`` speaks to those. ``scan_keys`` asks the ssh server at an address and
+    port for its keys. ``authority`` is the private CA.
     """
 
     units: UnitOfWorkFactory
@@ -58,5 +72,7 @@ class Services:
     wake_host: Callable[[str], None] = wake_nobody
     dial: Dialler = dial_nobody
     vault: Vault = field(default_factory=NoVault)
+    power: PowerControl = field(default_factory=NoPower)
     scan_keys: Callable[[str, int], tuple[HostKey, ...]] = scan_nobody
+    authority: Authority | None = None  # None: this process has nothing to do with certificates
     stream_url: str = ""  # where clients open streams: wss://ADDRESS:PORT

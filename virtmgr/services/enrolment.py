@@ -55,6 +55,8 @@ def join(
         host.certificate_serial = issued.serial
         host.previous_certificate_serial = None
         host.certificate_expires_at = issued.expires_at
+        host.certificate_issuer = issued.issuer
+        host.trusted_authorities = None  # its agent is about to say it
         host.join_token_hash = host.join_token_expires_at = None
         target = host_target(host)
         message = f"{machine} from {peer}"
@@ -89,6 +91,7 @@ def renew(
         host.previous_certificate_serial = serial
         host.certificate_serial = issued.serial
         host.certificate_expires_at = issued.expires_at
+        host.certificate_issuer = issued.issuer
         target = host_target(host)
         add_event(uow, "host.certificate_renewed", target, now=now)
         uow.commit()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
-from virtmgr.services import ipam, overlays
+from virtmgr.services import failover_end, ipam, overlays
 from virtmgr.services.container import Services
 
 
@@ -18,6 +18,8 @@ def forget_workload(services: Services, uow: UnitOfWork, workload: Workload) -> 
     addresses = sum(ipam.remove_nic(uow, nic) for nic in nics)
     for volume in uow.volumes.of_workload(workload.id):
         volume.workload_id = None
+    if workload.ha_since is not None:
+        failover_end.workload_forgotten(uow, workload)
     uow.quotas.give_back(
         workload.project_id,
         {

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from virtmgr.domain.errors import Conflict
 from virtmgr.domain.host import Host, HostState
-from virtmgr.domain.host_states import COMING
+from virtmgr.domain.host_states import COMING, SILENT
 from virtmgr.domain.migration import AT_SOURCE, Migration, Phase
 from virtmgr.domain.operation import OperationState
 from virtmgr.domain.workload import State, Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
-from virtmgr.services import migration_steps, overlays
+from virtmgr.services import failover_end, migration_steps, overlays
 from virtmgr.services.container import Services
 from virtmgr.services.context import Context
 from virtmgr.services.forgetting import forget_volume, forget_workload
@@ -53,6 +53,7 @@ def remove(
             workload=[workload.name for workload in workloads],
             volume=[volume.name for volume in volumes],
         )
+    failover_end.host_forgotten(context.uow, host, context.now)
     _cancel_open(context, host.id, "the host was removed")  # such as its installation
     if not force and _answers(host):
         return _ask_to_clear_up(context, host)
@@ -90,7 +91,7 @@ def _lock(context: Context, reference: str) -> Host:
 
 
 def _answers(host: Host) -> bool:
-    return host.state not in COMING and host.state is not HostState.UNREACHABLE
+    return host.state not in COMING and host.state not in SILENT
 
 
 def _ask_to_clear_up(context: Context, host: Host) -> Host:

@@ -38,7 +38,7 @@ from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.auth import new_secret
 from virtmgr.services.container import Services
 from virtmgr.services.holding import heartbeat, new_holder
-from virtmgr.services.host_installation import RENEW, UPGRADE, VERBS, login
+from virtmgr.services.host_installation import UPGRADE, VERBS, login
 from virtmgr.services.hosts import JOIN_TOKEN_LIFETIME
 from virtmgr.services.operation_end import end
 from virtmgr.services.records import add_event, host_target
@@ -201,7 +201,7 @@ class InstallationWorker:
             held.parameters = {**held.parameters, "attempts": attempts}
             given = login(self._services, access)
             token = None
-            if operation.verb not in (RENEW, UPGRADE):
+            if operation.verb != UPGRADE:
                 token, host.join_token_hash = new_secret("vmj_")
                 host.join_token_expires_at = now + JOIN_TOKEN_LIFETIME
             uow.commit()

@@ -19,7 +19,7 @@ from typing import Any, Final
 import structlog
 
 from virtmgr.domain.errors import Unavailable, VirtmgrError
-from virtmgr.domain.host import HostState
+from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.migration import WORK, Migration, Phase, is_at_rest
 from virtmgr.domain.workload import Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
@@ -135,7 +135,7 @@ class MigrationWorker:
                 source = uow.hosts.get(migration.source_host_id or "")
             if workload is None:
                 raise Lost
-            if source is None or source.state is HostState.UNREACHABLE:
+            if source is None or source.state in SILENT:
                 raise Unavailable(
                     f"host {source.name if source else ''!r} fell silent before workload "
                     f"{workload.name!r} was at rest",

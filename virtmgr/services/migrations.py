@@ -102,6 +102,10 @@ def _request(context: Context, workload: Workload, to: Host | None) -> Proposal:
         vcpus=workload.claim_vcpus,
         memory=workload.claim_memory,
         disk=workload.claim_disk,
+        from_reserve=True,  # a move takes no more room than there is taken
+        avoid=frozenset(
+            one.lost_host_id for one in uow.failovers.open_of(workload.id) if one.lost_host_id
+        ),
     )
     return replace(bare, request=request)
 

@@ -8,6 +8,7 @@ from virtmgr.domain.errors import NoPlacement
 from virtmgr.domain.host import Cluster, Host
 from virtmgr.domain.migration import AT_SOURCE
 from virtmgr.domain.scheduling import (
+    Amounts,
     ClusterView,
     Decision,
     Fleet,
@@ -23,6 +24,8 @@ from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
 from virtmgr.services.overlays import carried_mtu, no_tunnel_reason
 from virtmgr.services.references import host_port
 from virtmgr.services.vlans import makes_vlans
+
+_NOTHING = Amounts(0.0, 0, 0)
 
 
 class Overtaken(Exception):
@@ -55,6 +58,7 @@ def fleet(
     image_ids: Collection[str] = (),
     *,
     with_ports: bool = False,
+    with_ha: bool = False,
     alone: bool = False,
     without: str | None = None,
     leaving: Collection[str] = (),
@@ -64,6 +68,7 @@ def fleet(
     A workload on its way to another host counts on both.
 
     :param with_ports: published ports, too; they cost a look at every workload's spec.
+    :param with_ha: what highly available workloads claim, also where no cluster has a reserve.
     :param without: id of a host to leave out, and with it those that take no moved workloads.
     :param leaving: ids of workloads to leave out.
     """
@@ -71,6 +76,8 @@ def fleet(
     ports = _published(uow) if with_ports else {}
     clusters = uow.clusters.list(ListQuery(limit=500)).items
     at_hand = uow.hosts.images_at_hand(image_ids)
+    with_ha = with_ha or any(cluster.reserve for cluster in clusters)
+    ha = uow.workloads.ha_claims() if with_ha else {}
     placed = [
         PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
         for id, project_id, host_id, labels in uow.workloads.placed()
@@ -89,7 +96,12 @@ def fleet(
     return Fleet(
         clusters=tuple(cluster_view(cluster) for cluster in clusters),
         hosts=tuple(
-            host_view(host, at_hand.get(host.id, frozenset()), frozenset(ports.get(host.id, ())))
+            host_view(
+                host,
+                at_hand.get(host.id, frozenset()),
+                frozenset(ports.get(host.id, ())),
+                ha.get(host.id, _NOTHING),
+            )
             for host in hosts
             if without is None or (host.id != without and takes_moved(host))
         ),
@@ -164,11 +176,15 @@ def cluster_view(cluster: Cluster) -> ClusterView:
         overcommit_vcpus=cluster.overcommit_vcpus,
         overcommit_memory=cluster.overcommit_memory,
         overcommit_disk=cluster.overcommit_disk,
+        reserve=cluster.reserve,
     )
 
 
 def host_view(
-    host: Host, image_ids: frozenset[str], ports: frozenset[HostPort] = frozenset()
+    host: Host,
+    image_ids: frozenset[str],
+    ports: frozenset[HostPort] = frozenset(),
+    ha: Amounts = _NOTHING,
 ) -> HostView:
     """The parts of a host that placement looks at."""
     return HostView(
@@ -192,6 +208,9 @@ def host_view(
         vlans=makes_vlans(host),
         no_tunnel=no_tunnel_reason(host),
         ports=ports,
+        ha_vcpus=ha.vcpus,
+        ha_memory=ha.memory,
+        ha_disk=ha.disk,
     )
 
 

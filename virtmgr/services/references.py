@@ -132,6 +132,7 @@ def placement_request(
             volume.host_id for volume in references.volumes if volume.host_id is not None
         ),
         ports=frozenset(host_port(port) for port in spec.ports),
+        ha=spec.ha.enabled,
     )
 
 

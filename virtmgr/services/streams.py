@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from virtmgr.domain.errors import Conflict, HostError, Unauthenticated, Unavailable
-from virtmgr.domain.host import Host, HostState
+from virtmgr.domain.host import Host
+from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.operation import StreamTicket
 from virtmgr.domain.states import Verb, check_verb
@@ -140,7 +141,7 @@ def _reachable_host(uow: UnitOfWork, workload: Workload) -> Host:
             f"workload {workload.name!r} is not on any host yet",
             hint="wait until it is placed",
         )
-    if host.state is HostState.UNREACHABLE:
+    if host.state in SILENT:
         raise Unavailable(
             f"host {host.name!r} of workload {workload.name!r} does not answer",
             code="host_unreachable",

@@ -5,14 +5,16 @@ One transaction per sync. It may be repeated at any time with the same effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from virtmgr.domain.errors import Forbidden, InvalidRequest
+from virtmgr.domain.failover import Failover
 from virtmgr.domain.host import Fingerprint, Host, HostState, Pool
-from virtmgr.domain.host_states import COMING, may_fall_silent, spoke
+from virtmgr.domain.host_states import COMING, SILENT, may_fall_silent, spoke
 from virtmgr.domain.ids import new_id
+from virtmgr.domain.leases import Seen
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine, is_news
 from virtmgr.domain.migration import Migration
 from virtmgr.domain.operation import Operation, OperationState
@@ -28,8 +30,8 @@ from virtmgr.domain.sync import (
 )
 from virtmgr.domain.volume import VolumeState
 from virtmgr.domain.workload import State, Usage, Workload, WorkloadStatus
-from virtmgr.ports.unit_of_work import UnitOfWork
-from virtmgr.services import host_removal, overlays
+from virtmgr.ports.unit_of_work import Duties, UnitOfWork
+from virtmgr.services import authorities, failover_end, host_removal, overlays
 from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
@@ -39,6 +41,7 @@ from virtmgr.services.operation_end import end
 from virtmgr.services.records import Target, add_event, host_target, workload_target
 
 LEASE = timedelta(seconds=30)
+"""Of hosts without highly available workloads; the others have their cluster's ``ha_lease``."""
 MOVE = "move"
 """The verb of operations that end with their migration, not with a report of their workload."""
 
@@ -53,28 +56,19 @@ def sync(
     :raises Forbidden: the host is not in the inventory any more, or is another machine.
     :raises Unauthenticated: the certificate is not the host's (any more).
     """
-    if request.protocol != PROTOCOL:
-        raise InvalidRequest(
-            f"the agent speaks sync protocol {request.protocol}, this control plane {PROTOCOL}",
-            code="protocol_mismatch",
-            hint="upgrade the older of the two",
-        )
+    _check_protocol(request)
     now = services.clock.now()
+    renewed = _renew(services, host_id, request, serial, now)
+    if renewed is not None:
+        return renewed
     finished: list[str] = []
     with services.units() as uow:
-        host = _lock(uow, host_id, request)
-        if serial is not None:
-            admit(host, serial)
-        if host is None:
-            raise Forbidden(
-                "this host is not in the inventory any more",
-                code="host_removed",
-                hint="enrol it again with a new join token",
-            )
+        host = _admitted(uow, host_id, request, serial)
         if host.state is HostState.REMOVING:
             return _clear_up(services, uow, host, request, now)
         tunnel = host.tunnel_address
-        was_silent = _note_host(uow, host, request, now)
+        duties = uow.hosts.duties(host.id)
+        was_silent = _note_host(uow, host, request, duties, now)
         moves = uow.migrations.open_on(host.id)
         by_workload = {one.workload_id: one for one in moves}
         if host.tunnel_address != tunnel:
@@ -89,15 +83,61 @@ def sync(
         _note_pools(uow, host, request.pools, now)
         if request.images is not None:
             uow.hosts.note_images(host.id, request.images)
+        if duties.leftovers and request.full:
+            failover_end.absent(uow, host, {one.id for one in request.workloads}, now)
         uow.flush()
         on_their_way = [one for one in moves if one.finished_at is None]
         report_all = was_silent and not request.full
-        response = _answer(uow, host, request, on_their_way, now, report_all=report_all)
+        leftovers = uow.failovers.left_on(host.id) if duties.leftovers else ()
+        response = _answer(uow, host, request, on_their_way, leftovers, now, report_all=report_all)
+        trusted = host.trusted_authorities
         uow.commit()
+    if pem := authorities.news_for(services, trusted):
+        response = response.model_copy(update={"authorities": pem})
     if request.workloads or request.volumes:
         services.committed.notify()
         services.done.note(finished)
     return response
+
+
+def _check_protocol(request: SyncRequest) -> None:
+    if request.protocol != PROTOCOL:
+        raise InvalidRequest(
+            f"the agent speaks sync protocol {request.protocol}, this control plane {PROTOCOL}",
+            code="protocol_mismatch",
+            hint="upgrade the older of the two",
+        )
+
+
+def _is_renewal(request: SyncRequest) -> bool:
+    """Whether all that it wants is the lease renewed."""
+    said = request.model_dump(exclude_defaults=True, exclude={"brief", "known_revision"})
+    return request.brief and not said
+
+
+def _renew(
+    services: Services, host_id: str, request: SyncRequest, serial: str | None, now: datetime
+) -> SyncResponse | None:
+    """Renew the lease of a host of which nothing else is to be said; None: look at all of it.
+
+    Most syncs of hosts with highly available workloads are such, so they cost two statements. What
+    a host is granted changes with what it has, and that with its revision.
+    """
+    if not _is_renewal(request):
+        return None
+    with services.units() as uow:
+        renewal = uow.hosts.renew(host_id, request.known_revision, serial, now)
+        if renewal is None:
+            return None
+        uow.commit()
+    return SyncResponse(
+        revision=request.known_revision,
+        full=False,
+        networks=None,
+        prune_nonce=renewal.prune_nonce,
+        lease_seconds=renewal.lease_seconds,
+        server_time=now,
+    )
 
 
 def _clear_up(
@@ -124,12 +164,25 @@ def _clear_up(
     return response
 
 
-def _lock(uow: UnitOfWork, host_id: str, request: SyncRequest) -> Host | None:
-    """The host, locked, and with it those that it has taken workloads from: they hear of it."""
+def _admitted(uow: UnitOfWork, host_id: str, request: SyncRequest, serial: str | None) -> Host:
+    """The host, locked, and with it those that it has taken workloads from: they hear of it.
+
+    :raises Forbidden: it is not in the inventory any more.
+    :raises Unauthenticated: the certificate is not the host's (any more).
+    """
     arrived = [observed.arrived for observed in request.workloads if observed.arrived]
     others = uow.migrations.hosts_of(arrived) if arrived else frozenset()
     locked = uow.hosts.lock_all_of({host_id, *others})
-    return next((host for host in locked if host.id == host_id), None)
+    host = next((host for host in locked if host.id == host_id), None)
+    if serial is not None:
+        admit(host, serial)
+    if host is None:
+        raise Forbidden(
+            "this host is not in the inventory any more",
+            code="host_removed",
+            hint="enrol it again with a new join token",
+        )
+    return host
 
 
 def _answer(
@@ -137,36 +190,40 @@ def _answer(
     host: Host,
     request: SyncRequest,
     moves: Sequence[Migration],
+    leftovers: Sequence[Failover],
     now: datetime,
     *,
     report_all: bool,
 ) -> SyncResponse:
-    if request.brief and not request.full and request.known_revision == host.revision:
+    is_current = request.known_revision == host.revision and not leftovers
+    if request.brief and not request.full and is_current:
         return SyncResponse(
             revision=host.revision,
             full=False,
             networks=None,
             prune_nonce=host.prune_nonce,
             report_all=report_all,
-            lease_seconds=LEASE.total_seconds(),
+            lease_seconds=host.lease_seconds,
             server_time=now,
         )
-    full = request.full or request.known_revision > host.revision
+    full = request.full or request.known_revision > host.revision or bool(leftovers)
     after = -1 if full else request.known_revision
     gone = [
         volume.id for volume in uow.volumes.on_host(host.id) if volume.state is VolumeState.DELETING
     ]
     gone += leftover_volumes(moves, host.id)
+    wishes = desired_of_host(uow, host.id, after, moves)
+    wishes += failover_end.left_behind(uow, leftovers)
     response = SyncResponse(
         revision=host.revision,
         full=full,
-        workloads=tuple(desired_of_host(uow, host.id, after, moves)),
+        workloads=tuple(wishes),
         networks=tuple(desired_networks(uow, host.id)),
         removed_volumes=tuple(gone),
         removed_images=tuple(uow.hosts.unknown_images(host.id)),
         prune_nonce=host.prune_nonce,
         report_all=report_all,
-        lease_seconds=LEASE.total_seconds(),
+        lease_seconds=host.lease_seconds,
         server_time=now,
     )
     wanted = {move.id for move in moves if move.target_host_id == host.id}
@@ -175,10 +232,16 @@ def _answer(
     return response.model_copy(update={"removed_arrivals": unwanted}) if unwanted else response
 
 
-def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime) -> bool:
-    """Take in that the host spoke; whether it had been silent."""
+def _note_host(
+    uow: UnitOfWork, host: Host, request: SyncRequest, duties: Duties, now: datetime
+) -> bool:
+    """Take in that the host spoke, and grant it a lease; whether it had been silent."""
+    host.lease_seconds = _granted(uow, host, duties)
+    host.renewals += 1
     host.last_seen_at = now
-    host.lease_expires_at = now + LEASE
+    host.lease_expires_at = now + timedelta(seconds=host.lease_seconds)
+    if request.trusted_authorities and request.trusted_authorities != _trusted(host):
+        host.trusted_authorities = list(request.trusted_authorities)
     if request.fingerprint is not None:
         _check_machine(uow, host, request.fingerprint)
         if host.facts.get("boot_id") not in (None, request.fingerprint.boot_id):
@@ -186,14 +249,28 @@ def _note_host(uow: UnitOfWork, host: Host, request: SyncRequest, now: datetime)
         _note_fingerprint(host, overlays.with_usable_tunnel(uow, host, request.fingerprint))
     was = host.state
     host.state = spoke(host)
-    if was in COMING or was is HostState.UNREACHABLE:
+    host.known_off = None
+    if was in SILENT:
+        failover_end.recovered(uow, host, now)
+    if was in COMING or was in SILENT:
         type = "host.enrolled" if was in COMING else "host.recovered"
         add_event(uow, type, host_target(host), now=now, message=f"it was {was.value}")
     if was is not host.state and HostState.PROBING in (was, host.state):
         lacking = "; ".join(one.message for one in missing(host.facts))
         type = "host.probing" if lacking else "host.ready"
         add_event(uow, type, host_target(host), now=now, message=lacking)
-    return was is HostState.UNREACHABLE
+    return was in SILENT
+
+
+def _granted(uow: UnitOfWork, host: Host, duties: Duties) -> float:
+    """Seconds for which a host may go without a sync. A short lease costs more syncs, so only those
+    have it that a workload is to be restarted from."""
+    cluster = uow.clusters.get(host.cluster_id) if duties.ha else None
+    return LEASE.total_seconds() if cluster is None else cluster.ha_lease
+
+
+def _trusted(host: Host) -> tuple[str, ...]:
+    return tuple(host.trusted_authorities or ())
 
 
 def _check_machine(uow: UnitOfWork, host: Host, fingerprint: Fingerprint) -> None:
@@ -246,6 +323,8 @@ def _note_workload(
     :param move: from this host or to it, if it is on its way.
     """
     workload = uow.workloads.get(observed.id)
+    if observed.gone and (workload is None or workload.host_id != host.id):
+        failover_end.removed(uow, host, observed.id, now)
     if workload is None:
         return []  # the agent learns from the next full answer that it must not be here
     if workload.host_id != host.id:
@@ -419,14 +498,21 @@ def _note_pools(
             present.path, present.capacity, present.used = pool.path, pool.capacity, pool.used
 
 
-def mark_unreachable(services: Services) -> int:
-    """Hosts whose lease ran out become unreachable and their workloads unknown; how many did."""
+def mark_unreachable(services: Services, seen: Mapping[str, Seen]) -> int:
+    """Hosts whose lease ran out become unreachable and their workloads unknown; how many did.
+
+    :param seen: by host, for how long its present lease has been looked at.
+    """
+    silent = [id for id, one in sorted(seen.items()) if one.age > one.lease.seconds]
+    with services.units(read_only=True) as uow:
+        silent = [id for id in silent if _has_fallen_silent(uow.hosts.get(id), seen[id])]
+    if not silent:
+        return 0
     now = services.clock.now()
     found = 0
     with services.units() as uow:
-        silent = [host.id for host in uow.hosts.all() if _is_silent(host, now)]
         for host in uow.hosts.lock_all_of(silent):
-            if not _is_silent(host, now):
+            if not _has_fallen_silent(host, seen[host.id]):
                 continue  # it spoke, or was removed, since it was looked at
             host.state = HostState.UNREACHABLE
             found += 1
@@ -445,7 +531,8 @@ def mark_unreachable(services: Services) -> int:
     return found
 
 
-def _is_silent(host: Host, now: datetime) -> bool:
-    """Whether its lease ran out and nobody has noticed yet."""
-    expired = host.lease_expires_at is not None and host.lease_expires_at < now
-    return expired and may_fall_silent(host.state)
+def _has_fallen_silent(host: Host | None, seen: Seen) -> bool:
+    """Whether it has not renewed the lease that was looked at, and nobody has noticed yet."""
+    if host is None or host.renewals != seen.lease.renewal:
+        return False
+    return may_fall_silent(host.state)

@@ -69,7 +69,12 @@ def update(
         refuse_in_maintenance(context.uow, workload, spec.state)
     workload.spec = spec
     context.uow.quotas.charge(workload.project_id, charged)
-    return advance(context, workload, verb)
+    changed = advance(context, workload, verb)
+    if spec.ha.enabled and workload.ha_since is None:
+        workload.ha_since = workload.generation
+    elif not spec.ha.enabled:
+        workload.ha_since = None
+    return changed
 
 
 def attach_volume(context: Context, workload: Workload, mount: VolumeMount) -> Changed:

@@ -206,6 +206,7 @@ def _insert(
         claim_disk=request.disk,
         placement=decision.explanation.to_json(),
         clone_of=source.id if source is not None else None,
+        ha_since=1 if spec.ha.enabled else None,
         revision=revisions[decision.host_id],
         created_at=context.now,
         updated_at=context.now,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from sqlalchemy.orm import registry
 
+from virtmgr.domain.failover import Failover
+from virtmgr.domain.fencing import FenceDevice
 from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.image import Image
 from virtmgr.domain.migration import Migration
@@ -29,10 +31,12 @@ _PLAIN = {
     Cluster: tables.clusters,
     Host: tables.hosts,
     HostAccess: tables.host_access,
+    FenceDevice: tables.fence_devices,
     Pool: tables.pools,
     Image: tables.images,
     Volume: tables.volumes,
     Migration: tables.migrations,
+    Failover: tables.failovers,
     Network: tables.networks,
     Address: tables.addresses,
     Operation: tables.operations,

@@ -25,8 +25,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy import text as text_
 
-from virtmgr.domain.host import HostState, SchedulingPolicy
+from virtmgr.domain.failover import FailoverPhase, Release
+from virtmgr.domain.fencing import FenceAgent
+from virtmgr.domain.host import FailoverPolicy, HostState, SchedulingPolicy
 from virtmgr.domain.host_states import SCHEDULING
 from virtmgr.domain.image import ImageManifest, ImageState, ImageType
 from virtmgr.domain.migration import MigrationMode, Phase
@@ -207,6 +210,11 @@ clusters = Table(
     Column("overcommit_vcpus", Float, nullable=False),
     Column("overcommit_memory", Float, nullable=False),
     Column("overcommit_disk", Float, nullable=False),
+    Column("failover", Enumerated(FailoverPolicy), nullable=False, server_default="automatic"),
+    Column("failover_limit", Float, nullable=False, server_default="0.34"),
+    Column("reserve", Integer, nullable=False, server_default="0"),
+    Column("ha_lease", Float, nullable=False, server_default="9"),
+    Column("ha_margin", Float, nullable=False, server_default="2"),
     *_labels("clusters"),
     _created_at(),
     *_version(),
@@ -214,6 +222,11 @@ clusters = Table(
     CheckConstraint("overcommit_vcpus > 0", name="overcommit_vcpus"),
     CheckConstraint("overcommit_memory > 0", name="overcommit_memory"),
     CheckConstraint("overcommit_disk > 0", name="overcommit_disk"),
+    one_of("failover", FailoverPolicy),
+    CheckConstraint("failover_limit BETWEEN 0 AND 1", name="failover_limit"),
+    CheckConstraint("ha_lease > 0", name="ha_lease"),
+    CheckConstraint("ha_margin > 0", name="ha_margin"),
+    *_at_least_0("reserve"),
 )
 
 hosts = Table(
@@ -237,10 +250,15 @@ hosts = Table(
     Column("certificate_serial", String(64), unique=True),
     Column("previous_certificate_serial", String(64)),
     Column("certificate_expires_at", UtcDateTime()),
+    Column("certificate_issuer", String(64)),
+    Column("trusted_authorities", Document()),
     Column("join_token_hash", String(128), unique=True),
     Column("join_token_expires_at", UtcDateTime()),
     Column("lease_expires_at", UtcDateTime(), index=True),
+    Column("lease_seconds", Float, nullable=False, server_default="30"),
+    Column("renewals", Count, nullable=False, server_default="0"),
     Column("last_seen_at", UtcDateTime()),
+    Column("known_off", String(16)),
     Column("revision", Count, nullable=False),
     Column("prune_nonce", Count, nullable=False),
     *_version(),
@@ -264,6 +282,27 @@ host_access = Table(
     Column("sealed", Text),
     Column("kept", Flag, nullable=False),
     CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
+)
+
+fence_devices = Table(
+    "fence_devices",
+    metadata,
+    _id(),
+    _reference("host_id", "hosts", "CASCADE", index=False),
+    Column("name", text(63), nullable=False),
+    Column("agent", Enumerated(FenceAgent), nullable=False),
+    Column("address", text(253), nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("user", String(64), nullable=False),
+    Column("sealed", Text, nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("system", String(256)),
+    Column("verify", Flag, nullable=False),
+    _created_at(),
+    UniqueConstraint("host_id", "name"),
+    one_of("agent", FenceAgent),
+    CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
+    CheckConstraint("level >= 1", name="level"),
 )
 
 pools = Table(
@@ -402,6 +441,7 @@ workloads = Table(
     Column("force_stop", Flag, nullable=False),
     Column("deleting", Flag, nullable=False),
     _reference("clone_of", "workloads", "SET NULL", nullable=True),
+    Column("ha_since", Count),
     Column("revision", Count, nullable=False),
     *_version(),
     _created_at(),
@@ -415,6 +455,12 @@ workloads = Table(
     Index("ix_workloads_kind_id", "kind", "id"),
     Index("ix_workloads_created_at_id", "created_at", "id"),
     Index("ix_workloads_host_id_revision", "host_id", "revision"),
+    Index(
+        "ix_workloads_highly_available",
+        "host_id",
+        sqlite_where=text_("ha_since IS NOT NULL"),
+        postgresql_where=text_("ha_since IS NOT NULL"),
+    ),
     one_of("kind", Kind),
     one_of("init", Init),
     one_of("state", State),
@@ -487,6 +533,42 @@ Index(
     unique=True,
     sqlite_where=migrations.c.finished_at.is_(None),
     postgresql_where=migrations.c.finished_at.is_(None),
+)
+
+# No foreign key to the workload: what is left on a lost host is to be removed, even if the workload
+# has been deleted meanwhile.
+failovers = Table(
+    "failovers",
+    metadata,
+    _id(),
+    Column("workload_id", identifier(), nullable=False),
+    Column("workload_name", text(63), nullable=False),
+    _reference("project_id", "projects", "CASCADE"),
+    _reference("lost_host_id", "hosts", "SET NULL", nullable=True),
+    _reference("target_host_id", "hosts", "SET NULL", nullable=True),
+    Column("phase", Enumerated(FailoverPhase), nullable=False),
+    Column("release", Enumerated(Release)),
+    Column("code", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("claim_vcpus", Thousandths(), nullable=False),
+    Column("claim_memory", Count, nullable=False),
+    Column("claim_disk", Count, nullable=False),
+    _created_at(),
+    Column("updated_at", UtcDateTime(), nullable=False),
+    Column("finished_at", UtcDateTime()),
+    Index("ix_failovers_created_at_id", "created_at", "id"),
+    one_of("phase", FailoverPhase),
+    one_of("release", Release),
+    CheckConstraint("(finished_at IS NULL) = (phase IN ('waiting', 'restarted'))", name="finished"),
+    *_at_least_0("claim_vcpus", "claim_memory", "claim_disk"),
+)
+Index(
+    "uq_failovers_one_at_a_time",
+    failovers.c.workload_id,
+    failovers.c.lost_host_id,
+    unique=True,
+    sqlite_where=failovers.c.finished_at.is_(None),
+    postgresql_where=failovers.c.finished_at.is_(None),
 )
 
 nics = Table(

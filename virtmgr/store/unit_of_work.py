@@ -23,6 +23,8 @@ from virtmgr.domain.project import Project, User
 from virtmgr.ports.unit_of_work import (
     AddressRepository,
     EventRepository,
+    FailoverRepository,
+    FenceDeviceRepository,
     HostAccessRepository,
     HostRepository,
     IdempotencyRepository,
@@ -46,6 +48,8 @@ from virtmgr.ports.unit_of_work import (
 from virtmgr.store import image_index, mapping
 from virtmgr.store.engine import make_reader
 from virtmgr.store.repositories.events import SqlEvents
+from virtmgr.store.repositories.failovers import SqlFailovers
+from virtmgr.store.repositories.fence_devices import SqlFenceDevices
 from virtmgr.store.repositories.hosts import SqlClusters, SqlHostAccess, SqlHosts, SqlPools
 from virtmgr.store.repositories.images import SqlImages
 from virtmgr.store.repositories.leaderships import SqlLeaderships
@@ -81,6 +85,7 @@ class SqlUnitOfWork:
         self.hosts: HostRepository = SqlHosts(session)
         self.host_access: HostAccessRepository = SqlHostAccess(session)
         self.pools: PoolRepository = SqlPools(session)
+        self.fence_devices: FenceDeviceRepository = SqlFenceDevices(session)
         self.images: ImageRepository = SqlImages(session)
         self.volumes: VolumeRepository = SqlVolumes(session)
         self.networks: NetworkRepository = SqlNetworks(session)
@@ -88,6 +93,7 @@ class SqlUnitOfWork:
         self.nics: NicRepository = SqlNics(session)
         self.workloads: WorkloadRepository = SqlWorkloads(session)
         self.migrations: MigrationRepository = SqlMigrations(session)
+        self.failovers: FailoverRepository = SqlFailovers(session)
         self.operations: OperationRepository = SqlOperations(session)
         self.operation_log: OperationLog = SqlOperationLog(session)
         self.events: EventRepository = self._events

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import Field
+
 from virtmgr.api.answers import View
-from virtmgr.domain.host import SchedulingPolicy
+from virtmgr.domain.host import FailoverPolicy, SchedulingPolicy
 
 
 class ClusterView(View):
@@ -18,6 +20,20 @@ class ClusterView(View):
     overcommit_vcpus: float
     overcommit_memory: float
     overcommit_disk: float
+    failover: FailoverPolicy
+    failover_limit: float
+    reserve: int
+    ha_lease: float
+    ha_margin: float
     labels: dict[str, str]
     created_at: datetime
     version: int
+
+
+class ShownClusterView(ClusterView):
+    """A cluster with what its hosts have room for."""
+
+    survives: int = Field(
+        description="Further hosts that may fail so that what is highly available has room on the "
+        "others, by sums."
+    )

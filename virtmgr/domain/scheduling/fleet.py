@@ -89,6 +89,9 @@ class Fleet:
         self.claimed = _columns(
             {name: [getattr(host, f"claimed_{name}") for host in self.hosts] for name in RESOURCES}
         )
+        self.ha = _columns(
+            {name: [getattr(host, f"ha_{name}") for host in self.hosts] for name in RESOURCES}
+        )
         self._remembered: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:

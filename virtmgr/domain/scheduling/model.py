@@ -20,6 +20,7 @@ class ClusterView:
     overcommit_vcpus: float = 4.0
     overcommit_memory: float = 1.0
     overcommit_disk: float = 1.0
+    reserve: int = 0
 
 
 @dataclass(frozen=True, order=True)
@@ -79,6 +80,10 @@ class HostView:
     """Why it has none, for people."""
     ports: frozenset[HostPort] = frozenset()
     """Those that its workloads publish, running or not; needed where some are asked for."""
+    ha_vcpus: float = 0.0
+    """Of what is claimed, what is highly available; needed where there is a reserve."""
+    ha_memory: int = 0
+    ha_disk: int = 0
 
     def label(self, key: str) -> str | None:
         """The value of a label; ``arch`` stands for the architecture."""
@@ -134,6 +139,12 @@ class PlacementRequest:
     """Hosts that its volumes are on already."""
     ports: frozenset[HostPort] = frozenset()
     """Ports of its host that it publishes."""
+    avoid: frozenset[str] = frozenset()
+    """Hosts that still have something of it, and are to remove it first."""
+    ha: bool = False
+    """It is highly available."""
+    from_reserve: bool = False
+    """It may take what is kept for failures: it is what that is kept for, or takes no more room."""
 
     def __post_init__(self) -> None:
         if self.kind == Kind.CONTAINER and self.init is None:

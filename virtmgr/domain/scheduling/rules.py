@@ -23,6 +23,7 @@ from virtmgr.domain.scheduling.capacity import (
 )
 from virtmgr.domain.scheduling.fleet import Fleet, Mask, in_domains
 from virtmgr.domain.scheduling.model import HostView, PlacementRequest, carries, write_labels
+from virtmgr.domain.scheduling.reserve import failures_left, keeps_reserve, room
 from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.workload import Affinity
 
@@ -52,6 +53,7 @@ def rules_for(tally: Tally, request: PlacementRequest) -> tuple[Rule, ...]:
         *_affinity(tally, request),
         *_kept_away(tally, request),
         *_room(tally, request),
+        *_reserve(tally, request),
     )
 
 
@@ -67,6 +69,7 @@ def _shape(request: PlacementRequest) -> tuple[object, ...]:
         request.overlay_mtu,
         request.vlans,
         request.volume_host_ids,
+        request.avoid,
     )
 
 
@@ -81,6 +84,7 @@ def _fixed(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
     yield from _overlays(fleet, request)
     yield from _vlans(fleet, request)
     yield from _volumes(fleet, request)
+    yield from _leftovers(fleet, request)
 
 
 def _cluster(fleet: Fleet, request: PlacementRequest) -> Rule:
@@ -124,6 +128,7 @@ _STATES = {
     HostState.DRAINING: ("is being drained", "are being drained"),
     HostState.MAINTENANCE: ("is in maintenance", "are in maintenance"),
     HostState.UNREACHABLE: ("is unreachable", "are unreachable"),
+    HostState.FENCED: ("is off", "are off"),
     HostState.REMOVING: ("is being removed", "are being removed"),
 }
 
@@ -235,6 +240,18 @@ def _volumes(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
     )
 
 
+def _leftovers(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
+    where = request.avoid
+    if where:
+        yield Rule(
+            code="has_leftovers",
+            passes=fleet.where(("avoid", where), lambda host: host.id not in where),
+            one="has not removed what it had of it",
+            many="have not removed what they had of it",
+            why=_always("it was lost while it had the workload, and has not removed that yet"),
+        )
+
+
 def _ports(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
     for port in sorted(request.ports):
         yield Rule(
@@ -316,6 +333,30 @@ def _room(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
             many=f"lack {name}",
             why=_too_little(asked, resource),
             resource=resource,
+        )
+
+
+def _reserve(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
+    fleet = tally.fleet
+    if request.from_reserve or request.cluster_id not in fleet.clusters:
+        return
+    if not fleet.clusters[request.cluster_id].reserve:
+        return
+    failures = failures_left(fleet, request.cluster_id)
+    lost = "a host" if failures == 1 else f"{failures} hosts"
+    for resource in RESOURCES:
+        here, amount = room(tally, request.cluster_id, resource), request.asked.of(resource)
+        name, kept = resource_name(resource), format_amount(resource, here.needed(failures))
+        free = format_amount(resource, here.free)
+        yield Rule(
+            code=f"reserve_{resource}",
+            passes=keeps_reserve(tally, request.cluster_id, resource, amount, ha=request.ha),
+            one=f"would leave too little {name} for the failure of {lost}",
+            many=f"would leave too little {name} for the failure of {lost}",
+            why=_always(
+                f"{free} of {name} are free in the cluster, and {kept} are kept for the failure "
+                f"of {lost}"
+            ),
         )
 
 

@@ -19,6 +19,7 @@ class Tally:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.claimed = fleet.claimed.copy()
+        self.ha = fleet.ha.copy()
         self._batch: list[PlacedWorkload] = []
         self._batch_with_rules: list[PlacedWorkload] = []
         self._batch_ports: list[tuple[int, HostPort]] = []
@@ -29,6 +30,8 @@ class Tally:
         """Give ``request`` the host with this index."""
         for resource in RESOURCES:
             self.claimed.of(resource)[host] += getattr(request, resource)
+            if request.ha:
+                self.ha.of(resource)[host] += getattr(request, resource)
         workload = PlacedWorkload(
             id=request.id,
             project_id=request.project_id,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, case, delete, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from virtmgr.domain.errors import NotFound
+from virtmgr.domain.failover import FailoverPhase
 from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
+from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.ids import is_id
+from virtmgr.domain.leases import HostLease
+from virtmgr.ports.unit_of_work import Duties, Renewal
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlNamedRepository, SqlRepository
@@ -118,6 +123,58 @@ class SqlHosts(SqlNamedRepository[Host]):
         for host_id in host_ids:
             self.next_revision(host_id)
         return host_ids
+
+    def renew(
+        self, host_id: str, revision: int, serial: str | None, now: datetime
+    ) -> Renewal | None:
+        criteria = [
+            _hosts.id == host_id,
+            _hosts.revision == revision,
+            _hosts.state == _hosts.scheduling_state,  # it speaks
+        ]
+        if serial is not None:
+            criteria.append(_hosts.certificate_serial == serial)
+        granted = select(_hosts.lease_seconds, _hosts.prune_nonce).where(*criteria)
+        row = self._session.execute(granted).one_or_none()
+        if row is None:
+            return None
+        statement = (
+            update(tables.hosts)
+            .where(*criteria, _hosts.lease_seconds == row.lease_seconds)
+            .values(
+                renewals=_hosts.renewals + 1,
+                last_seen_at=now,
+                lease_expires_at=now + timedelta(seconds=row.lease_seconds),
+            )
+            .returning(_hosts.id)
+        )
+        renewed = self._session.execute(statement).scalar() is not None
+        return Renewal(row.lease_seconds, row.prune_nonce) if renewed else None
+
+    def leases(self) -> Sequence[HostLease]:
+        rows = select(_hosts.id, _hosts.renewals, _hosts.lease_seconds).where(
+            _hosts.last_seen_at.is_not(None)
+        )
+        return [HostLease(*row) for row in self._session.execute(rows)]
+
+    def lost(self) -> Sequence[Host]:
+        return self._many(_hosts.state.in_(SILENT), order=[_hosts.id])
+
+    def duties(self, host_id: str) -> Duties:
+        left = tables.failovers.c
+        ha = exists().where(_workloads.host_id == host_id, _workloads.ha_since.is_not(None))
+        leftovers = exists().where(
+            left.lost_host_id == host_id, left.phase == FailoverPhase.RESTARTED
+        )
+        row = self._session.execute(select(ha, leftovers)).one()
+        return Duties(bool(row[0]), bool(row[1]))
+
+    def silent_shares(self) -> Mapping[str, tuple[int, int]]:
+        silent = func.sum(case((_hosts.state.in_(SILENT), 1), else_=0))
+        there = _hosts.last_seen_at.is_not(None)
+        counted = select(_hosts.cluster_id, silent, func.count()).where(there)
+        rows = self._session.execute(counted.group_by(_hosts.cluster_id))
+        return {row[0]: (int(row[1]), int(row[2])) for row in rows}
 
     def tunnels(self) -> Mapping[str, str]:
         has_one = _hosts.tunnel_address.is_not(None)

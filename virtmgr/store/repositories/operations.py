@@ -49,6 +49,12 @@ class SqlOperations(SqlRepository[Operation]):
             order=[_operations.created_at, _operations.id],
         )
 
+    def last(self, verb: str, target_id: str) -> Operation | None:
+        about = (_operations.target_id == target_id, _operations.verb == verb)
+        found = select(Operation).where(*about)
+        latest = found.order_by(_operations.created_at.desc(), _operations.id.desc())
+        return self._session.scalars(latest.limit(1)).one_or_none()
+
     def take(
         self, verbs: Iterable[str], owner: str, lease_until: datetime, now: datetime
     ) -> Operation | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Boolean, Column, ColumnElement, Table, func, literal_column, select
 
+from virtmgr.domain.scheduling import Amounts
 from virtmgr.domain.workload import Port, Workload
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
@@ -64,6 +65,24 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             _workloads.revision > after_revision,
             order=[_workloads.revision, _workloads.id],
         )
+
+    def ha_on(self, host_id: str) -> Sequence[Workload]:
+        is_ha = _workloads.ha_since.is_not(None)
+        return self._many(_workloads.host_id == host_id, is_ha, order=[_workloads.id])
+
+    def ha_claims(self) -> Mapping[str, Amounts]:
+        self._session.flush()
+        # Added up here: a sum in SQL would lose the column's type.
+        statement = select(
+            _workloads.host_id,
+            _workloads.claim_vcpus,
+            _workloads.claim_memory,
+            _workloads.claim_disk,
+        ).where(_workloads.host_id.is_not(None), _workloads.ha_since.is_not(None))
+        found: dict[str, Amounts] = {}
+        for host_id, *claim in self._session.execute(statement):
+            found[host_id] = found.get(host_id, Amounts(0.0, 0, 0)) + Amounts(*claim)
+        return found
 
     def copies_of(self, workload_id: str) -> Sequence[Workload]:
         return self._many(_workloads.clone_of == workload_id, order=[_workloads.name])

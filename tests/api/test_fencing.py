@@ -1,0 +1,164 @@
+"""Fence devices over the API, and what the worker makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from tests.api.contract import Api
+from tests.api.host import PretendHost, fall_silent
+from tests.api.test_failover import ALL, ha
+from virtmgr.domain.errors import Unavailable
+from virtmgr.domain.fencing import FenceDevice
+from virtmgr.services import failover, fence_worker
+from virtmgr.services.container import Services
+from virtmgr.services.fence_worker import FenceWorker
+
+BMC = {"agent": "ipmi", "address": "192.0.2.7", "user": "admin", "password": "secret"}
+
+
+@dataclass
+class Power:
+    """Fence devices that do as they are told, unless they are stuck or broken."""
+
+    off: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
+    stuck: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+
+    def is_on(self, device: FenceDevice, password: str) -> bool:
+        self._check(device, password)
+        return device.name not in self.off
+
+    def turn_off(self, device: FenceDevice, password: str) -> None:
+        self._check(device, password)
+        self.asked.append(device.name)
+        if device.name not in self.stuck:
+            self.off.add(device.name)
+
+    def _check(self, device: FenceDevice, password: str) -> None:
+        assert password == "secret"
+        if device.name in self.broken:
+            raise Unavailable(f"{device.name} does not answer")
+
+
+class Site:
+    def __init__(self, api: Api, services: Services) -> None:
+        self.api, self.power = api, Power()
+        self.services = replace(services, power=self.power)
+        self.lost = PretendHost(services, self_fencing=False)
+        assert api.post(ALL, ha("web1")).status == 202
+        self.lost.converge()
+        self.other = PretendHost(services)
+        self.path = f"/hosts/{self.lost.id}"
+
+    def set(self, name: str, **fields: Any) -> None:
+        answer = self.api.call("PUT", f"{self.path}/fence-devices/{name}", {**BMC, **fields})
+        assert answer.status == 200, answer.body
+
+    def work(self) -> bool:
+        return FenceWorker(self.services).run_once()
+
+    def look(self) -> int:
+        return failover.look(self.services, fall_silent(self.services, self.other))
+
+    def operation(self) -> Any:
+        return self.api.get("/operations", target=self.lost.id).body["items"][0]
+
+
+@pytest.fixture
+def site(api: Api, services: Services, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr(fence_worker, "_OFF_WITHIN", 0.1)
+    monkeypatch.setattr(fence_worker, "_ASK_AGAIN", 0.01)
+    return Site(api, services)
+
+
+def test_a_lost_host_is_fenced_and_its_workloads_restarted(site: Site) -> None:
+    site.set("bmc")
+    assert site.look() == 0
+    assert site.work()
+    assert not site.work()
+    assert site.api.get(site.path).body["state"] == "fenced"
+    assert site.look() == 1
+    row = site.api.get("/failovers").body["items"][0]
+    assert (row["release"], row["target"]["id"]) == ("fenced", site.other.id)
+    assert site.api.get("/events", type="host.fenced").body["items"]
+
+
+def test_a_host_that_came_back_is_not_fenced(site: Site) -> None:
+    site.set("bmc")
+    site.look()
+    site.lost.converge()
+    assert site.work()
+    assert site.power.asked == []
+    assert site.operation()["state"] == "cancelled"
+
+
+def test_levels(site: Site) -> None:
+    """The first fails; of the second both are needed."""
+    site.set("a-bmc", level=1)
+    site.set("left", level=2)
+    site.set("right", level=2)
+    site.power.broken.add("a-bmc")
+    site.look()
+    site.work()
+    assert site.power.asked == ["left", "right"]
+    assert site.operation()["message"] == "the power is off, says left, right"
+
+
+def test_what_stays_on_is_not_fenced(site: Site) -> None:
+    site.set("bmc")
+    site.power.stuck.add("bmc")
+    site.look()
+    site.work()
+    assert site.operation()["state"] == "failed"
+    assert "still on" in site.operation()["error"]["detail"]
+    assert site.api.get(site.path).body["state"] == "unreachable"
+    assert site.look() == 0
+
+
+def test_a_mass_outage_fences_nobody(site: Site) -> None:
+    site.set("bmc")
+    failover.look(site.services, fall_silent(site.services))
+    assert not site.work()
+
+
+def test_a_test_switches_nothing(site: Site) -> None:
+    assert site.api.post(f"{site.path}/fence/test").code == "no_fence_device"
+    site.set("bmc")
+    assert site.api.post(f"{site.path}/fence/test").status == 202
+    site.work()
+    assert site.operation()["message"] == "bmc: on"
+    assert site.power.asked == []
+
+
+def test_an_operator_cuts_the_power(site: Site) -> None:
+    site.set("bmc")
+    assert site.api.post(f"{site.path}/fence").status == 202
+    site.work()
+    assert site.power.asked == ["bmc"]
+    assert site.look() == 0  # it was not silent then: the device is asked again
+    site.work()
+    assert site.look() == 1
+
+
+def test_passwords_are_sealed_and_kept(site: Site) -> None:
+    site.set("bmc")
+    without = {key: value for key, value in BMC.items() if key != "password"}
+    path = f"{site.path}/fence-devices"
+    again = site.api.call("PUT", f"{path}/bmc", {**without, "address": "192.0.2.8"})
+    assert again.body["address"] == "192.0.2.8"
+    assert site.api.call("PUT", f"{path}/new", without).status == 422
+    listed = site.api.get(path).body["items"]
+    assert [one["name"] for one in listed] == ["bmc"]
+    assert "secret" not in str(listed)
+    with site.services.units(read_only=True) as uow:
+        (device,) = uow.fence_devices.of_host(site.lost.id)
+        assert "secret" not in device.sealed
+    site.api.post(f"{site.path}/fence/test")
+    site.work()
+    assert site.operation()["state"] == "succeeded"
+    assert site.api.delete(f"{path}/bmc").status == 204
+    assert site.api.delete(f"{path}/bmc").status == 404

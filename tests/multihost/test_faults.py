@@ -1,0 +1,85 @@
+"""Never two, under random faults; ``--faults`` says how many, ``--seed`` which."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.lab import remove_abandoned, session_site
+from tests.lab.fleet import Lab
+from tests.lab.plan import Flavour, Release, fleet
+from tests.multihost.faults import Checker, Faults, broken_chains
+from tests.multihost.fleet import Fleet, running_fleet
+
+pytestmark = [
+    pytest.mark.host,
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.timeout(0),
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
+]
+_ROOT = Path(__file__).resolve().parents[2]
+_SLEEPS = {f"app{number}": str(86000 + number) for number in range(4)}
+
+
+@pytest.fixture
+def three() -> Iterator[Lab]:
+    """Three hosts of the machine's own Debian release, which can run the agent."""
+    remove_abandoned()
+    lab = Lab(session_site("faults"), say=print)
+    own = Path("/etc/debian_version").read_text().partition(".")[0]
+    release = next(release for release in Release if release == own)
+    try:
+        lab.up(fleet(3, (release,), Flavour.PREPARED), binds=[_ROOT])
+        yield lab
+    finally:
+        lab.down()
+
+
+def all_is_well(fleet: Fleet, checker: Checker) -> bool:
+    """Every host is ready, and every workload runs, once."""
+    hosts, workloads = listed(fleet, "host", "list"), listed(fleet, "list")
+    if not hosts or not workloads:
+        return False  # the control plane was killed
+    if any(host["state"] != "ready" for host in hosts):
+        return False
+    if any(one["status"]["state"] != "running" for one in workloads):
+        return False
+    return all(len(pids) == 1 for pids in checker.running().values())
+
+
+def listed(fleet: Fleet, *words: str) -> list[Any]:
+    """What ``virtmgr WORDS`` lists; nothing while the control plane does not answer."""
+    done = fleet.run(*words, "-o", "json", check=False)
+    return list(json.loads(done.stdout)) if done.returncode == 0 else []
+
+
+def test_never_two_under_faults(three: Lab, pytestconfig: pytest.Config) -> None:
+    count, seed = pytestconfig.getoption("faults"), pytestconfig.getoption("seed")
+    print(f"repeat it with --faults {count} --seed {seed}")
+    with running_fleet(three) as fleet:
+        for host in three.hosts():
+            fleet.join(host)
+        fleet.run("image", "build", "busybox", "--name", "busybox", "--kind", "container")
+        for name, seconds in _SLEEPS.items():
+            fleet.run("run", "busybox", "--name", name, "--ha", "--restart", "always",
+                      "--", "sleep", seconds)  # fmt: skip
+        faults = Faults(fleet, three.hosts(), random.Random(seed))
+        with Checker(_SLEEPS) as checker:
+            for _ in range(count):
+                faults.one()
+                assert not checker.twice, (checker.twice, faults.done)
+                fleet.wait_until(lambda: all_is_well(fleet, checker))
+            fleet.wait_until(
+                lambda: all(one["finished_at"] for one in listed(fleet, "failover", "list"))
+            )
+        assert not checker.twice, (checker.twice, faults.done)
+        assert not broken_chains(fleet)
+        failovers = len(fleet.json("failover", "list"))
+        print(f"{count} faults, {failovers} failovers, {checker.looks} looks at what runs")

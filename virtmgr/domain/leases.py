@@ -1,0 +1,57 @@
+"""How long hosts have not renewed their leases, without trusting any clock's time of day. Pure.
+
+Whoever watches compares what it reads with what it read before, and measures with its own steady
+clock. So a stepped clock, here or on another control plane, never makes a lease look old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+STEP: Final = 2.0
+"""Seconds between two looks that count at most: in a longer break the watcher saw nothing, and
+hosts may have been unable to renew."""
+
+
+@dataclass(frozen=True)
+class HostLease:
+    """A host's lease as it is read; ``renewal`` counts its syncs."""
+
+    host_id: str
+    renewal: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A renewal, and for how many seconds it was looked at."""
+
+    lease: HostLease
+    age: float
+
+
+class LeaseWatch:
+    """What one watcher has seen. It forgets nothing that counts when it restarts: it waits anew."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Seen] = {}
+        self._looked: float | None = None
+
+    def look(self, leases: Iterable[HostLease], begun: float, ended: float) -> Mapping[str, Seen]:
+        """Take in what was read, and how old every lease is at least.
+
+        :param begun: when the reading began, in seconds of a clock that is never stepped.
+        :param ended: when it ended. A renewal may be as young as that when it is first seen.
+        """
+        passed = 0.0 if self._looked is None else min(max(begun - self._looked, 0.0), STEP)
+        self._looked = ended
+        self._seen = {lease.host_id: self._aged(lease, passed) for lease in leases}
+        return self._seen
+
+    def _aged(self, lease: HostLease, passed: float) -> Seen:
+        before = self._seen.get(lease.host_id)
+        if before is None or before.lease != lease:
+            return Seen(lease, 0.0)
+        return Seen(lease, before.age + passed)

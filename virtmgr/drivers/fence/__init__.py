@@ -1,0 +1,1 @@
+"""Fence devices: IPMI by pyghmi, Redfish by sushy."""
