@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from virtmgr.agent.departing import Departures
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.guard import Guard
 from virtmgr.agent.images import ImageKeeper
@@ -291,9 +292,14 @@ class Host:
             clock=SystemClock(),
             boot_id=self.boot_id,
             guard=Guard(self.state / "fence"),
+            departures=self.departures(),
         )
         self._agents.append(self.agent)
         self.agent.start()
+
+    def departures(self) -> Departures | None:
+        """How workloads leave it while they run; None: they do not."""
+        return None
 
     def stop_agent(self) -> None:
         self.agent.close()

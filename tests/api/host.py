@@ -11,7 +11,13 @@ from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import Blob, ContainerConfig, Image, ImageManifest, ImageState, ImageType
 from virtmgr.domain.image import Kernel as KernelPart
 from virtmgr.domain.leases import Seen
-from virtmgr.domain.sync import DesiredWorkload, ObservedWorkload, SyncRequest, SyncResponse
+from virtmgr.domain.sync import (
+    DesiredWorkload,
+    ObservedMove,
+    ObservedWorkload,
+    SyncRequest,
+    SyncResponse,
+)
 from virtmgr.domain.workload import GIB, PowerState, State, WorkloadStatus
 from virtmgr.ports.driver import Feature
 from virtmgr.services.container import Services
@@ -152,4 +158,14 @@ def _done(wish: DesiredWorkload) -> ObservedWorkload:
         gone=wish.deleting,
         cloned=wish.clone_of is not None,
         arrived=wish.arrival.id if wish.arrival is not None else "",
+        move=_moved(wish),
     )
+
+
+def _moved(wish: DesiredWorkload) -> ObservedMove | None:
+    if wish.incoming is not None:
+        return ObservedMove(id=wish.incoming.id, ready=True)
+    if wish.outgoing is None:
+        return None
+    stays = wish.outgoing.cancelled
+    return ObservedMove(id=wish.outgoing.id, departed=not stays, stayed=stays)

@@ -104,7 +104,7 @@ def test_silence_and_return(made: HostState) -> None:
     assert spoke(host(HostState.REMOVING)) is HostState.REMOVING
 
 
-@pytest.mark.parametrize("state", [*COMING, HostState.PROBING, HostState.UNREACHABLE])
+@pytest.mark.parametrize("state", [*sorted(COMING), HostState.PROBING, HostState.UNREACHABLE])
 @pytest.mark.parametrize("made", SCHEDULING)
 def test_a_host_is_probing_until_nothing_is_missing(state: HostState, made: HostState) -> None:
     comes = replace(host(state, made), facts=facts(drivers=()))

@@ -120,6 +120,13 @@ def trust(identity: Identity, authorities_pem: str, tools: KeyTools) -> None:
     _log.info("authorities.trusted", host=identity.host_id, fingerprints=found)
 
 
+def peer_context(identity: Identity, tools: KeyTools) -> ssl.SSLContext:
+    """To dial another host's agent, whose certificate says which host it is, not its address."""
+    context = client_context(identity, tools)
+    context.check_hostname = False
+    return context
+
+
 def renew_if_due(identity: Identity, control_plane: ControlPlane, tools: KeyTools) -> bool:
     """Get a fresh certificate when a third of its life is left, or when another CA issues now;
     whether one was got."""

@@ -16,8 +16,10 @@ from functools import partial
 
 import structlog
 
+from virtmgr.agent.departing import CANCELLED, NOT_BEGUN, Departures
 from virtmgr.agent.files import Entry, StateFiles
 from virtmgr.agent.guard import Guard
+from virtmgr.agent.migrating import mover
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.steps import StepRunner
@@ -35,24 +37,37 @@ from virtmgr.domain.plan import (
     held_back,
     plan,
 )
-from virtmgr.domain.remembering import after_step, before_start, carried_out
+from virtmgr.domain.remembering import (
+    after_departure,
+    after_step,
+    arrived_live,
+    before_start,
+    carried_out,
+    has_departed,
+    observed_move,
+)
 from virtmgr.domain.sync import (
     DesiredImage,
     DesiredNetwork,
     DesiredWorkload,
+    ObservedMove,
     ObservedVolume,
     ObservedWorkload,
+    Outgoing,
 )
 from virtmgr.domain.workload import Kind, Reason, State, WorkloadStatus
 from virtmgr.ports.clock import Clock
-from virtmgr.ports.driver import Inspection, RuntimeState, WorkloadDriver
+from virtmgr.ports.driver import Departure, Inspection, RuntimeState, WorkloadDriver
 from virtmgr.ports.host import HostStorage
 
 _THREADS = 16
 _URGENT_THREADS = 4  # for forced stops, which must not queue behind graceful ones
 _ROUNDS = 8  # of planning in one go, before other workloads get their turn
 _TRIES_BEFORE_FAILED = 3
+_TAKE_OVER_PATIENCE = 30.0  # seconds that a guest that came waits for a thread's end
 _LOOK_AGAIN = 60.0  # seconds between looks at a workload of which no news came
+
+_NO_DEPARTURE = Departure(departed=False)
 
 _log = structlog.get_logger()
 
@@ -71,7 +86,10 @@ class Reconciler:
         clock: Clock,
         boot_id: str,
         guard: Guard,
+        departures: Departures | None = None,
     ) -> None:
+        self._departures = departures
+        self._departed: dict[str, Departure] = {}  # the last one of each workload
         self._runner = runner
         self._networks = networks
         self._storage = storage
@@ -82,6 +100,7 @@ class Reconciler:
         self._guard = guard
         self._lock = threading.Lock()
         self._watching = threading.Lock()
+        self._idle = threading.Condition(self._lock)  # some workload has no thread any more
         self._entries: dict[str, Entry] = {}
         self._busy: dict[str, Step | None] = {}  # those with a thread, and what it does
         self._again: set[str] = set()  # those to look at again once their thread is done
@@ -100,6 +119,8 @@ class Reconciler:
 
     def start(self) -> None:
         """Take up what was kept on disk and what runs; needs no control plane."""
+        if self._departures is not None:
+            self._departures.start()
         self._entries = self._files.load()
         self._watch()
         self._network_wish = self._files.load_networks()
@@ -197,6 +218,33 @@ class Reconciler:
         with self._lock:
             entry = self._entries.get(workload_id)
         return entry.desired if entry is not None else None
+
+    def take_over(self, workload: DesiredWorkload) -> None:
+        """Let a workload run that came while it ran: its source has let go of it.
+
+        :raises HostError: it is not here, or not whole; or not expected any more.
+        """
+        incoming = workload.incoming
+        with self._idle:
+            free = self._idle.wait_for(lambda: workload.id not in self._busy, _TAKE_OVER_PATIENCE)
+            entry = self._entries.get(workload.id)
+            wanted = entry.desired.incoming if entry is not None else None
+            if not free or entry is None or incoming is None or wanted != incoming:
+                raise HostError(
+                    f"cannot let workload {workload.name!r} run here: it is not expected",
+                    code="not_expected",
+                )
+            self._busy[workload.id] = None
+        try:
+            mover(self._runner.driver(workload), workload).take_over(entry.desired)
+            memory = arrived_live(entry.memory, incoming.id, boot_id=self._boot_id)
+            self._keep(entry, memory)
+        finally:
+            with self._lock:
+                self._busy.pop(workload.id, None)
+                self._again.discard(workload.id)
+                self._idle.notify_all()
+            self.touch(workload.id)
 
     # ---- what is desired
 
@@ -329,6 +377,7 @@ class Reconciler:
         finally:
             with self._lock:
                 self._busy.pop(workload_id, None)
+                self._idle.notify_all()
                 again = workload_id in self._again
             if again:
                 self.touch(workload_id)
@@ -353,16 +402,25 @@ class Reconciler:
             try:
                 entry = self._step(step, entry, seen, what)
             except VirtmgrError as error:
-                self._failed(entry, step, error, seen)
+                self._failed(self._as_left_by(step, entry), step, error, seen)
                 return False
             except Exception as error:  # noqa: BLE001  its owner learns of a bug of ours as well
                 _log.exception("workload.crashed", workload=entry.desired.id, step=step.value)
+                entry = self._as_left_by(step, entry)
                 self._failed(entry, step, _unexpected(step, entry.desired, error), seen)
                 return False
             if step is Step.FORGET:
                 return False
         self._keep(entry, carried_out(entry.desired, entry.memory))
         return True
+
+    def _as_left_by(self, step: Step, entry: Entry) -> Entry:
+        """The entry after a step that failed: a departure that was begun is not begun again."""
+        if step is not Step.DEPART:
+            return entry
+        with self._lock:
+            current = self._entries.get(entry.desired.id, entry)
+        return replace(entry, memory=current.memory)
 
     # ---- high availability
 
@@ -401,6 +459,8 @@ class Reconciler:
             return True
 
     def _step(self, step: Step, entry: Entry, seen: Inspection, what: Plan) -> Entry:
+        if step in (Step.DEPART, Step.SETTLE):
+            return self._depart(step, entry, seen)
         during = STATE_DURING.get(step)
         if during is not None:
             self._report(entry, during, seen)
@@ -419,6 +479,44 @@ class Reconciler:
         kept = after_step(step, entry.desired, entry.memory, waiting)
         once = step in (Step.CLONE, Step.ARRIVE)  # never again, whatever happens to the host
         return self._keep(entry, kept, needed=once, durable=once)
+
+    def _depart(self, step: Step, entry: Entry, seen: Inspection) -> Entry:
+        """Let it go to another host, or see how an earlier attempt ended; keep that, and tell.
+
+        Only once it is on the disk that it has left may the target let it run.
+        """
+        workload, outgoing = entry.desired, entry.desired.outgoing
+        if outgoing is None or self._departures is None:
+            raise AssertionError("no departure is desired")
+        driver = mover(self._runner.driver(workload), workload)
+        if step is Step.DEPART:
+            memory = replace(entry.memory, departing=outgoing.id)
+            entry = self._keep(entry, memory, needed=True, durable=True)
+            departure = self._departures.depart(
+                driver,
+                workload,
+                partial(self._outgoing, workload.id),
+                partial(self._on_way, entry, seen),
+            )
+        elif entry.memory.departing == outgoing.id:
+            departure = driver.settle(workload.id)
+        else:
+            departure = Departure(False, CANCELLED if outgoing.cancelled else NOT_BEGUN)
+        memory = after_departure(entry.memory, outgoing.id, departed=departure.departed)
+        self._departed[workload.id] = departure
+        entry = self._keep(entry, memory, needed=True, durable=True)
+        if departure.departed:
+            self._report(entry, State(workload.state.value), _running(seen))
+            self._departures.hand_over(workload)
+        return entry
+
+    def _outgoing(self, workload_id: str) -> Outgoing | None:
+        desired = self.desired(workload_id)
+        return desired.outgoing if desired is not None else None
+
+    def _on_way(self, entry: Entry, seen: Inspection, move: ObservedMove) -> None:
+        state = State.PAUSED if seen.state is RuntimeState.PAUSED else State.RUNNING
+        self._report(entry, state, seen, move=move)
 
     def _keep(
         self, entry: Entry, memory: Memory, *, needed: bool = False, durable: bool = False
@@ -455,6 +553,7 @@ class Reconciler:
         workload_id = entry.desired.id
         with self._lock:
             self._entries.pop(workload_id, None)
+            self._departed.pop(workload_id, None)
         self._save(workload_id, durable=True)
         self._watch()
         self._outbox.put(
@@ -471,6 +570,8 @@ class Reconciler:
 
     def _settled(self, entry: Entry, seen: Inspection, what: Plan) -> None:
         state, reason = observed_state(entry.desired, _observation(seen), what)
+        if has_departed(entry.desired, entry.memory):
+            state, reason, seen = State(entry.desired.state.value), None, _running(seen)
         if what.wait_until is not None:
             wait = (what.wait_until - self._clock.now()).total_seconds()
             self._timers.after(wait, entry.desired.id)
@@ -507,7 +608,10 @@ class Reconciler:
         self._timers.after(delay, entry.desired.id)
         reason = Reason(code=error.code, message=error.message, hint=error.hint)
         state = state_after_failure(step, _observation(seen) if seen else None, final=final)
-        self._report(entry, state, seen, reason=reason, final=final)
+        refused = None
+        if step is Step.RECEIVE and final and entry.desired.incoming is not None:
+            refused = ObservedMove(id=entry.desired.incoming.id, refused=True, reason=reason)
+        self._report(entry, state, seen, reason=reason, final=final, move=refused)
 
     def _tell(self, entry: Entry, during: State | None, seen: Inspection, progress: str) -> None:
         if during is not None:
@@ -522,14 +626,19 @@ class Reconciler:
         reason: Reason | None = None,
         progress: str | None = None,
         final: bool = False,
+        move: ObservedMove | None = None,
     ) -> None:
         memory = entry.memory
+        last = self._departed.get(entry.desired.id, _NO_DEPARTURE)
+        move = move or observed_move(entry.desired, memory, last.reason, last.copied)
         generation = entry.desired.generation if final else memory.applied_generation
         # Only a control plane that moves workloads knows the field.
         arrived = {"arrived": memory.arrived} if memory.arrived else {}
+        moved = {"move": move} if move is not None else {}
         self._outbox.put(
             ObservedWorkload(
                 **arrived,
+                **moved,
                 id=entry.desired.id,
                 observed_generation=generation,
                 restart_nonce=memory.restart_nonce,
@@ -556,6 +665,11 @@ def _unexpected(step: Step, workload: DesiredWorkload, error: Exception) -> Host
         code="agent_error",
         hint="it is tried again; the agent's log on the host has the details",
     )
+
+
+def _running(seen: Inspection) -> Inspection:
+    """As it was while it ran here: how it ended here says nothing about the workload."""
+    return Inspection(RuntimeState.RUNNING, started_at=seen.started_at)
 
 
 def _observation(seen: Inspection) -> Observation:

@@ -8,6 +8,7 @@ from functools import partial
 from virtmgr.agent import moving
 from virtmgr.agent.files import Entry
 from virtmgr.agent.images import ImageKeeper
+from virtmgr.agent.migrating import mover
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.domain.errors import Unsupported
 from virtmgr.domain.plan import Step
@@ -20,6 +21,7 @@ from virtmgr.ports.driver import (
     Inspection,
     LocalImage,
     Provision,
+    RuntimeState,
     WorkloadDriver,
 )
 from virtmgr.ports.host import HostStorage
@@ -71,6 +73,8 @@ class StepRunner:
                 driver.prepare(workload, self._provision(entry, tell))
             case Step.CLONE:
                 self._clone(driver, entry, tell)
+            case Step.RECEIVE:
+                self._receive(driver, entry, tell)
             case Step.ARRIVE:
                 self._arrive(driver, entry, tell)
             case Step.START:
@@ -94,9 +98,21 @@ class StepRunner:
                 driver.resume(workload.id)
             case Step.DESTROY:
                 self._destroy(driver, workload)
-            case Step.FORGET:
+            case Step.SETTLE | Step.DEPART | Step.FORGET:
                 pass
         return ()
+
+    def _receive(self, driver: WorkloadDriver, entry: Entry, tell: Tell) -> None:
+        """Make what a guest comes to. Volumes of before would show through where its have holes."""
+        workload = entry.desired
+        migrator = mover(driver, workload)
+        alive = driver.inspect(workload.id).state in (RuntimeState.RUNNING, RuntimeState.PAUSED)
+        if not alive:
+            for volume in workload.volumes:
+                self._storage.remove_volume(volume.id)
+        provision = self._provision(entry, tell)
+        self._networks.settle(_networks_of(workload))
+        migrator.receive(workload, provision)
 
     def _clone(self, driver: WorkloadDriver, entry: Entry, tell: Tell) -> None:
         workload, source = entry.desired, entry.desired.clone_of

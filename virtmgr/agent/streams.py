@@ -1,6 +1,8 @@
 """Serves exec, console, VNC, logs and file streams to the control plane, over mutual TLS.
 
-The control plane dials; its certificate is the authorisation. One thread a stream and direction.
+The control plane dials; its certificate is the authorisation. Another host is let in for a live
+migration from it that is desired here (``migrating``), and for nothing else. One thread a stream
+and direction.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from websockets.protocol import State
 from websockets.sync.server import Server, ServerConnection, serve
 
 from virtmgr.agent import moving
+from virtmgr.agent.migrating import ACTION as MIGRATE
+from virtmgr.agent.migrating import Receiver
 from virtmgr.domain.errors import InvalidRequest, NotFound, Unsupported, VirtmgrError
 from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, frame
 from virtmgr.domain.sync import DesiredWorkload
@@ -59,8 +63,10 @@ class StreamServer:
         context: ssl.SSLContext,
         find: Find,
         storage: HostStorage,
+        receiver: Receiver | None = None,
     ) -> None:
         self._find = find
+        self._receiver = receiver
         self._storage = storage
         self._server: Server = serve(
             self._serve,
@@ -89,10 +95,7 @@ class StreamServer:
 
     def _serve(self, connection: ServerConnection) -> None:
         try:
-            _check_peer(cast(Peer, connection.socket))
-            first = connection.recv(timeout=10)
-            request = StreamRequest.model_validate_json(first)
-            self._dispatch(connection, request)
+            self._answer(connection)
         except VirtmgrError as error:
             _end(connection, {"code": error.code, "detail": error.message, "hint": error.hint})
         except (ConnectionClosed, TimeoutError):
@@ -100,6 +103,20 @@ class StreamServer:
         except Exception as error:  # noqa: BLE001  a connection's last resort: told and logged
             _log.exception("stream.crashed")
             _end(connection, {"code": "internal_error", "detail": f"the stream broke: {error!r}"})
+
+    def _answer(self, connection: ServerConnection) -> None:
+        """The control plane may ask for anything; another host only for a migration from it."""
+        peer = cast(Peer, connection.socket)
+        by_control_plane = common_name(peer) == CONTROL_PLANE
+        if not by_control_plane and self._receiver is None:
+            raise NotFound("only the control plane may open streams")
+        request = StreamRequest.model_validate_json(connection.recv(timeout=10))
+        if request.action == MIGRATE and self._receiver is not None:
+            self._receiver.serve(connection, request)
+        elif by_control_plane:
+            self._dispatch(connection, request)
+        else:
+            raise NotFound("only the control plane may open streams")
 
     def _dispatch(self, connection: ServerConnection, request: StreamRequest) -> None:
         if request.action == "arrive":  # of a workload that is another host's yet
@@ -126,11 +143,6 @@ class StreamServer:
             "export": _serve_export,
             "leave": partial(_serve_leave, self._storage),
         }
-
-
-def _check_peer(peer: Peer) -> None:
-    if common_name(peer) != CONTROL_PLANE:
-        raise NotFound("only the control plane may open streams")
 
 
 def _capable(driver: WorkloadDriver, protocol: type[P], verb: str, workload: DesiredWorkload) -> P:

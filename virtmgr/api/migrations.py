@@ -14,7 +14,8 @@ from virtmgr.api.routing import Route, change, read, start
 from virtmgr.api.schemas.hosts import HostView, host_presenter
 from virtmgr.api.schemas.migrations import MigrationView, presenter, proposal_presenter
 from virtmgr.domain.access import Action
-from virtmgr.domain.migration import Phase
+from virtmgr.domain.live_migration import Wish, wish_for
+from virtmgr.domain.migration import MigrationMode, Phase
 from virtmgr.domain.values import Reference, Value
 from virtmgr.services import drains, migrations, workloads
 from virtmgr.services.context import Context
@@ -35,6 +36,17 @@ class MoveBody(Value):
     """Where to move a workload."""
 
     to: Reference | None = Field(None, description="Host, by name or id. Default: the best.")
+    mode: MigrationMode | None = Field(
+        None,
+        description="live: it runs on meanwhile; cold: it is stopped, copied and started. Default: "
+        "live for VMs that run, and refused where that is not possible; cold for all others.",
+    )
+
+
+class DrainBody(Value):
+    """How to move what is on a host."""
+
+    cold: bool = Field(False, description="Also VMs that run are stopped meanwhile.")
 
 
 def list_(context: Context, query: MigrationParameters) -> Answer[Listing[MigrationView]]:
@@ -56,9 +68,9 @@ def cancel(context: Context, migration: str) -> Answer[MigrationView]:
 
 
 def move(context: Context, *, workload: str, body: MoveBody) -> Started:
-    """Move a workload to another host: stopped, copied with its volumes, started"""
+    """Move a workload to another host with its volumes: while it runs, or stopped meanwhile"""
     locked = workloads.lock(context, workload, every_host=True)
-    moved = migrations.move(context, locked, body.to)
+    moved = migrations.move(context, locked, body.to, wish_for(body.mode))
 
     def would() -> Mapping[str, Any]:
         plan = proposal_presenter(context.uow)(moved.proposal)
@@ -67,9 +79,9 @@ def move(context: Context, *, workload: str, body: MoveBody) -> Started:
     return Started([moved.operation], would=would)
 
 
-def drain(context: Context, *, host: str) -> Started:
+def drain(context: Context, *, host: str, body: DrainBody) -> Started:
     """Move everything away from a host, which takes nothing new; then it is in maintenance"""
-    drained = drains.drain(context, host)
+    drained = drains.drain(context, host, Wish.COLD if body.cold else Wish.EITHER)
 
     def would() -> Mapping[str, Any]:
         present = proposal_presenter(context.uow)

@@ -18,6 +18,7 @@ import structlog
 
 from virtmgr.agent.agent import Agent, Parts
 from virtmgr.agent.control_plane import ControlPlane
+from virtmgr.agent.departing import Departures
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
 from virtmgr.agent.guard import Guard
@@ -26,12 +27,14 @@ from virtmgr.agent.identity import (
     client_context,
     join_again,
     load_or_join,
+    peer_context,
     renew_if_due,
     renew_now,
     trust,
     trusted,
 )
 from virtmgr.agent.images import ImageKeeper
+from virtmgr.agent.migrating import Passages, Receiver
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.reconciler import Reconciler
@@ -141,6 +144,7 @@ def run_agent(settings: AgentSettings) -> None:
         keep_for=timedelta(hours=settings.keep_images),
     )
     guard = Guard(settings.run_directory / "fence" / boot)
+    passages = Passages(settings.run_directory / "migrations")
     reconciler = Reconciler(
         runner=StepRunner(host.drivers, host.storage, networks, images),
         networks=networks,
@@ -150,6 +154,7 @@ def run_agent(settings: AgentSettings) -> None:
         clock=clock,
         boot_id=boot,
         guard=guard,
+        departures=Departures(partial(peer_context, identity, _TOOLS), passages),
     )
     served = served_context(identity)
     streams = StreamServer(
@@ -157,6 +162,7 @@ def run_agent(settings: AgentSettings) -> None:
         served,
         partial(_find, reconciler),
         host.storage,
+        Receiver(partial(_find, reconciler), reconciler.take_over, passages),
     )
     agent = Agent(
         Parts(

@@ -138,6 +138,7 @@ def confirm_off(session: Session, name: str, yes: bool) -> None:
 @click.argument("name")
 @plan_option
 @click.option("--cancel", is_flag=True, help="End its drain; what has not left stays.")
+@click.option("--cold", is_flag=True, help="Stop VMs that run, too, instead of moving them live.")
 @wait_options
 @dry_run_option
 @output_option
@@ -147,12 +148,14 @@ def drain(
     name: str,
     plan: bool,
     cancel: bool,
+    cold: bool,
     wait: bool,
     timeout: float,
     dry_run: bool,
 ) -> None:
     """Move every workload of a host elsewhere; then it is in maintenance.
 
+    VMs that run go on running meanwhile, where that is possible; all else is stopped for it.
     It takes nothing new from now on. What cannot be moved is named, and stays; then the host is
     cordoned. The same command again goes on with what is left.
     """
@@ -161,7 +164,8 @@ def drain(
         finish(session, answer, f"the drain of host {name} is cancelled; the host is cordoned")
         return
     query = {"dry_run": plan or dry_run or None}
-    answer = session.client.post(NOUN.path(session, name, "drain"), None, query)
+    body = {"cold": True} if cold else None
+    answer = session.client.post(NOUN.path(session, name, "drain"), body, query)
     if is_dry_run(answer):
         show_plan(session, answer)
         return

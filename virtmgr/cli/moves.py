@@ -27,6 +27,8 @@ def _downtime(item: Item) -> str:
         return ""
     if not item["downtime"]:
         return "none"
+    if item["mode"] == "live":
+        return f"{item['downtime']:g} s"
     return f"{item['downtime']:g} s + stop (at most {item['stop_timeout']} s)"
 
 
@@ -39,6 +41,8 @@ _PLAN = (
     Column("DOWNTIME", _downtime),
     column("CANNOT MOVE", "why_not.message"),
 )
+
+_NO_NEWS = ("no_live_containers", "not_running")
 
 NOUN = Noun(
     "migration",
@@ -74,14 +78,31 @@ def show_plan(session: Session, answer: Any) -> None:
         click.echo("nothing is to be moved")
     else:
         click.echo(table(plan, _PLAN))
+        for one in plan:
+            if note := _why_cold(one):
+                click.echo(f"note: {printable(note)}", err=True)
         hints = {at(one, "why_not.hint") for one in plan if at(one, "why_not.hint")}
         for hint in sorted(hints):
             click.echo(f"hint: {printable(hint)}", err=True)
 
 
+def _why_cold(one: Item) -> str:
+    """Why a VM that runs is stopped for its move; empty: it is not, or nobody asks."""
+    reasons = [why for why in one["not_live"] if why["code"] not in _NO_NEWS]
+    if one["mode"] != "cold" or one.get("why_not") or not reasons:
+        return ""
+    why = "; ".join(reason["message"] for reason in reasons)
+    return f"{one['workload']['name']} is stopped meanwhile: {why}"
+
+
 @command("move")
 @workload_argument
 @click.option("--to", metavar="HOST", help="The host to move it to. Default: the best.")
+@click.option(
+    "--live/--cold",
+    default=None,
+    help="While it runs, or stopped meanwhile. Default: live for VMs that run, else cold.",
+)
 @plan_option
 @wait_options
 @dry_run_option
@@ -92,6 +113,7 @@ def move(
     session: Session,
     name: str,
     to: str | None,
+    live: bool | None,
     plan: bool,
     wait: bool,
     timeout: float,
@@ -99,9 +121,13 @@ def move(
 ) -> None:
     """Move a workload to another host, with its volumes; its addresses stay.
 
-    It is stopped, copied and started there. If that fails, it runs on where it was.
+    A VM that runs goes on running meanwhile; where that is not possible it is refused, with all
+    reasons, until you say --cold. Everything else is stopped, copied and started there. If it
+    fails, it runs on where it was.
     """
-    body = {"to": to} if to else {}
+    body: dict[str, Any] = {"to": to} if to else {}
+    if live is not None:
+        body["mode"] = "live" if live else "cold"
     query = {"dry_run": plan or dry_run or None}
     answer = session.client.post(session.path("workloads", name, "move"), body, query)
     if is_dry_run(answer):

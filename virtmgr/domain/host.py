@@ -24,6 +24,13 @@ class FailoverPolicy(StrEnum):
     MANUAL = "manual"  # only once an operator has confirmed that the host is off
 
 
+class Convergence(StrEnum):
+    """What becomes of a live migration whose guest writes faster than its memory goes over."""
+
+    PAUSE = "pause"  # the guest stands still until the rest is there
+    GIVE_UP = "give_up"  # the guest stays where it is
+
+
 @dataclass(kw_only=True)
 class Cluster:
     """Hosts that schedule and migrate among each other under one policy.
@@ -45,6 +52,11 @@ class Cluster:
     reserve: int = 0  # failures of hosts that there is to be room for
     ha_lease: float = 9.0
     ha_margin: float = 2.0
+    cpu: str = "host"  # what its VMs see: host, auto (what all hosts have), or a model's name
+    migration_bandwidth: int = 0  # MiB a second for each live migration; 0: no limit
+    migration_downtime: int = 300  # milliseconds that a guest may stand still at the end, at first
+    migration_steps: int = 4  # how often that is doubled where it does not suffice
+    migration_convergence: Convergence = Convergence.PAUSE  # after that
     labels: dict[str, str] = field(default_factory=dict)
     created_at: datetime
     version: int = 1
@@ -75,6 +87,7 @@ class DriverFacts(Value):
     kinds: tuple[str, ...] = ()  # of vm, container
     inits: tuple[str, ...] = ()  # of system, app
     features: tuple[str, ...] = ()  # declared capabilities, see ports.driver.Feature
+    cpu_models: tuple[str, ...] = ()  # named ones that VMs can have here
     reason: Reason | None = None  # why it is not healthy, or what is reduced
 
 

@@ -18,39 +18,53 @@ from virtmgr.domain.workload import PowerState, Reason, State, Usage, Workload
 
 class MigrationMode(StrEnum):
     COLD = "cold"  # stopped, copied, started
+    LIVE = "live"  # it runs on, and its memory follows its disks
 
 
 class Phase(StrEnum):
     """Where a migration is."""
 
     PLANNED = "planned"  # the target's capacity is claimed; waits for its turn
-    STOPPING = "stopping"  # the source brings it to rest
-    COPYING = "copying"  # its disks go to the target
+    STOPPING = "stopping"  # cold: the source brings it to rest
+    COPYING = "copying"  # cold: its disks go to the target
+    PREPARING = "preparing"  # live: the target makes all that it comes to
+    MIGRATING = "migrating"  # live: disks and memory go from host to host while it runs
     STARTING = "starting"  # it belongs to the target, which takes it up
     CLEANING = "cleaning"  # it is as desired there; the source removes what it has
+    RETREATING = "retreating"  # live: it stays on the source; the target removes what it made
     DONE = "done"
     FAILED = "failed"  # it is on the source, as before
 
 
 STEPS: Final[Mapping[Phase, tuple[Phase, ...]]] = {
-    Phase.PLANNED: (Phase.STOPPING, Phase.FAILED),
+    Phase.PLANNED: (Phase.STOPPING, Phase.PREPARING, Phase.FAILED),
     Phase.STOPPING: (Phase.COPYING, Phase.FAILED),
     Phase.COPYING: (Phase.STARTING, Phase.FAILED),
+    Phase.PREPARING: (Phase.MIGRATING, Phase.RETREATING),
+    Phase.MIGRATING: (Phase.STARTING, Phase.RETREATING),  # as the source says, or the target
     # Never back by itself, as the target may have written to its disks.
     Phase.STARTING: (Phase.CLEANING, Phase.FAILED),
     Phase.CLEANING: (Phase.DONE,),
+    Phase.RETREATING: (Phase.FAILED,),
     Phase.DONE: (),
     Phase.FAILED: (),
 }
 """What may follow each phase."""
 
 _BY: Final[Mapping[Phase, str]] = {
-    Phase.STOPPING: "a worker takes it",
+    Phase.STOPPING: "a worker takes it, cold",
     Phase.COPYING: "the source reports it at rest",
+    Phase.PREPARING: "a worker takes it, live",
+    Phase.MIGRATING: "the target is ready",
     Phase.STARTING: "handed over",
     Phase.CLEANING: "the target has it as desired",
+    Phase.RETREATING: "it runs on at the source",
     Phase.DONE: "the source has removed what it had",
     Phase.FAILED: "the source has it as before",
+}
+_BY_PAIR: Final[Mapping[tuple[Phase, Phase], str]] = {
+    (Phase.MIGRATING, Phase.STARTING): "it has left the source",
+    (Phase.RETREATING, Phase.FAILED): "the target has removed what it made",
 }
 
 
@@ -58,16 +72,25 @@ def mermaid() -> str:
     """The diagram in docs/, in Mermaid's language (https://mermaid.js.org/syntax/stateDiagram)."""
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.PLANNED}: the target is claimed"]
     for phase, following in STEPS.items():
-        lines += [f"    {phase} --> {after}: {_BY[after]}" for after in following]
+        lines += [
+            f"    {phase} --> {after}: {_BY_PAIR.get((phase, after), _BY[after])}"
+            for after in following
+        ]
     return "\n".join(lines) + "\n"
 
 
-AT_SOURCE: Final = frozenset({Phase.PLANNED, Phase.STOPPING, Phase.COPYING})
+AT_SOURCE: Final = frozenset(
+    {Phase.PLANNED, Phase.STOPPING, Phase.COPYING, Phase.PREPARING, Phase.MIGRATING}
+)
 """The workload is the source's, and the migration can be given up."""
 MOVING: Final = AT_SOURCE | {Phase.STARTING}
 """The workload is neither changed, started, stopped nor deleted meanwhile."""
-WORK: Final = (Phase.PLANNED, Phase.STOPPING, Phase.COPYING)
+AT_TARGET_TOO: Final = frozenset({Phase.PREPARING, Phase.MIGRATING, Phase.RETREATING})
+"""It is the source's, and the target has something of it."""
+WORK: Final = (Phase.PLANNED, Phase.STOPPING, Phase.COPYING, Phase.PREPARING)
 """A worker of the control plane has something to do; else it is the hosts' turn."""
+LIVE_AT_ONCE: Final = 2
+"""Live migrations from one host at a time; the others wait. Each takes all that the network has."""
 
 
 @dataclass(kw_only=True)
@@ -76,9 +99,10 @@ class Migration:
 
     ``claim_*`` is what is claimed on the host that the workload does not belong to: the target
     until the phase ``starting``, then the source. ``revision`` is the source's desired revision at
-    which this row last changed what the source should have. ``generation`` is the workload's that
-    its present host has to have acted on for the next phase. ``leftovers`` are the ids of what the
-    source still has to remove: the workload, then its volumes.
+    which this row last changed what the source should have, ``target_revision`` the target's.
+    ``ticket`` is the secret that the source shows the target of a live one. ``generation`` is the
+    workload's that its present host has to have acted on for the next phase. ``leftovers`` are the
+    ids of what the source still has to remove: the workload, then its volumes.
     """
 
     id: str
@@ -92,6 +116,8 @@ class Migration:
     drain_id: str | None = None  # the operation of the drain that it is part of
     generation: int = 0
     revision: int = 0
+    target_revision: int = 0
+    ticket: str | None = None
     claim_vcpus: float = 0.0
     claim_memory: int = 0
     claim_disk: int = 0
@@ -107,7 +133,7 @@ class Migration:
     finished_at: datetime | None = None
 
 
-def obstacle(workload: Workload) -> Reason | None:
+def obstacle(workload: Workload, mode: MigrationMode = MigrationMode.COLD) -> Reason | None:
     """Why a workload cannot be moved now, whatever the hosts are like; None: it can."""
     name, state = workload.name, workload.status.state
     if workload.deleting or state is State.DELETING:
@@ -118,7 +144,8 @@ def obstacle(workload: Workload) -> Reason | None:
             message="the copy that it starts from is not made yet",
             hint="wait until the clone is made",
         )
-    if workload.spec.protected and workload.spec.state is not PowerState.STOPPED:
+    protected = workload.spec.protected and mode is MigrationMode.COLD
+    if protected and workload.spec.state is not PowerState.STOPPED:
         return Reason(
             code="protected",
             message="it is protected from being stopped",
@@ -165,6 +192,14 @@ def expected_downtime(workload: Workload, usage: Usage | None, volumes: int) -> 
     if workload.spec.state is PowerState.STOPPED:
         return Downtime(data, 0.0)
     return Downtime(data, round(_STOP_AND_START + data / _COPY_RATE, 1))
+
+
+_SWITCH: Final = 0.3  # seconds that a guest stands still at the end, by default
+
+
+def live_downtime(workload: Workload, cold: Downtime) -> Downtime:
+    """What a live move is expected to cost: the memory goes over too."""
+    return Downtime(cold.data + workload.spec.resources.memory, _SWITCH)
 
 
 def is_at_rest(workload: Workload, migration: Migration) -> bool:

@@ -37,6 +37,9 @@ class Step(StrEnum):
     PREPARE = "prepare"
     CLONE = "clone"  # prepare, with a copy of another workload's disks
     ARRIVE = "arrive"  # prepare, with what came from another host
+    RECEIVE = "receive"  # make all that a workload needs which comes while it runs
+    DEPART = "depart"  # let it go to another host while it runs
+    SETTLE = "settle"  # find out how its departure ended
     START = "start"
     STOP = "stop"
     PAUSE = "pause"
@@ -63,6 +66,10 @@ class Memory:
     needs_restart: tuple[str, ...] = ()  # changed fields that wait for the next start
     cloned: bool = False  # it has its copy of the workload that it is a clone of
     arrived: str = ""  # the last arrival that it has taken up
+    received: str = ""  # the last live migration to here that all is made for
+    departing: str = ""  # the last one from here that was begun,
+    departed: str = ""  # that ended with the workload gone,
+    stayed: str = ""  # or that ended with the workload here
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,9 @@ def plan(
     """The steps that bring the workload to what is desired, or when to look again."""
     if desired.deleting:
         return Plan((Step.FORGET,)) if seen.state is Seen.ABSENT else Plan((Step.DESTROY,))
-    wanted = _power(desired, memory, seen, boot_id=boot_id, now=now)
+    wanted = _between_hosts(desired, memory, seen)
+    if wanted is None:
+        wanted = _power(desired, memory, seen, boot_id=boot_id, now=now)
     if not wanted.steps:
         return wanted
     tried = desired.generation == memory.failed_generation
@@ -119,6 +128,26 @@ def held_back(what: Plan, desired: DesiredWorkload, *, has_lease: bool, now: dat
     if has_lease or not desired.spec.ha.enabled or Step.START not in what.steps:
         return what
     return Plan(wait_until=now + _LEASE_PAUSE, reason=NO_LEASE)
+
+
+def _between_hosts(desired: DesiredWorkload, memory: Memory, seen: Observation) -> Plan | None:
+    """While it is on its way live, it is neither started, stopped nor changed by either host.
+
+    None: it is not, or not any more: what was to go and stayed is this host's as before, which
+    lets it run on, whoever let it stand still for the migration. A departure is begun once: one
+    that was begun and whose end is not known is settled.
+    """
+    incoming, outgoing = desired.incoming, desired.outgoing
+    if incoming is not None:
+        made = incoming.id in (memory.received, memory.arrived)
+        return CONVERGED if made else Plan((Step.RECEIVE,))
+    if outgoing is None or outgoing.id == memory.stayed:
+        return None
+    if outgoing.id == memory.departed:
+        return CONVERGED
+    alive = seen.state in (Seen.RUNNING, Seen.PAUSED)
+    begun = outgoing.id == memory.departing
+    return Plan((Step.DEPART if alive and not begun and not outgoing.cancelled else Step.SETTLE,))
 
 
 def _power(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from virtmgr.domain.plan import Memory, Observation, Plan, Step, restarts_that_count
-from virtmgr.domain.sync import DesiredWorkload
-from virtmgr.domain.workload import PowerState
+from virtmgr.domain.sync import DesiredWorkload, ObservedMove
+from virtmgr.domain.workload import PowerState, Reason
 
 
 def before_start(
@@ -46,9 +46,53 @@ def after_step(
         return replace(memory, needs_restart=waiting)
     if step is Step.CLONE:
         return replace(memory, cloned=True)
+    if step is Step.RECEIVE and desired.incoming is not None:
+        return replace(memory, received=desired.incoming.id)
     if step is Step.ARRIVE and desired.arrival is not None:
         return replace(memory, arrived=desired.arrival.id)
     return memory
+
+
+def arrived_live(memory: Memory, migration_id: str, *, boot_id: str) -> Memory:
+    """To be kept once a workload runs here that came while it ran."""
+    return replace(memory, arrived=migration_id, boot_id=boot_id, started=True, starting=False)
+
+
+def after_departure(memory: Memory, migration_id: str, *, departed: bool) -> Memory:
+    """To be kept once it is known how a departure ended; that is never taken back."""
+    if departed:
+        return replace(memory, departed=migration_id, started=False, starting=False)
+    return replace(memory, stayed=migration_id)
+
+
+def observed_move(
+    desired: DesiredWorkload, memory: Memory, reason: Reason | None = None, copied: int = 0
+) -> ObservedMove | None:
+    """What is to be said of a live migration; None where there is none.
+
+    :param reason: why it stayed.
+    :param copied: bytes that have gone.
+    """
+    if desired.incoming is not None:
+        id = desired.incoming.id
+        arrived = memory.arrived == id
+        return ObservedMove(id=id, ready=memory.received == id, arrived=arrived)
+    if desired.outgoing is None:
+        return None
+    id = desired.outgoing.id
+    stayed = memory.stayed == id
+    return ObservedMove(
+        id=id,
+        departed=memory.departed == id,
+        stayed=stayed,
+        reason=reason if stayed else None,
+        copied=copied,
+    )
+
+
+def has_departed(desired: DesiredWorkload, memory: Memory) -> bool:
+    """Whether the workload runs elsewhere by now, and this host may only say so."""
+    return desired.outgoing is not None and memory.departed == desired.outgoing.id
 
 
 def carried_out(desired: DesiredWorkload, memory: Memory) -> Memory:

@@ -25,10 +25,10 @@ LARGEST_MESSAGE = 1 << 20
 
 
 class StreamRequest(Value):
-    """The first message on a connection from the control plane to an agent, as JSON text."""
+    """The first message on a connection to an agent, as JSON text."""
 
     workload_id: str
-    action: str  # exec | console | vnc | logs | pull | push | export | leave | arrive
+    action: str  # exec | console | vnc | logs | pull | push | export | leave | arrive | migrate
     parameters: dict[str, Any]
 
 

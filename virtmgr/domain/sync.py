@@ -57,6 +57,35 @@ class Arrival(Value):
     id: str  # of the migration
 
 
+class MigrationLimits(Value):
+    """What a live migration may take, and what to do where the guest writes faster than it
+    goes."""
+
+    bandwidth: int = 0  # MiB a second; 0: no limit
+    downtime: int = 300  # milliseconds, at most, at first
+    steps: int = 4  # how often the downtime is doubled where it does not converge
+    pause: bool = False  # after that, let the guest stand still until all is there; else give up
+
+
+class Incoming(Value):
+    """A workload that comes from another host while it runs; it is to be received."""
+
+    id: str  # of the migration
+    source_host_id: str
+    ticket_hash: str  # SHA-256, hexadecimal, of what the source's agent shows
+
+
+class Outgoing(Value):
+    """A workload that is to go to another host while it runs."""
+
+    id: str  # of the migration
+    target_host_id: str
+    target_url: str  # of the streams of its agent
+    ticket: str
+    cancelled: bool = False
+    limits: MigrationLimits = MigrationLimits()
+
+
 class DesiredNic(Value):
     """A NIC with its addresses; ``index`` n is eth``n`` in a container."""
 
@@ -95,6 +124,9 @@ class DesiredWorkload(Value):
     volumes: tuple[DesiredVolume, ...] = ()
     clone_of: CloneSource | None = None  # until the copy is made
     arrival: Arrival | None = None  # until it is taken up
+    cpu: str | None = None  # the model that a VM sees from its next start; None: its host's own
+    incoming: Incoming | None = None  # it is another host's, until that has let go of it
+    outgoing: Outgoing | None = None  # until it is known how that went
 
 
 class NetworkName(Value):
@@ -138,6 +170,25 @@ class DesiredNetwork(Value):
         return self.type is not NetworkType.BRIDGE
 
 
+class ObservedMove(Value):
+    """How far a live migration is, as one of its two hosts sees it.
+
+    ``ready`` and ``arrived`` are said by the target, ``departed`` and ``stayed`` by the source: the
+    last two are on its disk before they are said, exclude each other, and are never taken back.
+    """
+
+    id: str
+    ready: bool = False  # all is made that it comes to
+    refused: bool = False  # that cannot be made, for ``reason``
+    arrived: bool = False  # it was let run here
+    departed: bool = False  # it is gone, whole, and will not run here again
+    stayed: bool = False  # it is here as before, for ``reason``, and will not go any more
+    reason: Reason | None = None
+    progress: float | None = None  # 0 … 1
+    copied: int = 0  # bytes
+    message: str = ""  # for people
+
+
 class ObservedWorkload(Value):
     """What the agent saw of one workload. ``gone``: nothing of it is left on the host."""
 
@@ -148,6 +199,7 @@ class ObservedWorkload(Value):
     restart_nonce: int = 0  # the last one carried out
     cloned: bool = False  # it has its copy: its source is free again
     arrived: str = ""  # id of the last arrival that it has taken up
+    move: ObservedMove | None = None  # of one that is live
 
 
 class ObservedVolume(Value):

@@ -14,11 +14,11 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from socket import socket
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from virtmgr.domain.host import DriverFacts
-from virtmgr.domain.sync import DesiredNic, DesiredWorkload
-from virtmgr.domain.workload import Init, Kind, Usage
+from virtmgr.domain.sync import DesiredNic, DesiredWorkload, MigrationLimits
+from virtmgr.domain.workload import Init, Kind, Reason, Usage
 
 
 class Feature(StrEnum):
@@ -38,6 +38,7 @@ class Feature(StrEnum):
     CLONE = "clone"
     PUBLISH = "publish"
     MOVE = "move"
+    LIVE_MIGRATION = "live_migration"
 
 
 @dataclass(frozen=True)
@@ -300,6 +301,123 @@ class CanMove(Protocol):
         ...
 
 
+class Door(StrEnum):
+    """One of the ways from a host to another that a live migration takes."""
+
+    CONTROL = "control"  # between the two runtimes
+    STATE = "state"  # the guest's memory and devices
+    DISKS = "disks"
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Where the ways begin and end: Unix sockets in a directory that both hosts call the same.
+
+    The source's agent listens on them and relays to the target's, which connects there.
+    """
+
+    directory: Path
+
+    def door(self, door: Door) -> Path:
+        return self.directory / door.value
+
+
+@dataclass(frozen=True)
+class Papers:
+    """What a guest is, for the host that it comes to: small facts that only drivers understand."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Departure:
+    """How a live migration ended for its source: the guest is gone, or here as before."""
+
+    departed: bool
+    reason: Reason | None = None
+    copied: int = 0  # bytes, where that is known
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """How far a live migration is. ``share`` is 0 … 1, ``copied`` bytes, ``message`` for people."""
+
+    share: float
+    copied: int
+    message: str = ""
+
+
+class MigrationWatch(Protocol):
+    """What a live migration asks and tells while it is under way; from any thread."""
+
+    def cancelled(self) -> bool: ...
+
+    def progress(self, progress: JobProgress) -> None: ...
+
+
+@runtime_checkable
+class CanMigrate(Protocol):
+    """Moves guests that run. The target lets a guest run only when it is asked to
+    (``take_over``), so that however a migration breaks the guest runs on one host at most."""
+
+    def receive(self, workload: DesiredWorkload, provision: Provision) -> None:
+        """Target: make all files that the guest comes to, empty; what was there is replaced.
+
+        Does nothing where the guest is there.
+        """
+        ...
+
+    def papers(self, workload_id: str, passage: Passage) -> Papers:
+        """Source: what the target has to know. :raises DriverError: it does not run."""
+        ...
+
+    def admit(self, workload: DesiredWorkload, papers: Papers, passage: Passage) -> None:
+        """Target: check that the guest can come, and be ready for it.
+
+        :raises DriverError: it cannot.
+        """
+        ...
+
+    def open_passage(self, passage: Passage) -> None:
+        """Either: make the directory, so that the runtime can get at what is in it."""
+        ...
+
+    def enter(self, workload: DesiredWorkload, passage: Passage, door: Door) -> socket:
+        """Target: a connected socket to where a way ends."""
+        ...
+
+    def grant(self, socket_path: Path) -> None:
+        """Source: let the runtime connect to a socket that the agent listens on."""
+        ...
+
+    def depart(
+        self,
+        workload_id: str,
+        passage: Passage,
+        limits: MigrationLimits,
+        watch: MigrationWatch,
+    ) -> Departure:
+        """Source: let the guest go; returns when it is known how that ended.
+
+        :raises DriverError: that is not known; ``settle`` finds out.
+        """
+        ...
+
+    def settle(self, workload_id: str) -> Departure:
+        """Source: end a migration whose end nobody saw, and say how it ended.
+
+        :raises DriverError: the runtime does not answer.
+        """
+        ...
+
+    def take_over(self, workload: DesiredWorkload) -> None:
+        """Target: the source has let go of the guest: let it run, or stay paused as desired.
+
+        :raises DriverError: it is not here, or not whole.
+        """
+        ...
+
+
 PROTOCOLS: Mapping[Feature, type] = {
     Feature.EXEC: CanExec,
     Feature.CONSOLE: HasConsole,
@@ -309,6 +427,7 @@ PROTOCOLS: Mapping[Feature, type] = {
     Feature.CLONE: CanClone,
     Feature.PUBLISH: CanPublish,
     Feature.MOVE: CanMove,
+    Feature.LIVE_MIGRATION: CanMigrate,
 }
 """What a driver that declares a feature is, too."""
 

@@ -127,7 +127,7 @@ class NetworkRepository(ProjectRepository[Network], Protocol):
         ...
 
     def of_host(self, host_id: str) -> Sequence[Network]:
-        """Networks that workloads on the host have NICs on."""
+        """Networks that workloads on the host have NICs on, or some that come to it live."""
         ...
 
     def names(self, network_ids: Iterable[str]) -> Sequence[NetworkMember]:

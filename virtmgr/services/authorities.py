@@ -22,7 +22,8 @@ from virtmgr.domain.authority import (
     may_replace,
 )
 from virtmgr.domain.errors import Unavailable
-from virtmgr.domain.host import Host, HostState
+from virtmgr.domain.host import Host
+from virtmgr.domain.host_states import SILENT
 from virtmgr.ports.certificates import Authority, AuthorityCertificate
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.container import Services
@@ -166,7 +167,7 @@ def _trusts(uow: UnitOfWork) -> list[HostTrust]:
 def _trust(host: Host) -> HostTrust:
     return HostTrust(
         name=host.name,
-        silent=host.last_seen_at is None or host.state is HostState.UNREACHABLE,
+        silent=host.last_seen_at is None or host.state in SILENT,
         trusted=None if host.trusted_authorities is None else tuple(host.trusted_authorities),
         issuer=host.certificate_issuer,
         unused=host.previous_certificate_serial is not None,

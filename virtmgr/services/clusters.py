@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
 
 from virtmgr.domain.errors import NotFound
-from virtmgr.domain.host import Cluster, FailoverPolicy, SchedulingPolicy
+from virtmgr.domain.host import Cluster, Convergence, FailoverPolicy, SchedulingPolicy
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.scheduling.reserve import survived
 from virtmgr.domain.scheduling.tally import Tally
@@ -14,6 +16,8 @@ from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services import placement
 from virtmgr.services.context import Context
 from virtmgr.services.in_use import refuse_in_use
+
+CpuModel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class ClusterFields(Value):
@@ -69,6 +73,25 @@ class ClusterFields(Value):
         le=300,
         allow_inf_nan=False,
         description="Seconds after that lease before they are started elsewhere.",
+    )
+    cpu: CpuModel = Field(
+        "host",
+        description="What VMs that start see as their CPU. host: all that their host has; auto: "
+        "the best model that all hosts of the cluster have; or a model's name.",
+    )
+    migration_bandwidth: int = Field(
+        0, ge=0, le=1_000_000, description="MiB a second of each live migration; 0: no limit."
+    )
+    migration_downtime: int = Field(
+        300, ge=1, le=60_000, description="Milliseconds that a guest may stand still at its end."
+    )
+    migration_steps: int = Field(
+        4, ge=0, le=8, description="How often that is doubled where memory is written too fast."
+    )
+    migration_convergence: Convergence = Field(
+        Convergence.PAUSE,
+        description="After that. pause: the guest stands still until all has gone over; give_up: "
+        "it stays where it is.",
     )
     labels: Labels = Field(default_factory=dict, description="Key and value pairs to select by.")
 

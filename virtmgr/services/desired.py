@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
+from virtmgr.domain.cpu import AUTO, HOST, resolved
+from virtmgr.domain.host import Cluster, Convergence
 from virtmgr.domain.image import Image
-from virtmgr.domain.migration import Migration, Phase
-from virtmgr.domain.moving import at_its_host, left_behind
+from virtmgr.domain.live_migration import cpu_models
+from virtmgr.domain.migration import AT_TARGET_TOO, Migration, Phase
+from virtmgr.domain.moving import at_its_host, at_target, left_behind
 from virtmgr.domain.network import (
     Address,
     Network,
@@ -24,6 +28,7 @@ from virtmgr.domain.sync import (
     DesiredNic,
     DesiredVolume,
     DesiredWorkload,
+    MigrationLimits,
     NetworkName,
 )
 from virtmgr.domain.volume import Volume
@@ -41,11 +46,50 @@ def desired_of_host(
     """
     by_workload = {migration.workload_id: migration for migration in moves}
     own = uow.workloads.on_host(host_id, after_revision=after_revision)
-    found = [at_its_host(wish, by_workload.get(wish.id)) for wish in desired_workloads(uow, own)]
+    found = [
+        _at_its_host(uow, wish, by_workload.get(wish.id)) for wish in desired_workloads(uow, own)
+    ]
     left = [one for one in moves if _is_left(one, host_id) and one.revision > after_revision]
-    rows = [row for one in left if (row := uow.workloads.get(one.workload_id)) is not None]
-    found += [left_behind(wish, by_workload[wish.id]) for wish in desired_workloads(uow, rows)]
+    found += [left_behind(wish, by_workload[wish.id]) for wish in _wishes_of(uow, left)]
+    coming = [
+        one
+        for one in moves
+        if is_coming(one) and one.target_host_id == host_id and one.target_revision > after_revision
+    ]
+    found += [at_target(wish, by_workload[wish.id]) for wish in _wishes_of(uow, coming)]
     return found
+
+
+def _wishes_of(uow: UnitOfWork, moves: Sequence[Migration]) -> list[DesiredWorkload]:
+    rows = [row for one in moves if (row := uow.workloads.get(one.workload_id)) is not None]
+    return desired_workloads(uow, rows)
+
+
+def _at_its_host(
+    uow: UnitOfWork, wish: DesiredWorkload, migration: Migration | None
+) -> DesiredWorkload:
+    if migration is None or migration.phase is not Phase.MIGRATING:
+        return at_its_host(wish, migration)
+    target = uow.hosts.get(migration.target_host_id or "")
+    source = uow.hosts.get(migration.source_host_id or "")
+    cluster = uow.clusters.get(source.cluster_id) if source is not None else None
+    url = str(target.facts.get("stream_url", "")) if target is not None else ""
+    return at_its_host(wish, migration, url, limits_of(cluster) if cluster is not None else None)
+
+
+def limits_of(cluster: Cluster) -> MigrationLimits:
+    """What a live migration in the cluster may take."""
+    return MigrationLimits(
+        bandwidth=cluster.migration_bandwidth,
+        downtime=cluster.migration_downtime,
+        steps=cluster.migration_steps,
+        pause=cluster.migration_convergence is Convergence.PAUSE,
+    )
+
+
+def is_coming(migration: Migration) -> bool:
+    """Whether the target has something of a workload that is the source's yet."""
+    return migration.phase in AT_TARGET_TOO
 
 
 def _is_left(migration: Migration, host_id: str) -> bool:
@@ -77,8 +121,10 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
     images = _Cache(uow.images.get)
     projects = _Cache(uow.projects.get)
     volumes = _volumes(uow, workloads)
+    cpus = _Cache(partial(_cpu_model, uow))
     found = []
     for workload in workloads:
+        cpu = cpus[workload.host_id] if workload.kind is Kind.VM and workload.host_id else None
         project = projects[workload.project_id]
         found.append(
             DesiredWorkload(
@@ -102,9 +148,20 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
                 ),
                 volumes=_mounts(workload, volumes.get(workload.id, ())),
                 clone_of=_clone_source(uow, workload.clone_of),
+                **({} if cpu is None else {"cpu": cpu}),  # not every agent knows the field
             )
         )
     return found
+
+
+def _cpu_model(uow: UnitOfWork, host_id: str) -> str | None:
+    """What a VM that is started on the host now sees as its CPU; None: the host's own."""
+    host = uow.hosts.get(host_id)
+    cluster = uow.clusters.get(host.cluster_id) if host is not None else None
+    if host is None or cluster is None or cluster.cpu == HOST or not cpu_models(host):
+        return None
+    hosts = uow.hosts.all() if cluster.cpu == AUTO else ()
+    return resolved(cluster.cpu, [cpu_models(one) for one in hosts if one.cluster_id == cluster.id])
 
 
 def desired_networks(uow: UnitOfWork, host_id: str) -> list[DesiredNetwork]:

@@ -22,7 +22,9 @@ def look(uow: UnitOfWork, migration: Migration, now: datetime) -> list[str]:
     uow.flush()
     moves = uow.migrations.of_drain(operation.id)
     away = sum(move.phase in _AWAY for move in moves)
-    ended = sum(move.finished_at is not None for move in moves)
+    ended = sum(
+        move.finished_at is not None or move.phase is Phase.RETREATING for move in moves
+    )  # what stays, stays, whatever the target still removes
     operation.state, operation.updated_at = OperationState.RUNNING, now
     operation.progress = min(0.99, ended / len(moves))
     operation.message = f"{away} of {len(moves)} workloads are away"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from virtmgr.domain.host import Host
 from virtmgr.domain.host_states import HostVerb, after
+from virtmgr.domain.live_migration import Wish
 from virtmgr.domain.migration import AT_SOURCE
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.services import drain_end, hosts, migrations
@@ -26,7 +27,7 @@ class Drained:
     plan: Sequence[Proposal]
 
 
-def drain(context: Context, reference: str) -> Drained:
+def drain(context: Context, reference: str, wish: Wish = Wish.EITHER) -> Drained:
     """Move everything away from a host that takes nothing new from now on.
 
     What cannot be moved stays as it is and is named at the end. Asked again, a drain that is under
@@ -44,7 +45,8 @@ def drain(context: Context, reference: str) -> Drained:
         return Drained(host, under_way, ())
     hosts.set_scheduling(host, wanted)
     context.uow.flush()
-    plan = migrations.propose(context, list(context.uow.workloads.on_host(host.id)), host)
+    there = list(context.uow.workloads.on_host(host.id))
+    plan = migrations.propose(context, there, host, wish=wish)
     operation = context.begin(VERB, "host", host)
     operation.state = OperationState.RUNNING
     moved = migrations.begin(context, plan, host, operation)

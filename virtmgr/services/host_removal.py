@@ -30,6 +30,8 @@ from virtmgr.services.records import add_event, host_target, workload_target
 GRACE: Final = timedelta(seconds=60)
 """What a host that is asked to clear up has for it."""
 
+_NOT_YET_GOING: Final = AT_SOURCE - {Phase.MIGRATING}  # of that the source says how it ended
+
 
 def remove(
     context: Context, reference: str, *, force: bool = False, take_back: bool = False
@@ -152,9 +154,11 @@ def _end_migrations(context: Context, host: Host, *, force: bool, take_back: boo
     for migration in context.uow.migrations.open_on(host.id):
         workload = context.uow.workloads.lock(migration.workload_id)
         mine = migration.source_host_id == host.id
-        if workload is None or (migration.phase is Phase.CLEANING and mine):
+        if migration.phase is Phase.RETREATING:  # what the target still has goes by a full answer
+            migration_steps.retreated(context.uow, migration, context.now)
+        elif workload is None or (migration.phase is Phase.CLEANING and mine):
             migration.phase, migration.finished_at = Phase.DONE, context.now
-        elif force and migration.phase in AT_SOURCE and not mine:
+        elif force and migration.phase in _NOT_YET_GOING and not mine:
             _give_up(context, migration, workload, host)
         elif force and migration.phase is Phase.STARTING:
             # Of a source that goes nothing is needed any more.
@@ -203,6 +207,7 @@ def _give_up(context: Context, migration: Migration, workload: Workload, host: H
     """Its worker finds at its next step that there is nothing to do any more."""
     now = context.now
     migration_steps.give_up(context.services, context.uow, migration, workload, now, _problem(host))
+    migration_steps.retreated(context.uow, migration, now)
 
 
 def _take_back(context: Context, migration: Migration, workload: Workload, host: Host) -> None:

@@ -12,9 +12,12 @@ from functools import partial
 from typing import Any
 
 from virtmgr.domain.errors import VirtmgrError
+from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.migration import (
     AT_SOURCE,
+    AT_TARGET_TOO,
     Migration,
+    MigrationMode,
     Phase,
     is_at_rest,
     is_taken_up,
@@ -41,7 +44,7 @@ def begin_stopping(
         return
     workload.generation += 1
     migration.generation = workload.generation
-    _to(uow, migration, Phase.STOPPING, now, "its host brings it to rest")
+    advance(uow, migration, Phase.STOPPING, now, "its host brings it to rest")
     add_event(
         uow,
         "workload.moving",
@@ -58,7 +61,7 @@ def rested(uow: UnitOfWork, migration: Migration, workload: Workload, now: datet
     """Go on to copying where the source has brought it to rest; whether it has."""
     if not is_at_rest(workload, migration):
         return False
-    _to(uow, migration, Phase.COPYING, now, "its disks are copied")
+    advance(uow, migration, Phase.COPYING, now, "its disks are copied")
     return True
 
 
@@ -79,15 +82,15 @@ def hand_over(
     workload.generation += 1
     workload.updated_at = now
     workload.revision = uow.hosts.next_revision(target)
-    # What the source has seen says nothing about the target.
-    workload.status = workload.status.model_copy(
-        update={"state": State.PREPARING, "started_at": None, "finished_at": None, "reason": None}
-    )
+    if migration.mode is MigrationMode.COLD:
+        # What the source has seen says nothing about the target.
+        unseen = {"started_at": None, "finished_at": None, "reason": None}
+        workload.status = workload.status.model_copy(update={"state": State.PREPARING, **unseen})
     migration.generation = workload.generation
     migration.leftovers = [workload.id, *(volume.id for volume in volumes)]
     message = f"its new host takes it up ({format_bytes(migration.copied)} were copied)"
-    _to(uow, migration, Phase.STARTING, now, message)
-    migration.owner = migration.lease_expires_at = None
+    advance(uow, migration, Phase.STARTING, now, message)
+    migration.owner = migration.lease_expires_at = migration.ticket = None
     uow.after_commit(partial(services.wake_host, target))
     nics = uow.nics.of_workloads([workload.id]).get(workload.id, ())
     overlays.announce(services, uow, [nic.network_id for nic in nics], told=(source, target))
@@ -106,7 +109,7 @@ def taken_up(
     if migration.source_host_id is None:  # it was removed meanwhile: nothing is left to clear up
         _end(migration, Phase.DONE, now)
     else:
-        _to(uow, migration, Phase.CLEANING, now, "")
+        advance(uow, migration, Phase.CLEANING, now, "")
         news_for_source(services, uow, migration, workload)
     add_event(
         uow,
@@ -149,13 +152,21 @@ def give_up(
     """The workload stays on its source, which brings it back to what its owner asked for."""
     if migration.phase not in AT_SOURCE:
         return
-    if migration.phase is not Phase.PLANNED:
-        workload.generation += 1
-        news_for_source(services, uow, migration, workload)
-    _release(uow, migration, migration.target_host_id)
     cancelled = problem["code"] == CANCELLED
     migration.error = problem
-    _end(migration, Phase.FAILED, now)
+    if migration.phase is not Phase.PLANNED:
+        if migration.mode is MigrationMode.COLD:
+            workload.generation += 1
+        news_for_source(services, uow, migration, workload)
+    target = uow.hosts.get(migration.target_host_id) if migration.target_host_id else None
+    is_there = target is not None and target.state not in SILENT
+    if migration.phase in AT_TARGET_TOO and is_there:
+        migration.phase, migration.updated_at = Phase.RETREATING, now
+        migration.owner = migration.lease_expires_at = migration.ticket = None
+        news_for_target(services, uow, migration)
+    else:
+        _release(uow, migration, migration.target_host_id)
+        _end(migration, Phase.FAILED, now)
     add_event(
         uow,
         "workload.move_cancelled" if cancelled else "workload.move_failed",
@@ -181,6 +192,19 @@ def end_taken_back(
     drain_end.look(uow, migration, now)
 
 
+def retreated(uow: UnitOfWork, migration: Migration, now: datetime) -> list[str]:
+    """The target has removed what it had made for a workload that stayed where it was; or it fell
+    silent, and is told all anew when it is back.
+
+    Ids of the operations that are finished by it.
+    """
+    if migration.phase is not Phase.RETREATING:
+        return []
+    _release(uow, migration, migration.target_host_id)
+    _end(migration, Phase.FAILED, now)
+    return drain_end.look(uow, migration, now)
+
+
 CANCELLED = "cancelled"
 BY_REQUEST = {"code": CANCELLED, "detail": "the move was cancelled", "hint": None}
 
@@ -202,7 +226,18 @@ def news_for_source(
     uow.after_commit(partial(services.wake_host, migration.source_host_id))
 
 
-def _to(uow: UnitOfWork, migration: Migration, phase: Phase, now: datetime, message: str) -> None:
+def news_for_target(services: Services, uow: UnitOfWork, migration: Migration) -> None:
+    """What the target should have of a workload that is not its own yet has changed."""
+    if migration.target_host_id is None:
+        return
+    migration.target_revision = uow.hosts.next_revision(migration.target_host_id)
+    uow.after_commit(partial(services.wake_host, migration.target_host_id))
+
+
+def advance(
+    uow: UnitOfWork, migration: Migration, phase: Phase, now: datetime, message: str
+) -> None:
+    """Go on to the next phase, and show it."""
     migration.phase, migration.updated_at = phase, now
     operation = uow.operations.get(migration.operation_id)
     if operation is not None and operation.finished_at is None:
@@ -211,12 +246,19 @@ def _to(uow: UnitOfWork, migration: Migration, phase: Phase, now: datetime, mess
         operation.message, operation.updated_at = message, now
 
 
-PROGRESS = {Phase.STOPPING: 0.1, Phase.COPYING: 0.2, Phase.STARTING: 0.8, Phase.CLEANING: 0.95}
+PROGRESS = {
+    Phase.STOPPING: 0.1,
+    Phase.PREPARING: 0.1,
+    Phase.COPYING: 0.2,
+    Phase.MIGRATING: 0.2,
+    Phase.STARTING: 0.8,
+    Phase.CLEANING: 0.95,
+}
 
 
 def _end(migration: Migration, phase: Phase, now: datetime) -> None:
     migration.phase, migration.updated_at, migration.finished_at = phase, now, now
-    migration.owner = migration.lease_expires_at = None
+    migration.owner = migration.lease_expires_at = migration.ticket = None
     migration.claim_vcpus, migration.claim_memory, migration.claim_disk = 0.0, 0, 0
 
 

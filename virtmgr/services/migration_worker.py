@@ -20,12 +20,13 @@ import structlog
 
 from virtmgr.domain.errors import Unavailable, VirtmgrError
 from virtmgr.domain.host_states import SILENT
-from virtmgr.domain.migration import WORK, Migration, Phase, is_at_rest
+from virtmgr.domain.migration import WORK, Migration, MigrationMode, Phase, is_at_rest
 from virtmgr.domain.workload import Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.carriage import Cancelled, Copied, carry
 from virtmgr.services.container import Services
 from virtmgr.services.holding import heartbeat, new_holder
+from virtmgr.services.live_steps import begin_preparing, is_busy
 from virtmgr.services.migration_steps import (
     BY_REQUEST,
     begin_stopping,
@@ -37,9 +38,11 @@ from virtmgr.services.migration_steps import (
 from virtmgr.services.patience import PAUSES, patiently
 
 _LEASE: Final = timedelta(seconds=15)
+_TURN: Final = timedelta(seconds=2)  # after which one looks again whether others have gone
 _IDLE: Final = 1.0
 _LOOK: Final = 0.2  # seconds between looks whether a workload rests
 _GRACE: Final = 90.0  # seconds beyond its own stop_timeout that a workload has to come to rest
+_PREPARATION: Final = 1800.0  # seconds that a target has for it; it may have to fetch an image
 _PAUSES: Final = PAUSES
 
 log = structlog.get_logger(__name__)
@@ -104,6 +107,7 @@ class MigrationWorker:
             Phase.PLANNED: self._stop_it,
             Phase.STOPPING: self._wait_for_rest,
             Phase.COPYING: self._copy,
+            Phase.PREPARING: self._wait_for_target,
         }
         while True:
             with self._services.units(read_only=True) as uow:
@@ -123,7 +127,35 @@ class MigrationWorker:
 
     def _stop_it(self, held: _Held, _migration: Migration) -> None:
         with self._own(held) as (uow, mine, workload):
-            begin_stopping(self._services, uow, mine, workload, self._services.clock.now())
+            now, live = self._services.clock.now(), mine.mode is MigrationMode.LIVE
+            waits = live and is_busy(uow, mine)
+            if waits:
+                mine.lease_expires_at = now + _TURN
+            else:
+                begin = begin_preparing if live else begin_stopping
+                begin(self._services, uow, mine, workload, now)
+        if waits:
+            raise Lost
+
+    def _wait_for_target(self, held: _Held, migration: Migration) -> None:
+        """What the target reports ends the phase (``sync``); here it ends that nothing comes."""
+        begun = time.monotonic()
+        while True:
+            self._check(held)
+            with self._services.units(read_only=True) as uow:
+                now = uow.migrations.get(held.id)
+                target = uow.hosts.get(migration.target_host_id or "")
+            if now is None or now.phase is not Phase.PREPARING:
+                raise Lost
+            silent = target is None or target.state in SILENT
+            if silent or time.monotonic() - begun > _PREPARATION:
+                raise Unavailable(
+                    f"host {target.name if target else ''!r} did not prepare for the workload: "
+                    + ("it fell silent" if silent else f"no end within {_PREPARATION:.0f} s"),
+                    code="host_unreachable" if silent else "not_prepared",
+                    hint="bring the host back, or move the workload elsewhere",
+                )
+            time.sleep(_LOOK)
 
     def _wait_for_rest(self, held: _Held, migration: Migration) -> None:
         patience: float | None = None

@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from virtmgr.domain.cpu import HOST
 from virtmgr.domain.errors import Conflict, IllegalTransition, NotFound, VirtmgrError
 from virtmgr.domain.host import Host
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.migration import AT_SOURCE, Downtime, Migration, Phase, obstacle
+from virtmgr.domain.live_migration import Wish, findings, settled
+from virtmgr.domain.migration import (
+    AT_SOURCE,
+    Downtime,
+    Migration,
+    MigrationMode,
+    Phase,
+    live_downtime,
+    obstacle,
+)
 from virtmgr.domain.migration import expected_downtime as downtime_of
 from virtmgr.domain.operation import Operation
 from virtmgr.domain.scheduling import Decision, PlacementRequest
@@ -23,7 +33,8 @@ from virtmgr.services import features, placement
 from virtmgr.services.container import Services
 from virtmgr.services.context import Context
 from virtmgr.services.hosts import find as find_host
-from virtmgr.services.migration_steps import BY_REQUEST, give_up
+from virtmgr.services.live_steps import begin_preparing, is_busy
+from virtmgr.services.migration_steps import BY_REQUEST, give_up, news_for_source
 from virtmgr.services.pinned import pinned
 from virtmgr.services.references import placement_request, resolve
 from virtmgr.services.workloads import refuse_while_copied
@@ -35,6 +46,8 @@ class Proposal:
 
     workload: Workload
     downtime: Downtime
+    mode: MigrationMode = MigrationMode.COLD
+    not_live: tuple[Reason, ...] = ()  # why a VM that runs is moved cold, or not at all
     request: PlacementRequest | None = None
     decision: Decision | None = None
     why_not: Reason | None = None
@@ -54,9 +67,13 @@ class Moved:
 
 
 def propose(
-    context: Context, workloads: Sequence[Workload], source: Host, to: Host | None = None
+    context: Context,
+    workloads: Sequence[Workload],
+    source: Host,
+    to: Host | None = None,
+    wish: Wish = Wish.EITHER,
 ) -> list[Proposal]:
-    """Where each of a host's workloads would go, placed together as one batch.
+    """Where each of a host's workloads would go, and how, placed together as one batch.
 
     :param to: the only host that they may go to.
     """
@@ -69,14 +86,39 @@ def propose(
         moving_from=source.id,
     )
     decided = {decision.request_id: decision for decision in decisions}
-    return [one if one.request is None else _decided(one, decided[one.request.id]) for one in found]
+    placed = [
+        one if one.request is None else _decided(one, decided[one.request.id]) for one in found
+    ]
+    return [_with_mode(context, one, source, wish) for one in placed]
+
+
+def _with_mode(context: Context, proposal: Proposal, source: Host, wish: Wish) -> Proposal:
+    """The proposal, live where that is wished for and possible; refused where it may not be
+    cold."""
+    target_id, workload = proposal.target_id, proposal.workload
+    if proposal.why_not is not None or target_id is None:
+        return proposal
+    target = context.uow.hosts.get(target_id)
+    volumes = context.uow.volumes.of_workload(workload.id)
+    cluster = context.uow.clusters.get(source.cluster_id)
+    cpu = cluster.cpu if cluster is not None else HOST
+    why = findings(workload, volumes, source, target, cpu) if target is not None else ()
+    mode, refusal = settled(workload, wish, why)
+    if refusal is not None:
+        return replace(proposal, not_live=why, why_not=refusal, decision=None, mode=mode)
+    if mode is MigrationMode.LIVE:
+        return replace(proposal, mode=mode, downtime=live_downtime(workload, proposal.downtime))
+    cold = obstacle(workload)
+    if cold is not None:
+        return replace(proposal, not_live=why, why_not=cold, decision=None)
+    return replace(proposal, not_live=why)
 
 
 def _request(context: Context, workload: Workload, to: Host | None) -> Proposal:
     uow = context.uow
     volumes = sum(volume.size for volume in uow.volumes.of_workload(workload.id))
     bare = Proposal(workload, downtime_of(workload, workload.status.usage, volumes))
-    why_not = obstacle(workload)
+    why_not = obstacle(workload, MigrationMode.LIVE)
     if why_not is not None:
         return replace(bare, why_not=why_not)
     try:
@@ -153,6 +195,7 @@ def _begin(context: Context, proposal: Proposal, source: Host, drain: Operation 
         project_id=workload.project_id,
         source_host_id=source.id,
         target_host_id=decision.host_id,
+        mode=proposal.mode,
         operation_id=operation.id,
         drain_id=drain.id if drain is not None else None,
         claim_vcpus=workload.claim_vcpus,
@@ -174,7 +217,9 @@ def _begin(context: Context, proposal: Proposal, source: Host, drain: Operation 
     return Moved(proposal, migration, operation)
 
 
-def move(context: Context, workload: Workload, to: str | None = None) -> Moved:
+def move(
+    context: Context, workload: Workload, to: str | None = None, wish: Wish = Wish.LIVE_IF_VM
+) -> Moved:
     """Move a locked workload to another host: the one that ``to`` names, or the best.
 
     :raises NotFound: there is no such host.
@@ -193,7 +238,7 @@ def move(context: Context, workload: Workload, to: str | None = None) -> Moved:
             field="to",
             hint="name another host, or none",
         )
-    (proposal,) = propose(context, [workload], source, target)
+    proposal = _best(context, workload, source, target, wish)
     if proposal.decision is None and proposal.why_not is not None:
         why = proposal.why_not
         raise IllegalTransition(
@@ -203,7 +248,26 @@ def move(context: Context, workload: Workload, to: str | None = None) -> Moved:
         )
     if proposal.target_id is None and proposal.decision is not None and proposal.request:
         raise placement.refusal(proposal.request, proposal.decision)
-    return begin(context, [proposal], source)[0]
+    moved = begin(context, [proposal], source)[0]
+    live = moved.migration.mode is MigrationMode.LIVE
+    if live and not is_busy(context.uow, moved.migration):  # else a worker does, when there is room
+        begin_preparing(context.services, context.uow, moved.migration, workload, context.now)
+    return moved
+
+
+def _best(
+    context: Context, workload: Workload, source: Host, target: Host | None, wish: Wish
+) -> Proposal:
+    """Where it would go. Where the best host cannot take it live, any other one that can."""
+    (first,) = propose(context, [workload], source, target, wish)
+    if target is not None or first.mode is not MigrationMode.LIVE or not first.not_live:
+        return first
+    for other in context.uow.hosts.all():
+        if other.cluster_id == source.cluster_id and other.id != source.id:
+            (found,) = propose(context, [workload], source, other, wish)
+            if found.target_id is not None:
+                return found
+    return first
 
 
 def list_(context: Context, query: ListQuery) -> Page[Migration]:
@@ -235,6 +299,8 @@ def cancel(context: Context, id: str) -> Migration:
     locked = context.uow.migrations.lock(found.id)
     if locked is None:
         raise NotFound(f"migration {id!r} does not exist")
+    if locked.phase is Phase.RETREATING:
+        return locked
     if locked.phase not in AT_SOURCE:
         raise IllegalTransition(
             f"cannot cancel migration {id}: it is {locked.phase}, and the workload is its "
@@ -254,3 +320,5 @@ def stop(services: Services, context: Context, migration: Migration) -> None:
         give_up(services, context.uow, migration, workload, context.now, dict(BY_REQUEST))
     elif migration.phase in AT_SOURCE:
         migration.cancelling = True
+        if migration.phase is Phase.MIGRATING and workload is not None:
+            news_for_source(services, context.uow, migration, workload)  # which says how it ended

@@ -16,7 +16,7 @@ from virtmgr.domain.host_states import COMING, SILENT, may_fall_silent, spoke
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.leases import Seen
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine, is_news
-from virtmgr.domain.migration import Migration
+from virtmgr.domain.migration import Migration, MigrationMode
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.outcome import outcome
 from virtmgr.domain.readiness import missing
@@ -36,7 +36,8 @@ from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
 from virtmgr.services.forgetting import forget_volume, forget_workload
-from virtmgr.services.migration_steps import removed, taken_up
+from virtmgr.services.live_steps import note, note_own
+from virtmgr.services.migration_steps import removed, retreated, taken_up
 from virtmgr.services.operation_end import end
 from virtmgr.services.records import Target, add_event, host_target, workload_target
 
@@ -88,6 +89,8 @@ def sync(
         uow.flush()
         on_their_way = [one for one in moves if one.finished_at is None]
         report_all = was_silent and not request.full
+        if was_silent:  # what was to be removed there may be forgotten here
+            request = request.model_copy(update={"full": True})
         leftovers = uow.failovers.left_on(host.id) if duties.leftovers else ()
         response = _answer(uow, host, request, on_their_way, leftovers, now, report_all=report_all)
         trusted = host.trusted_authorities
@@ -165,13 +168,14 @@ def _clear_up(
 
 
 def _admitted(uow: UnitOfWork, host_id: str, request: SyncRequest, serial: str | None) -> Host:
-    """The host, locked, and with it those that it has taken workloads from: they hear of it.
+    """The host, locked, and with it the others of the migrations that it tells of: they hear of it.
 
     :raises Forbidden: it is not in the inventory any more.
     :raises Unauthenticated: the certificate is not the host's (any more).
     """
-    arrived = [observed.arrived for observed in request.workloads if observed.arrived]
-    others = uow.migrations.hosts_of(arrived) if arrived else frozenset()
+    moves = {one.arrived for one in request.workloads if one.arrived}
+    moves |= {one.move.id for one in request.workloads if one.move is not None}
+    others = uow.migrations.hosts_of(sorted(moves)) if moves else frozenset()
     locked = uow.hosts.lock_all_of({host_id, *others})
     host = next((host for host in locked if host.id == host_id), None)
     if serial is not None:
@@ -328,8 +332,7 @@ def _note_workload(
     if workload is None:
         return []  # the agent learns from the next full answer that it must not be here
     if workload.host_id != host.id:
-        left = observed.gone and move is not None and move.source_host_id == host.id
-        return removed(uow, move, observed.id, now) if left and move else []
+        return _note_others(services, uow, host, observed, move, workload, now)
     before = workload.status
     if observed.gone:
         return _finish_delete(services, uow, workload, now) if workload.deleting else []
@@ -342,9 +345,34 @@ def _note_workload(
     if before.state is not observed.status.state:
         _note_transition(uow, workload, before, observed.status, now)
     finished = _advance_operations(uow, workload, now, gone=False)
-    if move is not None and observed.arrived == move.id:
+    if move is not None and move.mode is MigrationMode.LIVE:
+        finished += note_own(services, uow, host.id, move, workload, observed.move, now)
+    elif move is not None and observed.arrived == move.id:
         finished += taken_up(services, uow, move, workload, now)
     return finished
+
+
+def _note_others(
+    services: Services,
+    uow: UnitOfWork,
+    host: Host,
+    observed: ObservedWorkload,
+    move: Migration | None,
+    workload: Workload,
+    now: datetime,
+) -> list[str]:
+    """Take in what a host says of a workload that is another's: it has left it, or comes to it."""
+    if move is None:
+        return []
+    if observed.gone and move.source_host_id == host.id:
+        return removed(uow, move, observed.id, now)
+    if move.target_host_id != host.id:
+        return []
+    if observed.gone:
+        return retreated(uow, move, now)
+    if observed.move is None:
+        return []
+    return note(services, uow, host.id, move, workload, observed.move, now)
 
 
 def _note_usage(uow: UnitOfWork, host: Host, workload_id: str, usage: Usage) -> None:
@@ -524,6 +552,9 @@ def mark_unreachable(services: Services, seen: Mapping[str, Seen]) -> int:
                 message=f"no sync since {host.last_seen_at:%Y-%m-%d %H:%M:%S} UTC",
             )
             _forget_states(uow, host, now)
+            for move in uow.migrations.open_on(host.id):
+                if move.target_host_id == host.id:
+                    retreated(uow, move, now)  # it removes what is left once it is back
         if found:
             uow.commit()
     if found:

@@ -29,7 +29,7 @@ from sqlalchemy import text as text_
 
 from virtmgr.domain.failover import FailoverPhase, Release
 from virtmgr.domain.fencing import FenceAgent
-from virtmgr.domain.host import FailoverPolicy, HostState, SchedulingPolicy
+from virtmgr.domain.host import Convergence, FailoverPolicy, HostState, SchedulingPolicy
 from virtmgr.domain.host_states import SCHEDULING
 from virtmgr.domain.image import ImageManifest, ImageState, ImageType
 from virtmgr.domain.migration import MigrationMode, Phase
@@ -215,6 +215,13 @@ clusters = Table(
     Column("reserve", Integer, nullable=False, server_default="0"),
     Column("ha_lease", Float, nullable=False, server_default="9"),
     Column("ha_margin", Float, nullable=False, server_default="2"),
+    Column("cpu", String(64), nullable=False, server_default="host"),
+    Column("migration_bandwidth", Integer, nullable=False, server_default="0"),
+    Column("migration_downtime", Integer, nullable=False, server_default="300"),
+    Column("migration_steps", Integer, nullable=False, server_default="4"),
+    Column(
+        "migration_convergence", Enumerated(Convergence), nullable=False, server_default="pause"
+    ),
     *_labels("clusters"),
     _created_at(),
     *_version(),
@@ -227,6 +234,8 @@ clusters = Table(
     CheckConstraint("ha_lease > 0", name="ha_lease"),
     CheckConstraint("ha_margin > 0", name="ha_margin"),
     *_at_least_0("reserve"),
+    one_of("migration_convergence", Convergence),
+    *_at_least_0("migration_bandwidth", "migration_downtime", "migration_steps"),
 )
 
 hosts = Table(
@@ -507,6 +516,8 @@ migrations = Table(
     _reference("drain_id", "operations", "SET NULL", nullable=True),
     Column("generation", Count, nullable=False),
     Column("revision", Count, nullable=False),
+    Column("target_revision", Count, nullable=False, server_default="0"),
+    Column("ticket", String(64)),
     Column("claim_vcpus", Thousandths(), nullable=False),
     Column("claim_memory", Count, nullable=False),
     Column("claim_disk", Count, nullable=False),
@@ -526,6 +537,7 @@ migrations = Table(
     one_of("phase", Phase),
     CheckConstraint("(finished_at IS NULL) = (phase NOT IN ('done', 'failed'))", name="finished"),
     *_at_least_0("generation", "revision", "claim_vcpus", "claim_memory", "claim_disk", "copied"),
+    *_at_least_0("target_revision"),
 )
 Index(
     "uq_migrations_one_at_a_time",

@@ -107,6 +107,19 @@ def blueprint(desired: object, provision: Provision, host: HostFacts) -> Bluepri
 VMS = {"disk_vm": disk_vm, "kernel_vm": kernel_vm, "iso_vm": iso_vm}
 
 
+@pytest.mark.parametrize("host", [HOST, KVM])
+def test_a_cluster_gives_its_vms_a_cpu(host: HostFacts) -> None:
+    built = disk_vm()
+    wanted = built.workload.model_copy(update={"cpu": "Westmere"})
+    cpu = domain_xml.build(replace(built, workload=wanted, host=host)).find("cpu")
+    assert cpu is not None
+    assert (cpu.get("mode"), cpu.get("match"), cpu.findtext("model")) == (
+        "custom",
+        "exact",
+        "Westmere",
+    )
+
+
 @pytest.mark.parametrize("name", VMS)
 def test_xml_is_as_pinned_and_valid(name: str, tmp_path: Path) -> None:
     text = domain_xml.to_text(domain_xml.build(VMS[name]())) + "\n"

@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import Field
 
 from virtmgr.api.answers import View
-from virtmgr.domain.host import FailoverPolicy, SchedulingPolicy
+from virtmgr.domain.host import Convergence, FailoverPolicy, SchedulingPolicy
 
 
 class ClusterView(View):
@@ -25,6 +25,11 @@ class ClusterView(View):
     reserve: int
     ha_lease: float
     ha_margin: float
+    cpu: str
+    migration_bandwidth: int
+    migration_downtime: int
+    migration_steps: int
+    migration_convergence: Convergence
     labels: dict[str, str]
     created_at: datetime
     version: int

@@ -11,7 +11,7 @@ from pydantic import Field
 from virtmgr.api.answers import View
 from virtmgr.api.schemas.common import ReferenceView, Referrer
 from virtmgr.domain.migration import Migration, MigrationMode, Phase
-from virtmgr.domain.workload import PowerState
+from virtmgr.domain.workload import PowerState, Reason
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.migrations import Proposal
 
@@ -24,10 +24,13 @@ class MigrationView(View):
     project: ReferenceView
     source: ReferenceView | None = Field(description="The host that it leaves.")
     target: ReferenceView | None = Field(description="The host that it goes to.")
-    mode: MigrationMode = Field(description="cold: stopped, copied, started.")
+    mode: MigrationMode = Field(
+        description="live: it runs on meanwhile; cold: stopped, copied, started."
+    )
     phase: Phase = Field(
-        description="planned, stopping, copying: it is the source's; starting, cleaning: it is "
-        "the target's; done; failed: it is on the source, as before."
+        description="planned, stopping, copying, preparing, migrating: it is the source's; "
+        "starting, cleaning: it is the target's; done; retreating, failed: it is on the source, "
+        "as before."
     )
     operation_id: str
     drain_id: str | None = Field(description="The operation of the drain that it is part of.")
@@ -56,7 +59,12 @@ class ProposalView(View):
     data: int = Field(description="Bytes to copy, about.")
     downtime: float = Field(description="Seconds that it is expected to be down.")
     stop_timeout: int = Field(description="Seconds that its stop may take beyond that.")
+    not_live: list[WhyNotView] = Field(description="Why it cannot be moved while it runs.")
     why_not: WhyNotView | None
+
+
+def _why_not(reason: Reason) -> WhyNotView:
+    return WhyNotView(code=reason.code, message=reason.message, hint=reason.hint)
 
 
 def presenter(uow: UnitOfWork) -> Callable[[Migration], MigrationView]:
@@ -92,15 +100,17 @@ def proposal_presenter(uow: UnitOfWork) -> Callable[[Proposal], ProposalView]:
     def present(proposal: Proposal) -> ProposalView:
         workload, why = proposal.workload, proposal.why_not
         stopped = workload.spec.state is PowerState.STOPPED
+        live = proposal.mode is MigrationMode.LIVE
         return ProposalView(
             workload=ReferenceView(id=workload.id, name=workload.name),
             project=project.known(workload.project_id),
             target=host(proposal.target_id),
-            mode=MigrationMode.COLD,
+            mode=proposal.mode,
             data=proposal.downtime.data,
             downtime=proposal.downtime.seconds,
-            stop_timeout=0 if stopped else workload.spec.stop_timeout,
-            why_not=WhyNotView(code=why.code, message=why.message, hint=why.hint) if why else None,
+            stop_timeout=0 if stopped or live else workload.spec.stop_timeout,
+            not_live=[_why_not(reason) for reason in proposal.not_live],
+            why_not=_why_not(why) if why else None,
         )
 
     return present

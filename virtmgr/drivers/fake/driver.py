@@ -20,6 +20,7 @@ from virtmgr.domain.errors import DriverError, NotFound
 from virtmgr.domain.host import DriverFacts
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.domain.workload import Init, Kind, Usage
+from virtmgr.drivers.fake.migrating import Migrates
 from virtmgr.drivers.fake.world import FakeWorld, Guest
 from virtmgr.ports.driver import (
     Capabilities,
@@ -71,7 +72,7 @@ def run_command(request: ExecRequest) -> tuple[int, bytes]:
     return known.get(name, 127), b""
 
 
-class FakeDriver:
+class FakeDriver(Migrates):
     """Runs workloads of any kind in a :class:`FakeWorld`, as its script says."""
 
     def __init__(

@@ -30,6 +30,7 @@ class Guest:
     oom_killed: bool = False
     output: str = ""
     files: dict[str, str] = field(default_factory=dict)
+    departed: bool = False  # it went to another host while it ran
 
     def inspect(self) -> Inspection:
         def moment(text: str | None) -> datetime | None:

@@ -177,7 +177,11 @@ def _boot(domain: Element, blueprint: Blueprint) -> None:
 
 def _cpu(domain: Element, workload: DesiredWorkload, host: HostFacts) -> None:
     kvm = host.accelerator.name == "kvm"
-    cpu = SubElement(domain, "cpu", mode="host-passthrough" if kvm else "maximum")
+    if workload.cpu is not None:
+        cpu = SubElement(domain, "cpu", mode="custom", match="exact", check="partial")
+        _text(cpu, "model", workload.cpu, fallback="forbid")
+    else:
+        cpu = SubElement(domain, "cpu", mode="host-passthrough" if kvm else "maximum")
     cores = most_vcpus(int(workload.spec.resources.vcpus), host.cpus)
     SubElement(cpu, "topology", sockets="1", dies="1", cores=str(cores), threads="1")
 

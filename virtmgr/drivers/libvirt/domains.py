@@ -56,9 +56,9 @@ class Domains:
         if not domain.name().startswith(domain_xml.NAME_PREFIX):
             return False
         try:
-            text = domain.metadata(
-                libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE, _INACTIVE
-            )
+            # One that comes from another host has no definition here until it is whole.
+            where = _INACTIVE if domain.isPersistent() else libvirt.VIR_DOMAIN_AFFECT_LIVE
+            text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE, where)
         except libvirt.libvirtError as error:
             if error.get_error_code() in (
                 libvirt.VIR_ERR_NO_DOMAIN_METADATA,

@@ -43,6 +43,7 @@ from virtmgr.drivers.libvirt.events import Events
 from virtmgr.drivers.libvirt.layout import Layout, Layouts
 from virtmgr.drivers.libvirt.locks import Locks
 from virtmgr.drivers.libvirt.making import Maker
+from virtmgr.drivers.libvirt.migrates import Migrates
 from virtmgr.ports.driver import (
     Capabilities,
     ExecRequest,
@@ -66,9 +67,9 @@ _UNDEFINE = (
 )
 
 
-class LibvirtDriver:
+class LibvirtDriver(Migrates):
     """Runs VMs through the libvirtd at ``uri``. Implements WorkloadDriver, CanExec, HasConsole,
-    HasDisplay, HasLogs, HasFiles, CanClone, CanPublish and CanMove.
+    HasDisplay, HasLogs, HasFiles, CanClone, CanPublish, CanMove and CanMigrate.
 
     Each VM is a persistent domain whose UUID is the workload's id, marked by metadata of ours;
     other domains on the host are never touched, those of another state directory included. Its

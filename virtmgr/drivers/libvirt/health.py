@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from xml.etree import ElementTree
 
 from virtmgr.domain.errors import DriverError
 from virtmgr.domain.host import DriverFacts
@@ -32,6 +33,7 @@ CAPABILITIES: Final = Capabilities(
             Feature.CLONE,
             Feature.PUBLISH,
             Feature.MOVE,
+            Feature.LIVE_MIGRATION,
         }
     ),
     within={
@@ -58,6 +60,7 @@ def facts(connection: Connection, accelerator: Accelerator) -> DriverFacts:
                 f"libvirt {_dotted(opened.getLibVersion())}, QEMU {_dotted(opened.getVersion())}"
             )
             reason = _reduced(accelerator, owner_of(opened.getCapabilities()))
+            models = _cpu_models(opened, accelerator)
     except DriverError as error:
         return _unhealthy(Reason(code=error.code, message=error.message, hint=error.hint))
     return DriverFacts(
@@ -66,8 +69,17 @@ def facts(connection: Connection, accelerator: Accelerator) -> DriverFacts:
         version=version,
         kinds=(Kind.VM,),
         features=tuple(sorted(CAPABILITIES.features)),
+        cpu_models=models,
         reason=reason,
     )
+
+
+def _cpu_models(opened: Any, accelerator: Accelerator) -> tuple[str, ...]:
+    """The named models that lack nothing here (formatdomaincaps, ``cpu``)."""
+    kind = "kvm" if accelerator.name == "kvm" else "qemu"
+    found = ElementTree.fromstring(opened.getDomainCapabilities(None, None, "q35", kind))
+    models = found.iterfind("cpu/mode[@name='custom']/model[@usable='yes']")
+    return tuple(sorted(model.text or "" for model in models))
 
 
 def _reduced(accelerator: Accelerator, owner: Owner | None) -> Reason | None:

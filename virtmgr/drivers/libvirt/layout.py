@@ -47,6 +47,11 @@ class Layout:
     def run(self) -> Path:
         return self.directory / "run.json"
 
+    @property
+    def expected(self) -> Path:
+        """The definition that a guest which comes while it runs has to be like."""
+        return self.directory / "expected.xml"
+
     def export(self, id: str) -> Path:
         """The root disk while it is flattened; what a crash leaves goes as half written."""
         return self.directory / f"export-{id}.partial"

@@ -97,6 +97,16 @@ class Maker:
             text = domain_xml.to_text(domain_xml.build(blueprint))
             return self._definitions.define(self._connection.get(), domain, workload.id, text)
 
+    def make_files(self, workload: DesiredWorkload, provision: Provision) -> None:
+        """Make every file: the definition comes with the guest, and has to be like this one."""
+        with attempt(f"make the files of VM {workload.name}"):
+            blueprint = self.blueprint(workload, provision, None)
+            _check_firmware(blueprint)
+            self._make_files(blueprint)
+            self.grant(blueprint)
+            with replacing(blueprint.layout.expected) as partial:
+                partial.write_text(domain_xml.to_text(domain_xml.build(blueprint)))
+
     def _make_files(self, blueprint: Blueprint) -> None:
         layout, owner = blueprint.layout, blueprint.host.owner
         layout.make()

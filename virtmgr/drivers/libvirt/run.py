@@ -62,6 +62,11 @@ def begin() -> Run:
     return Run(boot_id=boot_id(), started_at=datetime.now(UTC))
 
 
+def taken_over(run: Run) -> Run:
+    """A run that goes on on this host."""
+    return run.model_copy(update={"boot_id": boot_id()})
+
+
 def end(run: Run, reason: int) -> Run:
     """``run``, ended for libvirt's shut-off ``reason``; unchanged if it has ended before.
 

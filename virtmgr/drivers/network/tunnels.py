@@ -6,13 +6,16 @@ guest asks for by broadcast (ARP, neighbour discovery) is answered on its own ho
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.ndmsg import (
     NTF_MASTER,
     NTF_SELF,
@@ -213,12 +216,22 @@ def _bring(
     for address, _ in neighbours.removed:
         ip.neigh("del", dst=address, ifindex=bridge.index)
     for mac, _ in ports.removed:
-        ip.fdb("del", lladdr=mac, ifindex=tunnel.index, flags=NTF_MASTER, state=_STATIC)
+        with _gone_is_well():  # a guest that came while it ran: the bridge has heard it since
+            ip.fdb("del", lladdr=mac, ifindex=tunnel.index, flags=NTF_MASTER, state=_STATIC)
     _tunnel(ip, tunnel, tunnels)
     for mac, _ in ports.put:
         ip.fdb("replace", lladdr=mac, ifindex=tunnel.index, flags=NTF_MASTER, state=_STATIC)
     for address, mac in neighbours.put:
         ip.neigh("replace", dst=address, lladdr=mac, ifindex=bridge.index, state=NUD_PERMANENT)
+
+
+@contextmanager
+def _gone_is_well() -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code != errno.ENOENT:
+            raise
 
 
 def _tunnel(ip: IPRoute, tunnel: Link, wanted: Changes) -> None:

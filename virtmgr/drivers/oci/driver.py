@@ -112,7 +112,10 @@ class OciDriver:
             kinds=frozenset({Kind.CONTAINER}),
             inits=frozenset(Init),
             features=_FEATURES,
-            why_not={Feature.DISPLAY: "containers have no display; use the console"},
+            why_not={
+                Feature.DISPLAY: "containers have no display; use the console",
+                Feature.LIVE_MIGRATION: "its processes are part of its host's kernel",
+            },
         )
 
     def facts(self) -> DriverFacts:

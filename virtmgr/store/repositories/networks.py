@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import case, or_, select
 
 from virtmgr.domain.ids import is_id
+from virtmgr.domain.migration import MigrationMode
 from virtmgr.domain.network import Address, Network, NetworkType
 from virtmgr.domain.workload import Nic
 from virtmgr.ports.unit_of_work import NetworkMember, Port
@@ -17,6 +18,7 @@ from virtmgr.store.repositories.base import SqlProjectRepository, SqlRepository
 _networks = tables.networks.c
 _addresses = tables.addresses.c
 _nics = tables.nics.c
+_migrations = tables.migrations.c
 
 
 class SqlNetworks(SqlProjectRepository[Network]):
@@ -54,7 +56,17 @@ class SqlNetworks(SqlProjectRepository[Network]):
             .join(tables.workloads, tables.workloads.c.id == _nics.workload_id)
             .where(tables.workloads.c.host_id == host_id)
         )
-        return self._many(_networks.id.in_(on_host), order=[_networks.id])
+        coming = (
+            select(_nics.network_id)
+            .join(tables.migrations, _migrations.workload_id == _nics.workload_id)
+            .where(
+                _migrations.target_host_id == host_id,
+                _migrations.finished_at.is_(None),
+                _migrations.mode == MigrationMode.LIVE,
+            )
+        )
+        here = or_(_networks.id.in_(on_host), _networks.id.in_(coming))
+        return self._many(here, order=[_networks.id])
 
     def names(self, network_ids: Iterable[str]) -> Sequence[NetworkMember]:
         workload = tables.workloads.c
