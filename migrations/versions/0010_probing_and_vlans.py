@@ -12,11 +12,11 @@ depends_on = None
 
 _STATES_BEFORE = (
     "'enrolling', 'installing', 'install_failed', 'ready', 'cordoned', 'draining', "
-    "'maintenance', 'unreachable', 'removing'"
+    "'maintenance', 'unreachable', 'fenced', 'removing'"
 )
 _STATES = (
     "'enrolling', 'installing', 'install_failed', 'probing', 'ready', 'cordoned', 'draining', "
-    "'maintenance', 'unreachable', 'removing'"
+    "'maintenance', 'unreachable', 'fenced', 'removing'"
 )
 _TYPES_BEFORE = "'nat', 'bridge', 'overlay'"
 _TYPES = "'nat', 'bridge', 'overlay', 'vlan'"

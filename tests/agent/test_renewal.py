@@ -94,6 +94,26 @@ def _last_seen(server: Server) -> str:
     return str(found["last_seen_at"])
 
 
+def test_a_host_that_is_removed_clears_up_and_is_refused_then(
+    server: Server, tmp_path: Path
+) -> None:
+    identity = enrol(server, tmp_path / "host")
+    client = Client(server)
+    with running(identity, tmp_path / "host"):
+        eventually(lambda: client.call("GET", "/hosts/host1").body["state"] == "ready")
+        assert client.call("DELETE", "/hosts/host1").status == 204
+        eventually(lambda: client.call("GET", "/hosts/host1").status == 404)
+    with (
+        closing(ControlPlane(identity.server, client_context(identity, TOOLS))) as connection,
+        pytest.raises(Forbidden) as refused,
+    ):
+        connection.sync(SyncRequest())
+    assert refused.value.code == "certificate_refused"
+    told = client.call("GET", "/events?type=host.deleted").body["items"][0]
+    client.close()
+    assert "it has cleared up" in told["message"]
+
+
 def test_lost_answers_lock_nobody_out(server: Server, tmp_path: Path) -> None:
     identity = enrol(server, tmp_path / "host")
     request = TOOLS.signing_request(identity.key.read_bytes()).decode()

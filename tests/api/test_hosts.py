@@ -8,7 +8,7 @@ import pytest
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
-from tests.api.host import PretendHost
+from tests.api.host import PretendHost, fall_silent
 from virtmgr.domain.errors import Forbidden, Unauthenticated
 from virtmgr.domain.host import Fingerprint, Host, HostState, Pool
 from virtmgr.domain.ids import new_id
@@ -19,7 +19,7 @@ from virtmgr.enrollment.authority import CertificateAuthority
 from virtmgr.services import auth, enrolment
 from virtmgr.services.container import Services
 from virtmgr.services.host_removal import forget_silent
-from virtmgr.services.sync import mark_unreachable, sync
+from virtmgr.services.sync import sync
 
 
 def _enrol(services: Services, name: str) -> None:
@@ -250,7 +250,8 @@ def test_a_host_that_does_not_clear_up_is_removed_all_the_same(
     assert api.delete(f"/hosts/{host.id}").status == 204
     assert forget_silent(services) == 0
     clock.advance(seconds=61)
-    assert mark_unreachable(services) == 0
+    fall_silent(services)
+    assert api.get(f"/hosts/{host.id}").body["state"] == "removing"
     assert forget_silent(services) == 1
     assert api.get(f"/hosts/{host.id}").status == 404
 
@@ -262,6 +263,6 @@ def test_nobody_waits_for_a_host_that_does_not_answer(
     assert api.delete(f"/hosts/{forced.id}", query={"force": "true"}).status == 204
     assert api.get(f"/hosts/{forced.id}").status == 404
     clock.advance(seconds=31)
-    mark_unreachable(services)
+    fall_silent(services)
     assert api.delete(f"/hosts/{silent.id}").status == 204
     assert api.get(f"/hosts/{silent.id}").status == 404

@@ -19,6 +19,7 @@ from virtmgr.domain.installation import TaskFailed
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.ssh import HostKey
 from virtmgr.ports.playbooks import MachineFound, PlayRequest, Report, Said, TaskBegan
+from virtmgr.services import installation_worker
 from virtmgr.services.container import Services
 from virtmgr.services.host_installation import ENROLL, UPGRADE, purpose
 from virtmgr.services.installation_worker import InstallationWorker
@@ -430,7 +431,10 @@ def test_an_upgrade_is_done_when_the_agent_is_of_our_version(
         assert operation.error["code"] == "not_upgraded"
 
 
-def test_a_host_that_joins_and_can_run_nothing_is_named(services: Services, work: Work) -> None:
+def test_a_host_that_joins_and_can_run_nothing_is_named(
+    services: Services, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation_worker, "_PROBING", 0.0)
     id = _ask(services)
 
     def body(

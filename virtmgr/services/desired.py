@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from virtmgr.domain.cpu import AUTO, HOST, resolved
 from virtmgr.domain.host import Cluster, Convergence
@@ -32,7 +32,7 @@ from virtmgr.domain.sync import (
     NetworkName,
 )
 from virtmgr.domain.volume import Volume
-from virtmgr.domain.workload import Kind, Nic, Workload
+from virtmgr.domain.workload import HaSpec, Kind, Nic, Workload, WorkloadSpec
 from virtmgr.ports.unit_of_work import NetworkMember, UnitOfWork
 
 
@@ -135,7 +135,7 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
                 init=workload.init,
                 generation=workload.generation,
                 revision=workload.revision,
-                spec=workload.spec,
+                spec=_as_known(workload.spec),
                 state=workload.spec.state,
                 deleting=workload.deleting,
                 force_stop=workload.force_stop,
@@ -162,6 +162,20 @@ def _cpu_model(uow: UnitOfWork, host_id: str) -> str | None:
         return None
     hosts = uow.hosts.all() if cluster.cpu == AUTO else ()
     return resolved(cluster.cpu, [cpu_models(one) for one in hosts if one.cluster_id == cluster.id])
+
+
+_NEWER: Final = {"ha": HaSpec()}
+"""Fields of specs that agents of a release before refuse, and what they are where not used."""
+
+
+def _as_known(spec: WorkloadSpec) -> WorkloadSpec:
+    """The spec without fields that nobody has set to anything and older agents do not know."""
+    unused = {name for name, value in _NEWER.items() if getattr(spec, name) == value}
+    if not unused & spec.model_fields_set:
+        return spec
+    known = spec.model_copy()
+    known.model_fields_set.difference_update(unused)
+    return known
 
 
 def desired_networks(uow: UnitOfWork, host_id: str) -> list[DesiredNetwork]:

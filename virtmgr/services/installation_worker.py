@@ -8,6 +8,7 @@ operation is given up. Credentials go from the inventory when the operation has 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -48,6 +49,7 @@ AT_A_TIME: Final = 8
 _LEASE: Final = timedelta(seconds=30)
 _RENEWAL: Final = timedelta(seconds=10)  # of the lease, where there is no news to write
 _IDLE: Final = 1.0
+_PROBING: Final = 30.0  # seconds that daemons on a new host may take to answer its agent
 _ATTEMPTS: Final = 5  # of workers that died meanwhile
 
 
@@ -240,11 +242,17 @@ class InstallationWorker:
     def _check_ready(self, job: _Job) -> None:
         """The playbook saw the agent speak with a control plane: was it this one, as this host?
 
-        :raises HostError: it was not.
+        :raises HostError: it was not; or it is, and stays without what workloads need.
         """
-        with self._services.units(read_only=True) as uow:
-            host = uow.hosts.get(job.host.id)
-        if host is not None and host.state is HostState.PROBING:
+        deadline = time.monotonic() + _PROBING
+        while True:
+            with self._services.units(read_only=True) as uow:
+                host = uow.hosts.get(job.host.id)
+            probing = host is not None and host.state is HostState.PROBING
+            if not probing or time.monotonic() > deadline:
+                break
+            time.sleep(_IDLE)
+        if host is not None and probing:
             lacking = missing(host.facts)
             raise HostError(
                 f"host {job.host.name} has joined, and cannot be scheduled on: "
