@@ -85,7 +85,7 @@ def test_lists(virtmgr: Run, state: State) -> None:
     state.answers.append(page(host))
     lines = virtmgr("hosts", "list").stdout.splitlines()
     assert lines[1].split() == [
-        *("h1", "ready", "default", "x86_64", "2.5/8", "2GiB/16GiB", "0B/1TiB", "-", "-"),
+        *("h1", "ready", "default", "x86_64", "2.5/8", "2GiB/16GiB", "0B/1TiB", "-", "-", "-"),
     ]
     state.answers.append(page(BINDING, {**BINDING, "project": None, "role": "viewer"}))
     lines = virtmgr("role", "list").stdout.splitlines()

@@ -52,9 +52,7 @@ def desired_of_host(
     left = [one for one in moves if _is_left(one, host_id) and one.revision > after_revision]
     found += [left_behind(wish, by_workload[wish.id]) for wish in _wishes_of(uow, left)]
     coming = [
-        one
-        for one in moves
-        if is_coming(one) and one.target_host_id == host_id and one.target_revision > after_revision
+        one for one in moves if _is_coming(one, host_id) and one.target_revision > after_revision
     ]
     found += [at_target(wish, by_workload[wish.id]) for wish in _wishes_of(uow, coming)]
     return found
@@ -87,14 +85,17 @@ def limits_of(cluster: Cluster) -> MigrationLimits:
     )
 
 
-def is_coming(migration: Migration) -> bool:
-    """Whether the target has something of a workload that is the source's yet."""
-    return migration.phase in AT_TARGET_TOO
+def _is_coming(migration: Migration, host_id: str) -> bool:
+    """Whether this host has something of a workload that is the source's yet, and is its target."""
+    gone = migration.phase is Phase.RETREATING and migration.workload_id not in migration.leftovers
+    return migration.target_host_id == host_id and migration.phase in AT_TARGET_TOO and not gone
 
 
 def _is_left(migration: Migration, host_id: str) -> bool:
     """Whether the workload is another host's already, and this one still has it."""
-    return migration.source_host_id == host_id and migration.workload_id in migration.leftovers
+    cleaning = migration.phase in (Phase.STARTING, Phase.CLEANING)
+    at_source = cleaning and migration.source_host_id == host_id
+    return at_source and migration.workload_id in migration.leftovers
 
 
 def leftover_volumes(migrations: Iterable[Migration], host_id: str) -> list[str]:
@@ -105,11 +106,16 @@ def leftover_volumes(migrations: Iterable[Migration], host_id: str) -> list[str]
     return [
         id
         for migration in migrations
-        if migration.source_host_id == host_id
-        and migration.phase is Phase.CLEANING
-        and migration.workload_id not in migration.leftovers
+        if _clears_up(migration) == host_id and migration.workload_id not in migration.leftovers
         for id in migration.leftovers
     ]
+
+
+def _clears_up(migration: Migration) -> str | None:
+    """The host that removes what it has, if it is its turn."""
+    if migration.phase is Phase.RETREATING:
+        return migration.target_host_id
+    return migration.source_host_id if migration.phase is Phase.CLEANING else None
 
 
 def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[DesiredWorkload]:

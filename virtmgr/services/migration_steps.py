@@ -162,6 +162,8 @@ def give_up(
     is_there = target is not None and target.state not in SILENT
     if migration.phase in AT_TARGET_TOO and is_there:
         migration.phase, migration.updated_at = Phase.RETREATING, now
+        volumes = uow.volumes.of_workload(workload.id)
+        migration.leftovers = [workload.id, *(volume.id for volume in volumes)]
         migration.owner = migration.lease_expires_at = migration.ticket = None
         news_for_target(services, uow, migration)
     else:
@@ -190,6 +192,21 @@ def end_taken_back(
     _end(migration, Phase.FAILED, now)
     _finish_operation(uow, migration, OperationState.FAILED, now, problem)
     drain_end.look(uow, migration, now)
+
+
+def removed_at_target(uow: UnitOfWork, migration: Migration, id: str, now: datetime) -> list[str]:
+    """The target has removed ``id``, of what it had made for a workload that stayed.
+
+    Ids of the operations that are finished by it.
+    """
+    if migration.phase is not Phase.RETREATING or id not in migration.leftovers:
+        return []
+    migration.leftovers = [one for one in migration.leftovers if one != id]
+    if not migration.leftovers:
+        return retreated(uow, migration, now)
+    if migration.target_host_id is not None:  # its volumes are next
+        migration.target_revision = uow.hosts.next_revision(migration.target_host_id)
+    return []
 
 
 def retreated(uow: UnitOfWork, migration: Migration, now: datetime) -> list[str]:

@@ -37,7 +37,7 @@ from virtmgr.services.desired import desired_networks, desired_of_host, leftover
 from virtmgr.services.enrolment import admit
 from virtmgr.services.forgetting import forget_volume, forget_workload
 from virtmgr.services.live_steps import note, note_own
-from virtmgr.services.migration_steps import removed, retreated, taken_up
+from virtmgr.services.migration_steps import removed, removed_at_target, retreated, taken_up
 from virtmgr.services.operation_end import end
 from virtmgr.services.records import Target, add_event, host_target, workload_target
 
@@ -369,7 +369,7 @@ def _note_others(
     if move.target_host_id != host.id:
         return []
     if observed.gone:
-        return retreated(uow, move, now)
+        return removed_at_target(uow, move, observed.id, now)
     if observed.move is None:
         return []
     return note(services, uow, host.id, move, workload, observed.move, now)
@@ -501,7 +501,8 @@ def _note_left_volume(
 ) -> list[str]:
     """A volume that went to another host with its workload is removed here."""
     left = [one for one in moves if volume_id in one.leftovers]
-    return [id for move in left for id in removed(uow, move, volume_id, now)]
+    steps = (removed, removed_at_target)
+    return [id for move in left for step in steps for id in step(uow, move, volume_id, now)]
 
 
 def _note_pools(
