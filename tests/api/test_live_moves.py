@@ -10,14 +10,13 @@ import pytest
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
-from tests.api.host import PretendHost
+from tests.api.host import PretendHost, fall_silent
 from virtmgr.domain.migration import Phase
 from virtmgr.domain.sync import DesiredWorkload, ObservedMove, ObservedWorkload
 from virtmgr.domain.workload import Reason, State, WorkloadStatus
 from virtmgr.ports.driver import Feature
 from virtmgr.services.container import Services
 from virtmgr.services.migration_worker import MigrationWorker
-from virtmgr.services.sync import mark_unreachable
 
 ALL = "/projects/default/workloads"
 ONE = f"{ALL}/vm1"
@@ -160,7 +159,7 @@ def test_a_source_that_dies_after_it_let_go(pair: Pair, clock: StillClock) -> No
     pair.begin()
     clock.advance(seconds=40)
     pair.target.sync_down()
-    mark_unreachable(pair.services)
+    fall_silent(pair.services, pair.target)
     assert pair.migration["phase"] == "migrating"
     assert pair.target.wish("vm1").incoming is not None  # it may not let it run
     pair.say(pair.target, ready=True, arrived=True)
@@ -175,7 +174,7 @@ def test_a_target_that_falls_silent_before_it_is_ready(
     api.post(f"{ONE}/move")
     clock.advance(seconds=40)
     pair.source.converge()
-    mark_unreachable(pair.services)
+    fall_silent(pair.services, pair.source)
     pair.source.converge()
     MigrationWorker(pair.services).run_once()
     failed = pair.migration
@@ -194,7 +193,7 @@ def test_a_target_that_dies_with_what_it_has_holds_nobody_up(
     assert pair.migration["phase"] == "retreating"
     clock.advance(seconds=40)
     pair.source.converge()
-    mark_unreachable(pair.services)
+    fall_silent(pair.services, pair.source)
     assert (pair.migration["phase"], claimed(api, pair.target)) == ("failed", 0.0)
     pair.target.sync_down()
     assert pair.target.wishes == {}  # it is told everything, and this is not among it
