@@ -21,7 +21,8 @@ from virtmgr.domain.sync import (
 from virtmgr.domain.workload import GIB, PowerState, State, WorkloadStatus
 from virtmgr.ports.driver import Feature
 from virtmgr.services.container import Services
-from virtmgr.services.sync import mark_unreachable, sync
+from virtmgr.services.silence import mark_unreachable
+from virtmgr.services.sync import sync
 
 _BLOB = Blob(digest="sha256:" + "0" * 64, size=1)
 IMAGES = {

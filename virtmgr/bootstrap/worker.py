@@ -23,7 +23,7 @@ from virtmgr.bootstrap.control_plane import build_services, playbooks, server_ce
 from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import VirtmgrError
-from virtmgr.domain.leases import LeaseWatch
+from virtmgr.domain.leases import USUAL, LeaseWatch
 from virtmgr.domain.registry import Mirror
 from virtmgr.drivers.fence.control import FenceControl
 from virtmgr.images.blobs import BlobStore
@@ -44,7 +44,7 @@ from virtmgr.services.image_worker import (
 from virtmgr.services.installation_worker import InstallationWorker
 from virtmgr.services.leadership import Leader
 from virtmgr.services.migration_worker import MigrationWorker
-from virtmgr.services.sync import LEASE, mark_unreachable
+from virtmgr.services.silence import mark_unreachable
 
 _LEASES = 1.0  # seconds between looks at the hosts' leases
 _STALE = 600.0  # seconds between removals of used tickets and old idempotency keys
@@ -145,7 +145,7 @@ def watch_leases(services: Services, leader: Leader, watch: LeaseWatch) -> None:
     with services.units(read_only=True) as uow:
         leases = uow.hosts.leases()
     seen = watch.look(leases, begun, time.monotonic())
-    if leader.settled(LEASE.total_seconds()):
+    if leader.settled(USUAL.total_seconds()):
         mark_unreachable(services, seen)
         failover.look(services, seen)
         forget_silent(services)

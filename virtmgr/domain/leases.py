@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
+
+USUAL: Final = timedelta(seconds=30)
+"""For how long a host may go without a sync that has no highly available workloads."""
 
 STEP: Final = 2.0
 """Seconds between two looks that count at most: in a longer break the watcher saw nothing, and
