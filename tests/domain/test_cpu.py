@@ -52,10 +52,17 @@ def host(name: str, **facts: Any) -> Host:
 def vm(state: State = State.RUNNING, **spec: Any) -> Workload:
     document = {"name": "vm1", "kind": "vm", "image": "x", **spec}
     return Workload(
-        id="w", project_id="p", name="vm1", cluster_id="c", kind=Kind.VM, init=None,
-        created_at=NOW, updated_at=NOW,
-        spec=WorkloadSpec.model_validate(document), status=WorkloadStatus(state=state),
-    )  # fmt: skip
+        id="w",
+        project_id="p",
+        name="vm1",
+        cluster_id="c",
+        kind=Kind.VM,
+        init=None,
+        created_at=NOW,
+        updated_at=NOW,
+        spec=WorkloadSpec.model_validate(document),
+        status=WorkloadStatus(state=state),
+    )
 
 
 def codes(workload: Workload, target: Host, cpu: str = HOST, *volumes: Volume) -> set[str]:

@@ -61,7 +61,7 @@ from virtmgr.ports.driver import (
 
 _log = structlog.get_logger(__name__)
 
-_FEATURES = frozenset(Feature) - {Feature.DISPLAY}
+_FEATURES = frozenset(Feature) - {Feature.DISPLAY, Feature.LIVE_MIGRATION}
 _NEEDED = ("conmon", "mkfs.ext4")
 
 
