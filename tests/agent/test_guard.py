@@ -30,7 +30,6 @@ from virtmgr.domain.errors import HostError
 
 _PATIENCE = 60.0
 _LEASE = "1.5"  # seconds
-_SLEEP = "import time; time.sleep(1000)"
 _AGENT = """
 import os, sys, time
 from pathlib import Path
@@ -60,9 +59,11 @@ def eventually(what: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def workload(id: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that belongs to a workload, by its command line."""
-    with subprocess.Popen([sys.executable, "-c", _SLEEP, id]) as process:
+def workload(id: str, program: str = "qemu-of-tests") -> Iterator[subprocess.Popen[bytes]]:
+    """A process that belongs to a workload, by its command line; it waits for input."""
+    with subprocess.Popen(
+        [program, "-c", "read line", id], executable="/bin/sh", stdin=subprocess.PIPE
+    ) as process:
         try:
             yield process
         finally:
@@ -179,6 +180,12 @@ def test_the_lease_begins_when_the_request_was_sent(directory: Path) -> None:
             pass
     finally:
         guard.close()
+
+
+def test_who_only_names_a_workload_is_left_alone() -> None:
+    id = str(uuid.uuid4())
+    with workload(id) as its, workload(id, "/usr/bin/crun") as runtime, workload(id, "less"):
+        assert {pid for pid, _ in belonging([id])} == {its.pid, runtime.pid}
 
 
 @pytest.mark.parametrize("id", ["", "w", "1234", "0123456789abcdef0123456789abcdef"])

@@ -23,6 +23,7 @@ from virtmgr.domain.streaming import Channel, StreamRequest
 from virtmgr.domain.sync import DesiredWorkload, ObservedMove
 from virtmgr.domain.workload import Kind, State
 from virtmgr.enrollment import pki
+from virtmgr.enrollment.authority import CertificateAuthority
 from virtmgr.ports.driver import RuntimeState, WorkloadDriver
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -108,7 +109,7 @@ class Pair:
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     monkeypatch.setattr("virtmgr.agent.reconciler.failure_delay", lambda n: 0.01 * n)
-    ca = pki.CertificateAuthority(tmp_path / "ca")
+    ca = CertificateAuthority(tmp_path / "ca")
     ca.create()
     certified = partial(_certified, ca, tmp_path)
     wish = desired("w1", kind=Kind.VM)
@@ -247,7 +248,7 @@ def test_nobody_else_is_let_in(pair: Pair, wrong: str) -> None:
     assert pair.target.world.count("take_over", "w1") == 0
 
 
-def _certified(ca: pki.CertificateAuthority, directory: Path, host_id: str) -> Certified:
+def _certified(ca: CertificateAuthority, directory: Path, host_id: str) -> Certified:
     key = directory / f"{host_id}.key"
     pki.write_private(key, pki.new_key())
     issued = ca.issue_host(pki.signing_request(key.read_bytes()), host_id, ["127.0.0.1"])

@@ -53,6 +53,10 @@ class Departures:
         finally:
             self._passages.remove(outgoing.id)
 
+    def close_passage(self, migration_id: str) -> None:
+        """Nothing comes to this host by this migration any more."""
+        self._passages.remove(migration_id)
+
     def hand_over(self, workload: DesiredWorkload) -> None:
         """Tell the target to let it run: it has left, and that is on the disk."""
         migrating.hand_over(self._way(workload))

@@ -554,6 +554,8 @@ class Reconciler:
         with self._lock:
             self._entries.pop(workload_id, None)
             self._departed.pop(workload_id, None)
+        if self._departures is not None and entry.memory.received:
+            self._departures.close_passage(entry.memory.received)
         self._save(workload_id, durable=True)
         self._watch()
         self._outbox.put(

@@ -33,6 +33,7 @@ _QUIET: Final = 1.0  # seconds between such looks when there were none for long
 _SETTLED: Final = 100  # looks without any process
 _NUMBER: Final = struct.Struct("<q")
 _IS_ID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_RUNS_WORKLOADS: Final = re.compile(rb"(?:[^\0]*/)?(?:conmon|crun|runc|qemu)[^/\0]*\0")
 _LOCK_EVERYTHING: Final = 3  # MCL_CURRENT | MCL_FUTURE
 
 
@@ -184,8 +185,8 @@ class Watchdog:
 def belonging(ids: Collection[str]) -> Iterator[tuple[int, str]]:
     """(process, workload) of every process that belongs to one of these workloads.
 
-    A container's processes have its id in their control group, and conmon, the OCI runtime and
-    QEMU in their command lines.
+    A container's processes have its id in their control group; conmon, the OCI runtime and QEMU
+    in their command lines. Others that name it there, such as an operator's, are left alone.
     """
     for id in ids:
         _check(id)
@@ -196,7 +197,9 @@ def belonging(ids: Collection[str]) -> Iterator[tuple[int, str]]:
     for name in os.listdir("/proc"):  # noqa: PTH208  many of them, and often
         if not name.isdigit() or int(name) == me:
             continue
-        text = _read(f"/proc/{name}/cgroup") + _read(f"/proc/{name}/cmdline")
+        text, command = _read(f"/proc/{name}/cgroup"), _read(f"/proc/{name}/cmdline")
+        if _RUNS_WORKLOADS.match(command):
+            text += command
         for needle, id in wanted:
             if needle in text and not _has_ended(name):
                 yield int(name), id
