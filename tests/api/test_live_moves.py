@@ -15,6 +15,7 @@ from virtmgr.domain.migration import Phase
 from virtmgr.domain.sync import DesiredWorkload, ObservedMove, ObservedWorkload
 from virtmgr.domain.workload import Reason, State, WorkloadStatus
 from virtmgr.ports.driver import Feature
+from virtmgr.services import failover
 from virtmgr.services.container import Services
 from virtmgr.services.migration_worker import MigrationWorker
 
@@ -108,6 +109,36 @@ def test_it_goes_through_its_phases(api: Api, pair: Pair) -> None:
     assert (after["host"]["id"], after["nics"]) == (pair.target.id, before["nics"])
     assert api.get(f"/operations/{begun['id']}").body["state"] == "succeeded"
     assert (claimed(api, pair.source), claimed(api, pair.target)) == (0.0, 1.0)
+
+
+def test_a_lost_source_says_nothing_any_more(api: Api, services: Services, pair: Pair) -> None:
+    """Highly available: it is restarted, once its target has removed whatever came there."""
+    assert api.patch(ONE, {"ha": {"enabled": True}}).status in (200, 202)
+    pair.source.converge()
+    begun = pair.begin()
+    seen = fall_silent(services, pair.target)
+    assert failover.look(services, seen) == 0
+    assert (pair.migration["phase"], pair.migration["error"]["code"]) == (
+        *("retreating", "source_lost"),
+    )
+    assert api.get(f"/operations/{begun['id']}").body["state"] == "failed"
+    assert failover.look(services, seen) == 0  # the target may have it yet
+    pair.target.converge()
+    assert pair.migration["phase"] == "failed"
+    assert failover.look(services, seen) == 1
+    assert api.get(ONE).body["host"]["id"] == pair.target.id
+
+
+def test_a_source_that_is_dead_for_good_can_be_removed(
+    api: Api, services: Services, pair: Pair
+) -> None:
+    path, force = f"/hosts/{pair.source.id}", {"force": "true"}
+    pair.begin()
+    assert api.delete(path, query=force).status == 409  # it answers
+    fall_silent(services, pair.target)
+    assert api.delete(path, query=force).status == 204
+    assert claimed(api, pair.target) == 0.0
+    assert api.get(ONE).status == 404
 
 
 def test_what_stays_is_removed_from_the_target(api: Api, pair: Pair) -> None:

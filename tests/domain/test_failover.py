@@ -45,6 +45,7 @@ workloads = st.builds(
     known_to_host=st.booleans(),
     local_volumes=st.sampled_from([(), ("data",)]),
     moving=st.booleans(),
+    leaving=st.booleans(),
     being_cloned=st.booleans(),
     pinned=st.booleans(),
 )
@@ -63,6 +64,7 @@ def test_nothing_is_released_that_may_still_run(
         if verdict.release is None:
             continue
         assert not any((workload.local_volumes, workload.moving, workload.being_cloned))
+        assert not workload.leaving
         assert not any((workload.pinned, workload.deleting))
         assert workload.wanted is not PowerState.STOPPED
         if verdict.release is Release.SELF_FENCED:

@@ -86,6 +86,11 @@ class Failover:
     finished_at: datetime | None = None
 
 
+LEAVING: Final = "leaving"
+"""The code of a verdict on a workload that was on its way elsewhere, alive, when its host was lost:
+the migration is to be given up, since nobody is left who could say how it ended."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LostHost:
     """A host that does not renew its lease.
@@ -116,6 +121,7 @@ class Protected:
     known_to_host: bool = True  # its host has acted on a spec that says it is highly available
     local_volumes: tuple[str, ...] = ()
     moving: bool = False
+    leaving: bool = False  # by a live migration of which the lost host says how it ends
     being_cloned: bool = False
     pinned: bool = False
 
@@ -169,6 +175,9 @@ def _judge(host: LostHost, policy: Policy, workload: Protected) -> Verdict:
     if obstacle is not None:
         return Verdict(workload, None, *obstacle)
     release, code, message = released(host, policy, known_to_host=workload.known_to_host)
+    if workload.leaving and release is not None:
+        why = "was lost while it was moved; what has come to its new one is removed first"
+        return Verdict(workload, None, LEAVING, f"host {host.name} {why}")
     return Verdict(workload, release, code, message)
 
 
@@ -218,7 +227,7 @@ def _waits(code: str, host: LostHost, why: str) -> tuple[None, str, str]:
 
 def _obstacle(host: LostHost, workload: Protected) -> tuple[str, str] | None:
     """Why it cannot run elsewhere, whatever is known of its host."""
-    if workload.moving:
+    if workload.moving and not workload.leaving:
         return "moving", "it is on its way to another host"
     if workload.being_cloned:
         return "being_cloned", "the copy that it starts from is not made, and is on its host"

@@ -19,6 +19,7 @@ import structlog
 
 from virtmgr.domain.errors import VirtmgrError
 from virtmgr.domain.failover import (
+    LEAVING,
     Failover,
     FailoverPhase,
     LostHost,
@@ -32,11 +33,13 @@ from virtmgr.domain.host import Host
 from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.leases import Seen
+from virtmgr.domain.migration import Phase
 from virtmgr.domain.scheduling import Decision, PlacementRequest
 from virtmgr.domain.workload import PowerState, Workload, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import fencing, overlays, placement
 from virtmgr.services.container import Services
+from virtmgr.services.migration_steps import give_up
 from virtmgr.services.pinned import pinned
 from virtmgr.services.records import add_event, workload_target
 from virtmgr.services.references import placement_request, resolve
@@ -104,6 +107,8 @@ def _fail_over(services: Services, host_id: str, seen: Mapping[str, Seen]) -> in
             workload = uow.workloads.lock(verdict.workload.id)
             if workload is None or workload.host_id != host.id:
                 continue
+            if verdict.code == LEAVING:
+                _end_migration(services, uow, workload, verdict, now)
             outcome = placed.get(workload.id)
             if isinstance(outcome, Decision):
                 _restart(services, uow, host, workload, verdict, outcome, now)
@@ -150,6 +155,7 @@ def _policy(uow: UnitOfWork, host: Host) -> Policy:
 
 def _protected(uow: UnitOfWork, workload: Workload) -> Protected:
     volumes = uow.volumes.of_workload(workload.id) if workload.spec.volumes else ()
+    move = uow.migrations.open_of(workload.id)
     return Protected(
         id=workload.id,
         name=workload.name,
@@ -160,10 +166,27 @@ def _protected(uow: UnitOfWork, workload: Workload) -> Protected:
         deleting=workload.deleting,
         known_to_host=workload.observed_generation >= (workload.ha_since or 0),
         local_volumes=tuple(volume.name for volume in volumes),
-        moving=uow.migrations.open_of(workload.id) is not None,
+        moving=move is not None,
+        leaving=move is not None and move.phase is Phase.MIGRATING,
         being_cloned=workload.clone_of is not None,
         pinned=workload.spec.placement.host is not None,
     )
+
+
+def _end_migration(
+    services: Services, uow: UnitOfWork, workload: Workload, verdict: Verdict, now: datetime
+) -> None:
+    """Its source cannot say any more how it ended. The target may have the guest, even running:
+    only once it has removed it, or is lost itself, is the workload restarted anywhere."""
+    move = uow.migrations.open_of(workload.id)
+    if move is None or uow.migrations.lock(move.id) is None:
+        return
+    problem = {
+        "code": "source_lost",
+        "detail": verdict.message,
+        "hint": "it is restarted once its new host has removed what it has",
+    }
+    give_up(services, uow, move, workload, now, problem)
 
 
 def _place(uow: UnitOfWork, host: Host, free: Sequence[Verdict]) -> dict[str, Decision | Verdict]:

@@ -158,6 +158,8 @@ def _end_migrations(context: Context, host: Host, *, force: bool, take_back: boo
             migration_steps.retreated(context.uow, migration, context.now)
         elif workload is None or (migration.phase is Phase.CLEANING and mine):
             migration.phase, migration.finished_at = Phase.DONE, context.now
+        elif force and mine and migration.phase is Phase.MIGRATING and host.state in SILENT:
+            _give_up(context, migration, workload, host)  # how it ends, nobody says any more
         elif force and migration.phase in _NOT_YET_GOING and not mine:
             _give_up(context, migration, workload, host)
         elif force and migration.phase is Phase.STARTING:
@@ -205,8 +207,10 @@ def _problem(host: Host) -> dict[str, Any]:
 
 def _give_up(context: Context, migration: Migration, workload: Workload, host: Host) -> None:
     """Its worker finds at its next step that there is nothing to do any more."""
-    now = context.now
-    migration_steps.give_up(context.services, context.uow, migration, workload, now, _problem(host))
+    now, problem = context.now, _problem(host)
+    if migration.source_host_id == host.id:
+        problem |= {"code": "source_removed", "detail": f"its host {host.name} was removed"}
+    migration_steps.give_up(context.services, context.uow, migration, workload, now, problem)
     migration_steps.retreated(context.uow, migration, now)
 
 
