@@ -22,16 +22,16 @@ from virtmgr.agent.guard import Guard
 from virtmgr.agent.migrating import mover
 from virtmgr.agent.networks import NetworkKeeper
 from virtmgr.agent.outbox import Outbox
+from virtmgr.agent.removals import Orphans, VolumeRemoval
 from virtmgr.agent.steps import StepRunner
+from virtmgr.agent.telling import as_it_ran, gone, observation, observed, unexpected
 from virtmgr.agent.timers import Timers
 from virtmgr.domain.errors import HostError, ImageError, StorageError, Unsupported, VirtmgrError
 from virtmgr.domain.id_ranges import free_range
 from virtmgr.domain.observing import STATE_DURING, observed_state, state_after_failure
 from virtmgr.domain.plan import (
     Memory,
-    Observation,
     Plan,
-    Seen,
     Step,
     failure_delay,
     held_back,
@@ -44,7 +44,6 @@ from virtmgr.domain.remembering import (
     before_start,
     carried_out,
     has_departed,
-    observed_move,
 )
 from virtmgr.domain.sync import (
     DesiredImage,
@@ -52,10 +51,9 @@ from virtmgr.domain.sync import (
     DesiredWorkload,
     ObservedMove,
     ObservedVolume,
-    ObservedWorkload,
     Outgoing,
 )
-from virtmgr.domain.workload import Kind, Reason, State, WorkloadStatus
+from virtmgr.domain.workload import Kind, Reason, State
 from virtmgr.ports.clock import Clock
 from virtmgr.ports.driver import Departure, Inspection, RuntimeState, WorkloadDriver
 from virtmgr.ports.host import HostStorage
@@ -92,7 +90,6 @@ class Reconciler:
         self._departed: dict[str, Departure] = {}  # the last one of each workload
         self._runner = runner
         self._networks = networks
-        self._storage = storage
         self._files = files
         self._outbox = outbox
         self._clock = clock
@@ -105,12 +102,12 @@ class Reconciler:
         self._busy: dict[str, Step | None] = {}  # those with a thread, and what it does
         self._again: set[str] = set()  # those to look at again once their thread is done
         self._network_wish: tuple[DesiredNetwork, ...] = ()
-        self._removed_volumes: set[str] = set()
-        self._unsearched: set[WorkloadDriver] = set()  # drivers that may know of orphans
         self._saving = tuple(threading.Lock() for _ in range(_THREADS))
         self._urgent = ThreadPoolExecutor(_URGENT_THREADS, thread_name_prefix="urgent")
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="workload")
         self._timers = Timers(self.touch)
+        self._volumes = VolumeRemoval(storage, outbox, self._needs_volume, self._threads.submit)
+        self._orphans = Orphans(self._known, self._threads.submit)
         self._closing = False
 
     @property
@@ -168,8 +165,8 @@ class Reconciler:
                 self._not_taken_in(workload, error)
         if full:
             self._drop_all_but({workload.id for workload in workloads})
-            self._unsearched = set(self.drivers.values())
-        self._search_orphans()
+            self._orphans.expect(self.drivers.values())
+        self._orphans.search()
         wish = self._network_wish if networks is None else tuple(networks)
         if wish != self._network_wish:
             self._network_wish = wish
@@ -182,12 +179,7 @@ class Reconciler:
 
     def remove_volumes(self, volume_ids: Sequence[str]) -> None:
         """Remove the files of volumes that are not in the inventory any more."""
-        for volume_id in volume_ids:
-            with self._lock:
-                if volume_id in self._removed_volumes:
-                    continue
-                self._removed_volumes.add(volume_id)
-            self._threads.submit(self._remove_volume, volume_id)
+        self._volumes.remove(volume_ids)
 
     def touch(self, workload_id: str) -> None:
         """Look at a workload soon; from any thread."""
@@ -285,7 +277,7 @@ class Reconciler:
         except VirtmgrError as unseen:
             _log.warning("workload.not_seen", workload=workload.id, error=unseen.message)
             return
-        state = state_after_failure(Step.PREPARE, _observation(seen), final=True)
+        state = state_after_failure(Step.PREPARE, observation(seen), final=True)
         reason = Reason(code=error.code, message=error.message, hint=error.hint)
         self._report(replace(known, desired=workload), state, seen, reason=reason, final=True)
 
@@ -305,27 +297,9 @@ class Reconciler:
                 self._take_in(entry.desired.model_copy(update={"deleting": True}))
                 self.touch(entry.desired.id)
 
-    def _search_orphans(self) -> None:
-        """What only a driver still knows of goes too; one that does not answer is asked again."""
-        for driver in list(self._unsearched):
-            try:
-                found = driver.list()
-            except VirtmgrError as error:
-                _log.warning("orphans.not_searched", driver=driver.name, error=error.message)
-                continue
-            self._unsearched.discard(driver)
-            with self._lock:
-                orphans = [id for id in found if id not in self._entries]
-            for workload_id in orphans:
-                self._threads.submit(self._destroy_orphan, driver, workload_id)
-
-    def _destroy_orphan(self, driver: WorkloadDriver, workload_id: str) -> None:
-        _log.warning("workload.orphan", workload=workload_id)
-        try:
-            driver.destroy(workload_id)
-        except VirtmgrError as error:
-            _log.error("workload.orphan_stays", workload=workload_id, error=error.message)
-            self._unsearched.add(driver)
+    def _known(self) -> set[str]:
+        with self._lock:
+            return set(self._entries)
 
     def _force_stop(self, workload: DesiredWorkload) -> None:
         with self._lock:
@@ -340,18 +314,6 @@ class Reconciler:
         with self._lock:
             workloads = [e.desired for e in self._entries.values() if not e.desired.deleting]
         self._networks.wish(self._network_wish, workloads)
-
-    def _remove_volume(self, volume_id: str) -> None:
-        try:
-            if self._needs_volume(volume_id):
-                return  # it has come back meanwhile, with the workload that it is attached to
-            self._storage.remove_volume(volume_id)
-            self._outbox.put_volume(ObservedVolume(id=volume_id, ready=False, gone=True))
-        except HostError as error:
-            _log.error("volume.not_removed", volume=volume_id, error=error.message)
-        finally:
-            with self._lock:
-                self._removed_volumes.discard(volume_id)
 
     def _needs_volume(self, volume_id: str) -> bool:
         with self._lock:
@@ -391,7 +353,7 @@ class Reconciler:
             return False
         now = self._clock.now()
         entry = self._note_stopped(entry, seen)
-        what = plan(entry.desired, entry.memory, _observation(seen), boot_id=self._boot_id, now=now)
+        what = plan(entry.desired, entry.memory, observation(seen), boot_id=self._boot_id, now=now)
         what = held_back(what, entry.desired, has_lease=self._guard.holds(), now=now)
         if not what.steps:
             self._settled(entry, seen, what)
@@ -407,7 +369,7 @@ class Reconciler:
             except Exception as error:  # noqa: BLE001  its owner learns of a bug of ours as well
                 _log.exception("workload.crashed", workload=entry.desired.id, step=step.value)
                 entry = self._as_left_by(step, entry)
-                self._failed(entry, step, _unexpected(step, entry.desired, error), seen)
+                self._failed(entry, step, unexpected(step, entry.desired, error), seen)
                 return False
             if step is Step.FORGET:
                 return False
@@ -466,7 +428,7 @@ class Reconciler:
             self._report(entry, during, seen)
         if step is Step.START:
             memory = before_start(
-                entry.desired, entry.memory, _observation(seen), what, boot_id=self._boot_id
+                entry.desired, entry.memory, observation(seen), what, boot_id=self._boot_id
             )
             entry = self._keep(entry, memory, needed=True)
         tell = partial(self._tell, entry, during, seen)
@@ -506,7 +468,7 @@ class Reconciler:
         self._departed[workload.id] = departure
         entry = self._keep(entry, memory, needed=True, durable=True)
         if departure.departed:
-            self._report(entry, State(workload.state.value), _running(seen))
+            self._report(entry, State(workload.state.value), as_it_ran(seen))
             self._departures.hand_over(workload)
         return entry
 
@@ -558,22 +520,15 @@ class Reconciler:
             self._departures.close_passage(entry.memory.received)
         self._save(workload_id, durable=True)
         self._watch()
-        self._outbox.put(
-            ObservedWorkload(
-                id=workload_id,
-                observed_generation=entry.desired.generation,
-                status=WorkloadStatus(state=State.DELETING),
-                gone=True,
-            )
-        )
+        self._outbox.put(gone(entry))
         self._wish_networks()
 
     # ---- what is told
 
     def _settled(self, entry: Entry, seen: Inspection, what: Plan) -> None:
-        state, reason = observed_state(entry.desired, _observation(seen), what)
+        state, reason = observed_state(entry.desired, observation(seen), what)
         if has_departed(entry.desired, entry.memory):
-            state, reason, seen = State(entry.desired.state.value), None, _running(seen)
+            state, reason, seen = State(entry.desired.state.value), None, as_it_ran(seen)
         if what.wait_until is not None:
             wait = (what.wait_until - self._clock.now()).total_seconds()
             self._timers.after(wait, entry.desired.id)
@@ -609,7 +564,7 @@ class Reconciler:
         entry = self._keep(entry, memory)
         self._timers.after(delay, entry.desired.id)
         reason = Reason(code=error.code, message=error.message, hint=error.hint)
-        state = state_after_failure(step, _observation(seen) if seen else None, final=final)
+        state = state_after_failure(step, observation(seen) if seen else None, final=final)
         refused = None
         if step is Step.RECEIVE and final and entry.desired.incoming is not None:
             refused = ObservedMove(id=entry.desired.incoming.id, refused=True, reason=reason)
@@ -630,55 +585,16 @@ class Reconciler:
         final: bool = False,
         move: ObservedMove | None = None,
     ) -> None:
-        memory = entry.memory
         last = self._departed.get(entry.desired.id, _NO_DEPARTURE)
-        move = move or observed_move(entry.desired, memory, last.reason, last.copied)
-        generation = entry.desired.generation if final else memory.applied_generation
-        # Only a control plane that moves workloads knows the field.
-        arrived = {"arrived": memory.arrived} if memory.arrived else {}
-        moved = {"move": move} if move is not None else {}
         self._outbox.put(
-            ObservedWorkload(
-                **arrived,
-                **moved,
-                id=entry.desired.id,
-                observed_generation=generation,
-                restart_nonce=memory.restart_nonce,
-                cloned=memory.cloned,
-                status=WorkloadStatus(
-                    state=state,
-                    reason=reason,
-                    exit_code=seen.exit_code if seen else None,
-                    signal=seen.signal if seen else None,
-                    oom_killed=seen.oom_killed if seen else False,
-                    restarts=memory.restarts,
-                    started_at=seen.started_at if seen else None,
-                    finished_at=seen.finished_at if seen else None,
-                    needs_restart=memory.needs_restart,
-                    progress=progress,
-                ),
+            observed(
+                entry,
+                state,
+                seen,
+                last=last,
+                reason=reason,
+                progress=progress,
+                final=final,
+                move=move,
             )
         )
-
-
-def _unexpected(step: Step, workload: DesiredWorkload, error: Exception) -> HostError:
-    return HostError(
-        f"the {step.value} of workload {workload.name!r} failed unexpectedly: {error!r}",
-        code="agent_error",
-        hint="it is tried again; the agent's log on the host has the details",
-    )
-
-
-def _running(seen: Inspection) -> Inspection:
-    """As it was while it ran here: how it ended here says nothing about the workload."""
-    return Inspection(RuntimeState.RUNNING, started_at=seen.started_at)
-
-
-def _observation(seen: Inspection) -> Observation:
-    return Observation(
-        state=Seen(seen.state.value),
-        exit_code=seen.exit_code,
-        oom_killed=seen.oom_killed,
-        started_at=seen.started_at,
-        finished_at=seen.finished_at,
-    )
