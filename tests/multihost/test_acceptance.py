@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
 ]
 _PATIENCE = 900.0  # seconds
+_NETWORK = "198.18.0.0/24"  # who reaches the agents: control planes, and the other hosts
 _SMALL = ("--memory", "16MiB", "--disk", "64MiB", "--vcpus", "0.05")
 _VM = ("--kind", "vm", "--image", "busybox-vm", "--memory", "96MiB", "--disk", "32MiB")
 _PING = "while :; do ping -c1 -W1 {} >/dev/null && echo came || echo lost; sleep 0.2; done"
@@ -35,7 +36,8 @@ _PING = "while :; do ping -c1 -W1 {} >/dev/null && echo came || echo lost; sleep
 def fleet(lab: Lab, tmp_path: Path) -> Iterator[Fleet]:
     """A control plane with nothing in it; the machines are as new afterwards."""
     make_wheelhouse(tmp_path, ("3.11", "3.13"))
-    with running_fleet(lab, VIRTMGR_WHEELHOUSE=str(tmp_path)) as fleet:
+    settings = {"VIRTMGR_CONTROL_PLANE_ADDRESSES": _NETWORK, "VIRTMGR_WHEELHOUSE": str(tmp_path)}
+    with running_fleet(lab, **settings) as fleet:
         fleet.joined.extend(host.name for host in lab.hosts())
         yield fleet
 
@@ -46,7 +48,6 @@ def _enrol(fleet: Fleet, directory: Path) -> None:
         host.name: {
             "ansible_host": host.address,
             "virtmgr_host_key": fingerprint_of(host.public_key),
-            "virtmgr_migration_sources": ["198.18.0.0/24"],
         }
         for host in fleet.lab.hosts()
     }
@@ -63,7 +64,7 @@ def _only_on(fleet: Fleet, host: LabHost, *words: str) -> None:
     others = [each.name for each in fleet.lab.hosts() if each.name != host.name]
     for other in others:
         fleet.run("host", "cordon", other)
-    fleet.run(*words, "--network", "fabric", timeout=_PATIENCE)
+    fleet.run(words[0], "--network", "fabric", *words[1:], timeout=_PATIENCE)
     for other in others:
         fleet.run("host", "uncordon", other)
 
@@ -71,6 +72,8 @@ def _only_on(fleet: Fleet, host: LabHost, *words: str) -> None:
 def _fill(fleet: Fleet) -> None:
     """Thirty workloads of all kinds on one network; a few where they are needed below."""
     first, second, third = fleet.lab.hosts()
+    # The releases' QEMU differ, and with them what "host" means as a CPU.
+    fleet.run("cluster", "edit", "default", "--cpu", "auto")
     for name, kind in (("busybox", "container"), ("busybox-vm", "vm")):
         fleet.run("image", "build", "busybox", "--name", name, "--kind", kind)
     fleet.run("image", "build", "busybox", "--name", "busybox-system", "--init", "system")
@@ -91,12 +94,23 @@ def _fill(fleet: Fleet) -> None:
         fleet.run(
             "run", "busybox", "--name", f"app-{number}", *_SMALL, *on_it, "--", "sleep", "9999"
         )
-    fleet.wait_until(lambda: _states(fleet) == {"running": 30})
+    _until_all_run(fleet)
     print("placed:", Counter(item["host"]["name"] for item in fleet.json("list")))
 
 
-def _states(fleet: Fleet) -> dict[str, int]:
-    return dict(Counter(item["status"]["state"] for item in fleet.json("list")))
+def _until_all_run(fleet: Fleet) -> None:
+    deadline = time.monotonic() + 240
+    while True:
+        items = fleet.json("list")
+        rest = {
+            item["name"]: (item["host"]["name"], item["status"]["state"], item["status"]["reason"])
+            for item in items
+            if item["status"]["state"] != "running"
+        }
+        if not rest and len(items) == 30:
+            return
+        assert time.monotonic() < deadline, (len(items), rest)
+        time.sleep(1)
 
 
 def _pings(fleet: Fleet) -> Counter[str]:
@@ -114,7 +128,7 @@ def _drain(fleet: Fleet, host: LabHost) -> None:
     lost = _pings(fleet) - before
     print(f"pings during the drain: {dict(lost)}")
     assert lost["lost"] < lost["came"]
-    fleet.wait_until(lambda: _states(fleet) == {"running": 30})
+    _until_all_run(fleet)
 
 
 def _vms_on(fleet: Fleet, host: LabHost) -> list[dict[str, dict[str, str]]]:
@@ -133,7 +147,7 @@ def _lose(fleet: Fleet, host: LabHost) -> None:
     tell_times(fleet, begun)
     host.power_on()
     fleet.wait_until(lambda: fleet.host_state(host.name) == "ready")
-    fleet.wait_until(lambda: _states(fleet) == {"running": 30})
+    _until_all_run(fleet)
 
 
 def _is_elsewhere(fleet: Fleet, name: str, host: LabHost) -> bool:
@@ -145,15 +159,18 @@ def test_a_fleets_whole_life(fleet: Fleet, tmp_path: Path) -> None:
     _, second, third = fleet.lab.hosts()
     _enrol(fleet, tmp_path)
     _fill(fleet)
+    # VMs of Debian 12 are refused by Debian 13's libvirt, live ("extra features: ht").
+    fleet.run("host", "cordon", second.name)
     _drain(fleet, third)
-    fleet.run("host", "uncordon", third.name)
+    for host in (second, third):
+        fleet.run("host", "uncordon", host.name)
     _lose(fleet, second)
     known = ("-u", "root", "-i", str(fleet.lab.site.key))
     fleet.run("host", "upgrade", "--all", *known, timeout=_PATIENCE)
-    assert _states(fleet) == {"running": 30}
+    _until_all_run(fleet)
     fleet.run("host", "drain", third.name, "--timeout", str(_PATIENCE), timeout=_PATIENCE)
     fleet.run("host", "remove", third.name, "--yes")
     fleet.wait_until(
         lambda: third.name not in [each["name"] for each in fleet.json("host", "list")]
     )
-    assert _states(fleet) == {"running": 30}
+    _until_all_run(fleet)
