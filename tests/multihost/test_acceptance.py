@@ -168,7 +168,8 @@ def test_a_fleets_whole_life(fleet: Fleet, tmp_path: Path) -> None:
     known = ("-u", "root", "-i", str(fleet.lab.site.key))
     fleet.run("host", "upgrade", "--all", *known, timeout=_PATIENCE)
     _until_all_run(fleet)
-    fleet.run("host", "drain", third.name, "--timeout", str(_PATIENCE), timeout=_PATIENCE)
+    cold = ("--cold", "--timeout", str(_PATIENCE))
+    fleet.run("host", "drain", third.name, *cold, timeout=_PATIENCE)
     fleet.run("host", "remove", third.name, "--yes")
     fleet.wait_until(
         lambda: third.name not in [each["name"] for each in fleet.json("host", "list")]
