@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.fleet import Lab
 from tests.multihost.fleet import Fleet, running_fleet
-from tests.multihost.test_moving import Watch, pids
+from tests.multihost.test_moving import pids, watch
 
 pytestmark = [
     pytest.mark.host,
@@ -50,7 +50,7 @@ def test_power_is_lost_and_comes_back(whole_lab: Lab) -> None:
         fleet.run("create", "vm1", "--kind", "vm", "--image", "busybox-vm", "--memory", "128MiB",
                   "--ha", "--ha-priority", "5", timeout=200)  # fmt: skip
         fleet.run("host", "uncordon", third.name)
-        with Watch() as watch:
+        with watch() as watched:
             begun = datetime.now(UTC)
             first.power_off()
             for name in ("app1", "vm1"):
@@ -63,5 +63,5 @@ def test_power_is_lost_and_comes_back(whole_lab: Lab) -> None:
                 lambda: fleet.json("host", "show", first.name)["claimed"]["vcpus"] == 1  # app2's
             )
             assert "workload.failed_over" in types_of_events(fleet)
-            assert watch.most == 1
+            assert watched.most == 1
             assert len(pids("sleep", _ALIVE)) == 1

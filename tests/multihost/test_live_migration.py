@@ -17,6 +17,7 @@ import pytest
 from tests.lab.fleet import Lab
 from tests.lab.host import LabHost
 from tests.multihost.fleet import VIRTMGR, Fleet, running_fleet
+from tests.multihost.watching import Watch
 
 pytestmark = [
     pytest.mark.host,
@@ -106,26 +107,9 @@ def running_on(*hosts: LabHost) -> list[str]:
     return [host.name for host in hosts if host.run(*running, check=False).stdout.strip()]
 
 
-class Watch:
-    """On how many hosts it has run at once, at most, looked at all the time."""
-
-    def __init__(self, *hosts: LabHost) -> None:
-        self.most = 0
-        self._hosts = hosts
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._ended.wait(0.05):
-            self.most = max(self.most, len(running_on(*self._hosts)))
+def watch(*hosts: LabHost) -> Watch:
+    """On how many hosts it runs at once."""
+    return Watch(lambda: len(running_on(*hosts)), every=0.05)
 
 
 def settle(fleet: Fleet, found: Guest, *hosts: LabHost) -> str:
@@ -198,7 +182,7 @@ def test_a_vm_moves_while_it_runs(whole_lab: Lab) -> None:
 def test_whoever_is_killed_it_runs_on_one_host(whole_lab: Lab) -> None:
     """Each side's agent, libvirtd and QEMU at random moments: never two, and in the end one."""
     chance = random.Random(_SEED)
-    with guest(whole_lab) as (fleet, vm, source, target), Watch(source, target) as watch:
+    with guest(whole_lab) as (fleet, vm, source, target), watch(source, target) as watched:
         fleet.run("cluster", "edit", "default", "--migration-bandwidth", "40")
         content = vm.sum(source)
         started = fleet.json("show", "vm1")["status"]["started_at"]
@@ -225,7 +209,7 @@ def test_whoever_is_killed_it_runs_on_one_host(whole_lab: Lab) -> None:
                   flush=True)  # fmt: skip
             if home == target.name:
                 source, target = target, source
-            assert watch.most == 1
+            assert watched.most == 1
             assert vm.sum(source) == content
             assert fleet.json("show", "vm1")["status"]["started_at"] == started
             assert_nothing_left(target)

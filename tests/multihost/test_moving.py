@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from tests.lab.fleet import Lab
 from tests.lab.host import LabHost
 from tests.multihost.fleet import Fleet, running_fleet
+from tests.multihost.watching import Watch
 
 pytestmark = [
     pytest.mark.host,
@@ -26,25 +26,9 @@ _ALIVE = "86399"  # seconds that the workload sleeps, by which its process is kn
 _MEGABYTES = "150"
 
 
-class Watch:
-    """How many of the workload's processes run on the machine, looked at all the time."""
-
-    def __init__(self) -> None:
-        self.most = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._ended.wait(0.02):
-            self.most = max(self.most, len(pids("sleep", _ALIVE)))
+def watch() -> Watch:
+    """How many of the workload's processes run on the machine."""
+    return Watch(lambda: len(pids("sleep", _ALIVE)), every=0.02)
 
 
 def pids(*words: str) -> list[int]:
@@ -130,7 +114,7 @@ def kill_agent(host: LabHost) -> None:
 
 
 def test_a_move_takes_all_along_and_its_addresses_stay(whole_lab: Lab) -> None:
-    with moving_fleet(whole_lab) as (fleet, first, third), Watch() as watch:
+    with moving_fleet(whole_lab) as (fleet, first, third), watch() as watched:
         before, nics = sums(fleet), fleet.json("show", "app1")["nics"]
         planned = fleet.json("move", "app1", "--plan")["plan"]
         assert planned[0]["target"]["name"] == third.name
@@ -142,12 +126,12 @@ def test_a_move_takes_all_along_and_its_addresses_stay(whole_lab: Lab) -> None:
         fleet.run("host", "drain", first.name)
         assert fleet.host_state(first.name) == "maintenance"
         assert_moved(fleet, first, third, before)
-        assert watch.most == 1
+        assert watched.most == 1
 
 
 def test_a_kill_in_the_middle_is_a_non_event(whole_lab: Lab) -> None:
     """Whoever is killed in whatever phase: it ends well, and never were there two."""
-    with moving_fleet(whole_lab) as (fleet, source, target), Watch() as watch:
+    with moving_fleet(whole_lab) as (fleet, source, target), watch() as watched:
         before = sums(fleet)
         for during in ("copying", "starting", "stopping"):
             for victim in ("worker", "source", "target"):
@@ -160,5 +144,5 @@ def test_a_kill_in_the_middle_is_a_non_event(whole_lab: Lab) -> None:
                 assert_moved(fleet, source, target, before)
                 print(f"{victim} killed while {during}: well", flush=True)
                 source, target = target, source
-        assert watch.most == 1
+        assert watched.most == 1
         assert len(pids("sleep", _ALIVE)) == 1

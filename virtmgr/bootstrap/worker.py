@@ -79,33 +79,9 @@ def main() -> None:
     leader = Leader(services)
     stale = partial(remove_stale, services)
     leases = partial(watch_leases, services, leader, LeaseWatch())
+    workers = _workers(services, settings, importer, builder) | {"leadership": leader.run}
     loops = [
-        *(
-            threading.Thread(
-                target=ImageWorker(services, importer, builder, verbs).run,
-                args=(stop,),
-                name=f"images-{verbs[0]}",
-            )
-            for verbs in (MADE_HERE, MADE_WITH_HOSTS)
-        ),
-        threading.Thread(
-            target=InstallationWorker(services, playbooks(settings)).run,
-            args=(stop,),
-            name="installations",
-        ),
-        *(
-            threading.Thread(
-                target=MigrationWorker(services).run, args=(stop,), name=f"migrations-{number}"
-            )
-            for number in range(_MOVES)
-        ),
-        *(
-            threading.Thread(
-                target=FenceWorker(services).run, args=(stop,), name=f"fencing-{number}"
-            )
-            for number in range(_FENCES)
-        ),
-        threading.Thread(target=leader.run, args=(stop,), name="leadership"),
+        *(threading.Thread(target=run, args=(stop,), name=name) for name, run in workers.items()),
         _led(leader, "leases", _LEASES, stop, leases),
         _led(leader, "stale", _STALE, stop, stale),
         _led(leader, "authority", _LEASES, stop, partial(advance, services)),
@@ -120,6 +96,21 @@ def main() -> None:
     for loop in loops:
         loop.join()
     leave()
+
+
+def _workers(
+    services: Services, settings: ServerSettings, importer: Importer, builder: Builder
+) -> dict[str, Callable[[threading.Event], None]]:
+    """What each control plane does its share of, by the name of its thread."""
+    return {
+        **{
+            f"images-{verbs[0]}": ImageWorker(services, importer, builder, verbs).run
+            for verbs in (MADE_HERE, MADE_WITH_HOSTS)
+        },
+        "installations": InstallationWorker(services, playbooks(settings)).run,
+        **{f"migrations-{number}": MigrationWorker(services).run for number in range(_MOVES)},
+        **{f"fencing-{number}": FenceWorker(services).run for number in range(_FENCES)},
+    }
 
 
 def _renew_certificate(settings: ServerSettings, certificate: OwnCertificate) -> None:

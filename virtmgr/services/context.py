@@ -58,6 +58,11 @@ class Context:
         """Ids of the projects that the principal may see; None: all."""
         return visible_projects(self.principal)
 
+    def shows(self, project_id: str | None) -> bool:
+        """Whether the principal may see what is this project's, or (None) no project's."""
+        visible = self.visible
+        return visible is None or project_id in visible
+
     def allows(self, action: Action, project_id: str | None) -> bool:
         """Whether the principal may also do ``action``."""
         return may(self.principal, action, project_id) is Verdict.ALLOWED

@@ -38,17 +38,14 @@ def removed(uow: UnitOfWork, host: Host, workload_id: str, now: datetime) -> Non
     """The host has nothing left of it: give back what was still claimed there."""
     for row in uow.failovers.left_on(host.id):
         if row.workload_id == workload_id:
-            release(uow, row)
-            message = f"host {host.name} has removed what it had of it"
-            _end(row, FailoverPhase.DONE, now, message)
-            _tell(uow, row, "workload.failover_done", message, host, now)
+            _removed(uow, row, host, now)
 
 
 def absent(uow: UnitOfWork, host: Host, present: set[str], now: datetime) -> None:
     """The host said all that it has."""
     for row in uow.failovers.left_on(host.id):
         if row.workload_id not in present:
-            removed(uow, host, row.workload_id, now)
+            _removed(uow, row, host, now)
 
 
 def release(uow: UnitOfWork, row: Failover) -> None:
@@ -74,6 +71,13 @@ def host_forgotten(uow: UnitOfWork, host: Host, now: datetime) -> None:
         _end(row, FailoverPhase.DONE, now, f"host {host.name} was removed")
     for row in uow.failovers.waiting_on(host.id):
         _end(row, FailoverPhase.ENDED, now, f"host {host.name} was removed, and it with it")
+
+
+def _removed(uow: UnitOfWork, row: Failover, host: Host, now: datetime) -> None:
+    release(uow, row)
+    message = f"host {host.name} has removed what it had of it"
+    _end(row, FailoverPhase.DONE, now, message)
+    _tell(uow, row, "workload.failover_done", message, host, now)
 
 
 def _end(row: Failover, phase: FailoverPhase, now: datetime, message: str) -> None:

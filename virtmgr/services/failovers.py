@@ -22,8 +22,7 @@ def find(context: Context, id: str) -> Failover:
     :raises NotFound: there is none.
     """
     found = context.uow.failovers.get(id)
-    visible = context.visible
-    if found is None or not (visible is None or found.project_id in visible):
+    if found is None or not context.shows(found.project_id):
         raise NotFound(f"failover {id!r} does not exist")
     return found
 

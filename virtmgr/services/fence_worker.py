@@ -22,7 +22,7 @@ from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.services.container import Services
 from virtmgr.services.fencing import FENCE, VERBS, purpose
-from virtmgr.services.holding import new_holder
+from virtmgr.services.holding import keep_working, new_holder
 from virtmgr.services.records import add_event, host_target
 
 _LEASE: Final = timedelta(seconds=180)  # longer than all levels of a host take
@@ -42,16 +42,7 @@ class FenceWorker:
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set."""
-        while not stop.is_set():
-            try:
-                if not self.run_once():
-                    stop.wait(_IDLE)
-            except VirtmgrError as error:  # such as a database that is away
-                log.warning("fence_worker_failed", error=error.message)
-                stop.wait(_IDLE)
-            except Exception:  # a thread's last resort: logged, and taken again after its lease
-                log.exception("fence_worker_crashed")
-                stop.wait(_IDLE)
+        keep_working(self.run_once, stop, _IDLE, name="fence")
 
     def run_once(self) -> bool:
         """Take one operation and carry it out; False if there is none."""

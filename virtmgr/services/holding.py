@@ -24,6 +24,23 @@ def new_holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
 
 
+def keep_working(
+    once: Callable[[], bool], stop: threading.Event, idle: float, *, name: str
+) -> None:
+    """Call ``once`` again and again until ``stop`` is set; after ``idle`` seconds where it found
+    nothing to do, or failed. What fails is logged: it is taken again after its lease."""
+    while not stop.is_set():
+        try:
+            if not once():
+                stop.wait(idle)
+        except VirtmgrError as error:  # such as a database that is away
+            log.warning(f"{name}_worker_failed", error=error.message, code=error.code)
+            stop.wait(idle)
+        except Exception:  # a thread's last resort
+            log.exception(f"{name}_worker_crashed")
+            stop.wait(idle)
+
+
 @contextmanager
 def heartbeat(beat: Callable[[], None], *, name: str) -> Iterator[None]:
     """Call ``beat`` each second in a thread. What fails is logged: a lease lasts a while longer."""

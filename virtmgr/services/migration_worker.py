@@ -25,7 +25,7 @@ from virtmgr.domain.workload import Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.carriage import Cancelled, Copied, carry
 from virtmgr.services.container import Services
-from virtmgr.services.holding import heartbeat, new_holder
+from virtmgr.services.holding import heartbeat, keep_working, new_holder
 from virtmgr.services.live_steps import begin_preparing, is_busy
 from virtmgr.services.migration_steps import (
     BY_REQUEST,
@@ -70,16 +70,7 @@ class MigrationWorker:
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set; what is under way then is left to the next worker."""
-        while not stop.is_set():
-            try:
-                if not self.run_once(stop):
-                    stop.wait(_IDLE)
-            except VirtmgrError as error:  # such as a database that is away
-                log.warning("migration_worker_failed", error=error.message, code=error.code)
-                stop.wait(_IDLE)
-            except Exception:  # a thread's last resort: logged, and taken again after its lease
-                log.exception("migration_worker_crashed")
-                stop.wait(_IDLE)
+        keep_working(partial(self.run_once, stop), stop, _IDLE, name="migration")
 
     def run_once(self, stop: threading.Event | None = None) -> bool:
         """Take one migration and carry it to its new host; False if there is none."""

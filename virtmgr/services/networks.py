@@ -222,8 +222,7 @@ def _refuse_overlap(context: Context, cidr: str | None, field: str) -> None:
         theirs = getattr(other, field)
         if theirs is None or not wanted.overlaps(ipaddress.ip_network(theirs)):
             continue
-        visible = context.visible
-        known = visible is None or other.project_id is None or other.project_id in visible
+        known = other.project_id is None or context.shows(other.project_id)
         whose = f"network {other.name!r} ({theirs})" if known else "a network of another project"
         raise Conflict(
             f"{cidr} overlaps with {whose}",

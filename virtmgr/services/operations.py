@@ -25,8 +25,7 @@ def find(context: Context, reference: str) -> Operation:
     :raises NotFound: there is none.
     """
     operation = context.uow.operations.get(reference)
-    visible = context.visible
-    if operation is None or not (visible is None or operation.project_id in visible):
+    if operation is None or not context.shows(operation.project_id):
         raise NotFound(f"operation {reference!r} does not exist")
     return operation
 

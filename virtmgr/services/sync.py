@@ -95,8 +95,7 @@ def _check_protocol(request: SyncRequest) -> None:
 
 def _is_renewal(request: SyncRequest) -> bool:
     """Whether all that it wants is the lease renewed."""
-    said = request.model_dump(exclude_defaults=True, exclude={"brief", "known_revision"})
-    return request.brief and not said
+    return request == SyncRequest(brief=True, known_revision=request.known_revision)
 
 
 def _renew(
