@@ -26,6 +26,7 @@ from bench.rest import Rest
 ROOT = Path(__file__).resolve().parents[1]
 _SMALL = {"vcpus": 0.05, "memory": "16MiB"}
 _AT_ONCE = 8
+_LAUNCHES: Final = 100  # alive at once, so within the host\'s capacity
 
 
 def container(name: str) -> dict[str, object]:
@@ -215,7 +216,7 @@ def main() -> None:
     count = 100 if options.full else 20
     parts: dict[str, Callable[[Table, Rest], None]] = {
         "containers": lambda table, rest: containers(table, rest, count, others),
-        "parallel": lambda table, rest: in_parallel(table, rest, 5 * count, others),
+        "parallel": lambda table, rest: in_parallel(table, rest, _LAUNCHES, others),
         "vms": lambda table, rest: vms(table, rest, max(5, count // 4)),
         "hundred": a_hundred,
     }
