@@ -20,6 +20,7 @@ from virtmgr.bootstrap.processes import allow_many_connections, die_with_parent,
 from virtmgr.config.settings import ServerSettings
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+_API_PREFIX = "/api"
 MAX_LINE = 8190  # bytes
 MAX_FIELDS = 64
 MAX_FIELD = 8190  # bytes
@@ -94,13 +95,16 @@ class Applications:
         from virtmgr.api.dialling import WebSocketDialler
         from virtmgr.bootstrap.certificate import OwnCertificate
         from virtmgr.bootstrap.control_plane import authority, build_services
+        from virtmgr.console.app import create_console
         from virtmgr.services.wake import HostWake
 
         self.certificate = OwnCertificate(settings)
         self._wake = HostWake()
         dial = WebSocketDialler(self.certificate.for_agents())
         self._services = build_services(settings, dial, self._wake)
-        self._operators = create_app(self._services)
+        api = create_app(self._services)
+        console = create_console(api, self._services.stream_url)
+        self._operators = Operators(api, console)
         self._agents = create_agent_app(self._services, authority(settings), self._wake)
         self._agent_port = str(settings.agent_listen.port)
 
@@ -115,6 +119,20 @@ class Applications:
         self._wake.close()
         self._services.committed.close()
         self._services.done.close()
+
+
+class Operators:
+    """What operators reach on one port: the API below its prefix, the console everywhere else."""
+
+    def __init__(self, api: Wsgi, console: Wsgi) -> None:
+        self._api = api
+        self._console = console
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        below = f"{environ['PATH_INFO']}/".startswith(f"{_API_PREFIX}/")
+        return (self._api if below else self._console)(environ, start_response)
 
 
 def main() -> None:

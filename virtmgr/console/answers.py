@@ -1,0 +1,39 @@
+"""How the console answers what a person did: a message in the corner, and where to go on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flask import make_response, redirect, request
+from werkzeug.wrappers import Response
+
+
+def is_partial() -> bool:
+    """Whether htmx asks, and not the browser for a whole page."""
+    return request.headers.get("HX-Request") == "true"
+
+
+def toast(message: str, *, hint: str | None = None, level: str = "success") -> str:
+    """The value of ``HX-Trigger`` that shows a message (ASCII, as headers are).
+
+    :param level: success, info, warning or danger.
+    """
+    return json.dumps({"toast": {"message": message, "hint": hint, "level": level}})
+
+
+def done(message: str, *, goto: str | None = None, refresh: str | None = None) -> Response:
+    """It is done, or begun: say so and stay; or go to another page.
+
+    :param refresh: an event for the page's parts that listen to it, such as ``live-workload``.
+    """
+    if not is_partial():
+        return redirect(goto or request.referrer or "/", 303)
+    response = make_response("", 200 if goto else 204)
+    events: dict[str, Any] = json.loads(toast(message))
+    if refresh is not None:
+        events[refresh] = {}
+    response.headers["HX-Trigger"] = json.dumps(events)
+    if goto is not None:
+        response.headers["HX-Location"] = json.dumps({"path": goto, "target": "body"})
+    return response

@@ -1,0 +1,150 @@
+"""The console as a Flask application of its own, beside the API's."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+from flask import Flask, Response, g, make_response, redirect, render_template, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as AnyResponse
+
+from virtmgr.config.resources import resource_path
+from virtmgr.console import assets, formatting, navigation, pages, session
+from virtmgr.console.answers import is_partial, toast
+from virtmgr.console.rest import Refusal, Rest, Wsgi
+from virtmgr.domain.ids import new_id
+
+log = structlog.get_logger(__name__)
+
+PROJECT_COOKIE: Final = "virtmgr-project"
+THEME_COOKIE: Final = "virtmgr-theme"
+_PUBLIC: Final = ("assets.serve", "account.log_in", "account.check")
+_ICONS: Final = "vendor/icons.svg"
+
+
+def create_console(api: Wsgi, stream_url: str) -> Flask:
+    """The console over the API's application.
+
+    :param stream_url: where browsers open consoles, of another port: ``wss://ADDRESS:PORT``.
+    """
+    app = Flask(__name__, template_folder=str(resource_path("templates")), static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = 16 * 1024**2
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters.update(formatting.FILTERS)
+    app.jinja_env.globals.update(formatting.GLOBALS, asset=assets.url, places=navigation.PLACES)
+    app.register_blueprint(assets.blueprint)
+    for blueprint in pages.BLUEPRINTS:
+        app.register_blueprint(blueprint)
+    app.before_request(partial(_begin, Rest.transport(api)))
+    app.after_request(partial(_finish, stream_url))
+    app.context_processor(_frame)
+    app.register_error_handler(Refusal, _refused)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _defect)
+    return app
+
+
+def _begin(transport: Any) -> AnyResponse | None:
+    """Who asks; without a session all but the log-in leads there."""
+    session.check_origin()
+    g.rest = Rest(transport, session.secret())
+    if request.endpoint in _PUBLIC:
+        return None
+    if session.secret() is None:
+        return to_log_in()
+    session.who()
+    g.project = request.cookies.get(PROJECT_COOKIE) or None
+    return None
+
+
+def to_log_in() -> AnyResponse:
+    """Lead to the log-in, and from there back."""
+    back = request.full_path.rstrip("?") if request.method == "GET" else "/"
+    if is_partial():
+        current = urlsplit(request.headers.get("HX-Current-URL", ""))
+        response = make_response("", 401)
+        response.headers["HX-Redirect"] = f"/login?next={current.path or '/'}"
+        return response
+    return redirect("/login" if back == "/" else f"/login?next={back}")
+
+
+def _frame() -> dict[str, Any]:
+    """What every template knows."""
+    return {
+        "who": g.get("who"),
+        "project": g.get("project"),
+        "place": navigation.current(request.path),
+        "partial": is_partial(),
+        "csrf_token": session.proof(),
+        "layout": "bare.html" if is_partial() else "base.html",
+        "theme": request.cookies.get(THEME_COOKIE, "auto"),
+        "icons": assets.url(_ICONS),
+    }
+
+
+def _finish(stream_url: str, response: Response) -> Response:
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    response.headers.setdefault("Content-Security-Policy", policy(stream_url))
+    if _keeps_session(response):
+        session.keep(response)
+    return response
+
+
+def _keeps_session(response: Response) -> bool:
+    """A person did something; what a page fetches by itself does not count."""
+    in_use = g.get("who") is not None and response.status_code < 400
+    told = any(name == "Set-Cookie" for name, _ in response.headers)
+    return in_use and not told and "X-Background" not in request.headers
+
+
+def policy(stream_url: str, *, inline_styles: bool = False) -> str:
+    """The Content-Security-Policy: nothing but one's own files, and streams."""
+    styles = "'self' 'unsafe-inline'" if inline_styles else "'self'"
+    connect = f"'self' {stream_url}" if stream_url else "'self'"
+    return (
+        f"default-src 'none'; script-src 'self'; style-src {styles}; img-src 'self' data: blob:; "
+        f"font-src 'self'; connect-src {connect}; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    )
+
+
+def _refused(refusal: Refusal) -> AnyResponse:
+    """The API refused: a message where the page stays, a page of its own otherwise."""
+    if refusal.status == 401:
+        response = to_log_in()
+        session.end(response)
+        return response
+    return _tell(refusal.status, str(refusal), refusal.hint, refusal.problem.get("request_id"))
+
+
+def _http_error(error: HTTPException) -> AnyResponse:
+    if error.response is not None:
+        return error.get_response()
+    return _tell(error.code or 500, error.description or error.name, None, None)
+
+
+def _defect(error: Exception) -> AnyResponse:
+    number = new_id()
+    log.error("page_failed", exc_info=error, path=request.path, number=number)
+    return _tell(
+        500,
+        "virtmgr failed to make this page because of a defect of its own",
+        "find the number in the server's log and report it",
+        number,
+    )
+
+
+def _tell(status: int, message: str, hint: str | None, number: str | None) -> AnyResponse:
+    if is_partial():
+        response = make_response("", status)
+        response.headers["HX-Reswap"] = "none"
+        response.headers["HX-Trigger"] = toast(message, hint=hint, level="danger")
+        return response
+    text = render_template("error.html", status=status, message=message, hint=hint, number=number)
+    return make_response(text, status)

@@ -1,0 +1,13 @@
+"""The pages, a module for each noun; each module's ``blueprint`` holds its routes."""
+
+from __future__ import annotations
+
+from virtmgr.console.pages import account, frame, hosts, overview, workloads
+
+BLUEPRINTS = (
+    account.blueprint,
+    frame.blueprint,
+    overview.blueprint,
+    workloads.blueprint,
+    hosts.blueprint,
+)

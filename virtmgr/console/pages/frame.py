@@ -1,0 +1,109 @@
+"""What stands around every page: the stream of news, search, tasks, and the viewer's choices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flask import Blueprint, Response, g, render_template, request
+
+from virtmgr.console.answers import done
+from virtmgr.console.navigation import PLACES
+from virtmgr.console.rest import Refusal
+
+blueprint = Blueprint("frame", __name__)
+
+_YEAR: Final = 365 * 86400  # seconds
+_EVENT_NAME: Final = re.compile(rb"^event: .*\n", re.MULTILINE)
+_FOUND: Final = 6  # of each noun
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A noun that the palette searches."""
+
+    title: str
+    path: str  # of the API
+    icon: str
+
+
+SEARCHED: Final = (
+    Searched("Workloads", "/workloads", "box"),
+    Searched("Hosts", "/hosts", "server-2"),
+    Searched("Images", "/images", "photo"),
+    Searched("Volumes", "/volumes", "database"),
+    Searched("Networks", "/networks", "network"),
+    Searched("Projects", "/projects", "folder"),
+    Searched("Users", "/users", "user"),
+)
+
+
+@blueprint.get("/live")
+def live() -> Response:
+    """The event log as Server-Sent Events: the type of what changed, and its id."""
+    given = request.headers.get("Last-Event-ID")
+    headers = {"Accept": "text/event-stream", **({"Last-Event-ID": given} if given else {})}
+    pieces: Iterator[bytes] = g.rest.stream("/events", None, headers)
+    return Response(
+        (_EVENT_NAME.sub(b"", piece) for piece in pieces),  # scripts hear unnamed ones only
+        mimetype="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+@blueprint.get("/palette")
+def palette() -> str:
+    """What matches: places, and objects of every noun by their names."""
+    text = request.args.get("q", "").strip()[:128]
+    near = [place for place in PLACES if text.lower() in f"{place.title} {place.about}".lower()]
+    found = [(noun, _search(noun, text)) for noun in SEARCHED] if text else []
+    return render_template("frame/palette.html", text=text, places=near, found=found)
+
+
+def _search(noun: Searched, text: str) -> list[Mapping[str, Any]]:
+    query = {"q": text, "limit": _FOUND, "fields": _fields(noun)}
+    try:
+        items: list[Mapping[str, Any]] = g.rest.get(noun.path, query)["items"]
+    except Refusal as refusal:
+        if refusal.status == 403:
+            return []  # what may not be listed is not found
+        raise
+    return items
+
+
+def _fields(noun: Searched) -> str:
+    return {"/workloads": "id,name,project.name,kind,status.state", "/hosts": "id,name,state"}.get(
+        noun.path, "id,name,project.name" if noun.path in ("/volumes", "/networks") else "id,name"
+    )
+
+
+@blueprint.get("/tasks")
+def tasks() -> str:
+    """The drawer: what runs, and what ended lately."""
+    items = g.rest.get("/operations", {"limit": 15, "sort": "-created_at"})["items"]
+    running = [item for item in items if item["finished_at"] is None]
+    return render_template("frame/tasks.html", items=items, running=running)
+
+
+@blueprint.get("/projects-menu")
+def projects_menu() -> str:
+    """The projects to choose from."""
+    items = g.rest.get("/projects", {"limit": 100, "fields": "id,name"})["items"]
+    return render_template("frame/projects.html", items=items)
+
+
+@blueprint.post("/project")
+def choose_project() -> Any:
+    """Show one project's things only, or (without a name) those of all projects."""
+    name = request.form.get("project", "")
+    if name:
+        g.rest.get("/projects/{project}", project=name)  # it must be there
+    response = done("")
+    response.headers.pop("HX-Trigger", None)
+    response.headers["HX-Refresh"] = "true"
+    response.set_cookie(
+        "virtmgr-project", name, max_age=_YEAR if name else 0, secure=True, samesite="Strict"
+    )
+    return response

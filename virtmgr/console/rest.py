@@ -1,0 +1,170 @@
+"""The REST API, asked in the same process: WSGI instead of a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx2
+
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+PREFIX: Final = "/api/v1"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the API answered: its status, the JSON document, and the version of what it shows."""
+
+    status: int
+    document: Any
+    etag: str | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        return self.document[name]
+
+    @property
+    def operation(self) -> Mapping[str, Any] | None:
+        """The operation that was begun, or the first of several; None where it is done."""
+        if self.status != 202:
+            return None
+        items: list[Mapping[str, Any]] = self.document.get("items", [self.document])
+        return items[0]
+
+
+class Refusal(Exception):
+    """The API refused; ``problem`` is its document (RFC 9457)."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(status, problem)
+        self.status = status
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return str(self.problem.get("detail", f"HTTP status {self.status}"))
+
+    @property
+    def code(self) -> str:
+        return str(self.problem.get("code", ""))
+
+    @property
+    def hint(self) -> str | None:
+        return self.problem.get("hint")
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """What is wrong with which field of the request, by its dotted name."""
+        found = {error["field"]: error["message"] for error in self.problem.get("errors") or ()}
+        named = self.problem.get("field")
+        return found if found or not named else {named: str(self)}
+
+
+class Rest:
+    """The API as one session. Paths are templates: ``get("/hosts/{host}", host=name)``.
+
+    :param secret: the session's token; None for what is public.
+    """
+
+    def __init__(self, transport: httpx2.BaseTransport, secret: str | None) -> None:
+        self._transport = transport
+        self._secret = secret
+
+    @staticmethod
+    def transport(application: Wsgi) -> httpx2.BaseTransport:
+        """How all sessions reach ``application``."""
+        return httpx2.WSGITransport(app=application)
+
+    def as_token(self, secret: str) -> Rest:
+        """The same API as another session."""
+        return Rest(self._transport, secret)
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None, /, **parameters: str) -> Reply:
+        """Read.
+
+        :raises Refusal: the API refused.
+        """
+        return self.ask("GET", path, query=query, **parameters)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        /,
+        *,
+        query: Mapping[str, Any] | None = None,
+        etag: str | None = None,
+        **parameters: str,
+    ) -> Reply:
+        """Read or change; ``etag`` refuses the change where somebody else was faster.
+
+        :raises Refusal: the API refused.
+        """
+        headers = {"If-Match": etag} if etag else {}
+        response = self._send(method, path, query, headers, parameters, json=body)
+        content = response.read()
+        document = response.json() if content else None
+        if response.status_code >= 400:
+            raise Refusal(response.status_code, document or {})
+        return Reply(response.status_code, document, response.headers.get("ETag"))
+
+    def send(
+        self, method: str, path: str, content: bytes, headers: Mapping[str, str], **parameters: str
+    ) -> httpx2.Response:
+        """A body that is no JSON, such as a piece of an upload; the answer as it is."""
+        response = self._send(method, path, None, headers, parameters, content=content)
+        response.read()
+        return response
+
+    def stream(
+        self,
+        path: str,
+        query: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        /,
+        **parameters: str,
+    ) -> Iterator[bytes]:
+        """The pieces of an answer that goes on.
+
+        :raises Refusal: the API refused.
+        """
+        response = self._send("GET", path, query, headers, parameters)
+        if response.status_code >= 400:
+            response.read()
+            raise Refusal(response.status_code, response.json())
+        return _pieces(response)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        parameters: Mapping[str, str],
+        **content: Any,
+    ) -> httpx2.Response:
+        filled = path.format(**{name: quote(text, safe="") for name, text in parameters.items()})
+        given = {name: value for name, value in (query or {}).items() if value not in (None, "")}
+        if self._secret is not None:
+            headers = {"Authorization": f"Bearer {self._secret}", **headers}
+        if content.get("json") is None:
+            content.pop("json", None)
+        elif method == "PATCH":
+            headers = {"Content-Type": "application/merge-patch+json", **headers}
+        request = httpx2.Request(
+            method,
+            f"http://console{PREFIX}{filled}",
+            params=httpx2.QueryParams(given),
+            headers=headers,
+            **content,
+        )
+        return self._transport.handle_request(request)
+
+
+def _pieces(response: httpx2.Response) -> Iterator[bytes]:
+    try:
+        yield from response.iter_bytes()
+    finally:
+        response.close()
