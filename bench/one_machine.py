@@ -26,7 +26,7 @@ from bench.rest import Rest
 ROOT = Path(__file__).resolve().parents[1]
 _SMALL = {"vcpus": 0.05, "memory": "16MiB"}
 _AT_ONCE = 8
-_LAUNCHES: Final = 100  # alive at once, so within the host\'s capacity
+_LAUNCHES = 100  # alive at once, so within the capacity of a host
 
 
 def container(name: str) -> dict[str, object]:

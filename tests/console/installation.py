@@ -122,12 +122,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--empty", action="store_true", help="no hosts, nothing in it")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="virtmgr-console-") as directory:
-        with installation(Path(directory), hosts=0 if options.empty else 3) as found:
-            if not options.empty:
-                populate(found)
-            print(f"{found.url}\nadmin / {PASSWORD}\n{found.server.token}", flush=True)
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    with (
+        tempfile.TemporaryDirectory(prefix="virtmgr-console-") as directory,
+        installation(Path(directory), hosts=0 if options.empty else 3) as found,
+    ):
+        if not options.empty:
+            populate(found)
+        print(f"{found.url}\nadmin / {PASSWORD}\n{found.server.token}", flush=True)
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
 
 if __name__ == "__main__":
