@@ -39,6 +39,7 @@ class Feature(StrEnum):
     PUBLISH = "publish"
     MOVE = "move"
     LIVE_MIGRATION = "live_migration"
+    POST_COPY = "post_copy"
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ CAPABILITIES: Final = Capabilities(
     },
     why_not={
         Feature.SHRINK_VCPUS_LIVE: "taking a vCPU from a running guest can hang or crash it",
+        Feature.POST_COPY: "libvirt offers it to no guest that arrives paused, and one that does "
+        "not could run on both hosts",
     },
 )
 _KVM = Path("/dev/kvm")
