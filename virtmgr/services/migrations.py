@@ -34,7 +34,7 @@ from virtmgr.domain.migration import expected_downtime as downtime_of
 from virtmgr.domain.operation import Operation
 from virtmgr.domain.scheduling import Decision, PlacementRequest
 from virtmgr.domain.volume import Volume
-from virtmgr.domain.workload import Reason, Workload
+from virtmgr.domain.workload import Kind, Reason, Workload
 from virtmgr.ports.driver import Feature
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services import features, placement
@@ -128,6 +128,8 @@ class _Checks:
         return live_targets(workload, volumes, self._source, hosts, self._cpu)
 
     def _volumes_of(self, workload: Workload) -> Sequence[Volume]:
+        if workload.kind is not Kind.VM:  # whatever it has, it does not go live
+            return ()
         if workload.id not in self._volumes:
             self._volumes[workload.id] = self._uow.volumes.of_workload(workload.id)
         return self._volumes[workload.id]
