@@ -88,6 +88,7 @@ class DriverFacts(Value):
     inits: tuple[str, ...] = ()  # of system, app
     features: tuple[str, ...] = ()  # declared capabilities, see ports.driver.Feature
     cpu_models: tuple[str, ...] = ()  # named ones that VMs can have here
+    machine_types: tuple[str, ...] = ()  # versioned ones that VMs can have here (pc-q35-7.2)
     reason: Reason | None = None  # why it is not healthy, or what is reduced
 
 

@@ -77,7 +77,8 @@ class ClusterFields(Value):
     cpu: CpuModel = Field(
         "host",
         description="What VMs that start see as their CPU. host: all that their host has; auto: "
-        "the best model that all hosts of the cluster have; or a model's name.",
+        "the best model that all hosts of the cluster have; or a model's name. With the last two "
+        "they get the newest machine type that all hosts have, too.",
     )
     migration_bandwidth: int = Field(
         0, ge=0, le=1_000_000, description="MiB a second of each live migration; 0: no limit."
