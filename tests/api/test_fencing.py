@@ -32,6 +32,7 @@ class Power:
     off: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
     stuck: set[str] = field(default_factory=set)
+    reads_on: bool = False
     asked: list[str] = field(default_factory=list)
 
     def is_on(self, device: FenceDevice, password: str, way: Way | None = None) -> bool:
@@ -49,6 +50,8 @@ class Power:
         if way is not None:
             with closing(way.open(Transport.TCP)) as stream:
                 assert stream.receive() == (Channel.STDOUT, b"hello")
+                while self.reads_on and stream.receive() is not None:
+                    pass
         if device.name in self.broken:
             raise Unavailable(f"{device.name} does not answer")
 
@@ -60,6 +63,7 @@ class Relays:
     down: set[str] = field(default_factory=set)
     blind: set[str] = field(default_factory=set)
     old: set[str] = field(default_factory=set)
+    breaking: set[str] = field(default_factory=set)
     dialled: list[str] = field(default_factory=list)
 
     def __call__(self, url: str, host_id: str, request: StreamRequest) -> AgentStream:
@@ -73,7 +77,8 @@ class Relays:
             return Said([problem("fence_device_not_reached", "connecting failed")])
         if host_id in self.old:
             return Said([problem("not_found", "workload  is not on this host")])
-        return Said([(Channel.STDOUT, b""), (Channel.STDOUT, b"hello")])
+        end = [] if host_id in self.breaking else [(Channel.CLOSE, b"")]
+        return Said([(Channel.STDOUT, b""), (Channel.STDOUT, b"hello"), *end])
 
 
 @dataclass
@@ -262,6 +267,20 @@ def test_what_the_device_refuses_is_not_asked_of_it_again(site: Site) -> None:
     site.work()
     assert site.operation()["error"]["detail"] == "bmc does not answer"
     assert len(site.relays.dialled) == 1
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_relay_that_dies_while_it_is_used_is_left(site: Site, *, breaks: bool) -> None:
+    """But not one over which the device has ended what it had to say."""
+    third = PretendHost(site.services)
+    site.set("bmc", via="any")
+    site.power.broken.add("bmc")
+    site.power.reads_on = True
+    site.relays.breaking = {site.other.id, third.id} if breaks else set()
+    site.api.post(f"{site.path}/fence/test")
+    site.work()
+    assert len(site.relays.dialled) == (2 if breaks else 1)
+    assert (site.operation()["error"]["code"] == "no_fence_relay") == breaks
 
 
 def test_a_device_is_not_reached_through_its_own_host(site: Site) -> None:

@@ -149,6 +149,7 @@ class _Watched:
     def __init__(self, stream: AgentStream, way: RelayWay) -> None:
         self._stream = stream
         self._way = way
+        self._ended = False  # in order: by the device, or by us
 
     def send(self, channel: Channel, content: bytes) -> None:
         try:
@@ -159,9 +160,14 @@ class _Watched:
 
     def receive(self) -> tuple[Channel, bytes] | None:
         message = self._stream.receive()
-        if message is not None and message[0] is Channel.STDOUT and message[1]:
+        if message is None:
+            self._way.works = self._way.works and self._ended
+        elif message[0] is not Channel.STDOUT:
+            self._ended = True
+        elif message[1]:
             self._way.works = True
         return message
 
     def close(self) -> None:
+        self._ended = True
         self._stream.close()
