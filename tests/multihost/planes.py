@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,10 +20,10 @@ from tests.fixtures.postgresql import DURABLE, PostgresqlServer, running_server
 from tests.lab.fleet import Lab
 from tests.lab.plan import CONTROL_ADDRESS
 from tests.multihost.fleet import ROOT, VIRTMGR, Fleet
+from virtmgr.cli.problems import Exit
 
 _PORTS = (7443, 7444, 7445)
 _PATIENCE = 300.0  # seconds for one command, however many control planes die meanwhile
-_DISTURBED = ("server_unreachable", "unavailable", "database_unavailable", "timed out")
 
 
 class PatientFleet(Fleet):
@@ -37,10 +38,9 @@ class PatientFleet(Fleet):
             done = super().run(*words, check=False, timeout=timeout)
             if done.returncode == 0 or not check:
                 return done
-            if again and "name_taken" in done.stderr:
+            if again and re.search("already|is taken", done.stderr):
                 return done  # it was taken in, and the answer was lost
-            disturbed = any(word in done.stderr for word in _DISTURBED)
-            assert disturbed, f"virtmgr {words}: {done.stderr}"
+            assert done.returncode == Exit.UNREACHABLE, f"virtmgr {words}: {done.stderr}"
             assert time.monotonic() < deadline, f"virtmgr {words} is not answered: {done.stderr}"
             again = True
             time.sleep(0.5)
@@ -61,6 +61,12 @@ class Plane:
                 self.lab.attached(str(VIRTMGR), "serve"), env=self.environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+
+    def answers(self) -> bool:
+        """Whether its API listens."""
+        host, _, port = self.environment["VIRTMGR_LISTEN"].rpartition(":")
+        code = f"import socket; socket.create_connection(({host!r}, {port}), 5)"
+        return self.lab.run(sys.executable, "-c", code, check=False).returncode == 0
 
     def kill(self) -> None:
         """As its machine would by losing power: nothing ends in order."""
@@ -154,7 +160,8 @@ def _balancer(lab: Lab, base: Path) -> Iterator[None]:
 
 @dataclass
 class Disturber:
-    """Kills a control plane at random moments; the database, too, once that is asked for."""
+    """Kills a control plane at random moments, when all are up; the database, too, once that is
+    asked for."""
 
     planes: Planes
     dice: random.Random
@@ -175,8 +182,9 @@ class Disturber:
 
     def _run(self) -> None:
         try:
-            while not self._ended.wait(self.dice.uniform(5, 15)):
-                self._once()
+            while not self._ended.wait(self.dice.uniform(2, 10)):
+                if all(plane.answers() for plane in self.planes.planes):
+                    self._once()
         except BaseException as error:
             self.failure = error
             raise
