@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, listing
-from virtmgr.api.conventions import ListParameters
+from virtmgr.api.conventions import ListParameters, Query
 from virtmgr.api.filters import by_id
 from virtmgr.api.routing import Route, change, read
 from virtmgr.api.schemas.failovers import FailoverView, presenter
@@ -39,9 +39,19 @@ def show(context: Context, failover: str) -> Answer[FailoverView]:
     return Answer(presenter(context.uow)(failovers.find(context, failover)))
 
 
-def confirm_off(context: Context, *, host: str) -> Answer[HostView]:
+class ConfirmOffParameters(Query):
+    """What is left behind."""
+
+    without_volumes: bool = Field(
+        False,
+        description="Workloads with volumes start elsewhere, too. Their volumes are detached, and "
+        "stay on the host.",
+    )
+
+
+def confirm_off(context: Context, query: ConfirmOffParameters, *, host: str) -> Answer[HostView]:
     """Say that an unreachable host is off: what is highly available starts elsewhere"""
-    found = failovers.confirm_off(context, host)
+    found = failovers.confirm_off(context, host, without_volumes=query.without_volumes)
     return Answer(host_presenter(context.uow)(found), found.version, f"/hosts/{found.id}")
 
 

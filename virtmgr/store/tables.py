@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy import text as text_
 
@@ -268,6 +269,7 @@ hosts = Table(
     Column("renewals", Count, nullable=False, server_default="0"),
     Column("last_seen_at", UtcDateTime()),
     Column("known_off", String(16)),
+    Column("without_volumes", Flag, nullable=False, server_default=false()),
     Column("revision", Count, nullable=False),
     Column("prune_nonce", Count, nullable=False),
     *_version(),
@@ -307,6 +309,7 @@ fence_devices = Table(
     Column("level", Integer, nullable=False),
     Column("system", String(256)),
     Column("verify", Flag, nullable=False),
+    Column("via", String(36)),
     _created_at(),
     UniqueConstraint("host_id", "name"),
     one_of("agent", FenceAgent),
