@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
@@ -116,11 +117,15 @@ def _frames(call: RawRequest, start: int, filters: dict[str, Any]) -> Iterator[s
         filters=filters,
         heartbeat=HEARTBEAT,
     )
+    checked_at = time.monotonic()
     try:
         for event in followed:
-            if event is None:
-                if auth.authenticate(call.services, call.secret) != call.principal:
+            if event is None or time.monotonic() - checked_at >= HEARTBEAT:
+                # A stream is no use of a session: it goes on while nobody is there.
+                if auth.authenticate(call.services, call.secret, background=True) != call.principal:
                     return
+                checked_at = time.monotonic()
+            if event is None:
                 yield ": still here\n\n"
                 continue
             with call.services.units(read_only=True) as uow:

@@ -46,7 +46,10 @@ class TokenView(View):
     role: Role | None = Field(description="Narrows what the token may do.")
     project: ReferenceView | None = Field(description="Narrows where it may do it.")
     expires_at: datetime | None
+    idle_seconds: int | None = Field(description="It ends when it was not used for so long.")
     last_used_at: datetime | None = Field(description="Within a minute.")
+    address: str | None = Field(description="Where the request that made it came from.")
+    user_agent: str | None = Field(description="Of the program that made it, as it says itself.")
     created_at: datetime
 
 
@@ -109,7 +112,10 @@ def token_presenter(uow: UnitOfWork) -> Callable[[Token], TokenView]:
             role=token.role,
             project=project(token.project_id),
             expires_at=token.expires_at,
+            idle_seconds=token.idle_seconds,
             last_used_at=token.last_used_at,
+            address=token.address,
+            user_agent=token.user_agent,
             created_at=token.created_at,
         )
 
