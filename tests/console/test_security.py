@@ -287,7 +287,9 @@ def test_pages_name_no_other_host(console: Flask, browser: Browser) -> None:
             assert found == [], rule.rule
 
 
-@pytest.mark.parametrize("name", ["..", ".", "a/b", "<script>", "ÿ", "日本", "%2e%2e", "{x}", "a?b#c"])
+@pytest.mark.parametrize(
+    "name", ["..", ".", "a/b", "<script>", "ÿ", "日本", "%2e%2e", "{x}", "a?b#c"]
+)
 def test_odd_names_in_addresses_are_names(browser: Browser, name: str) -> None:
     answer = browser.get(f"/hosts/{quote(name, safe='')}")
     assert answer.status_code == 404
