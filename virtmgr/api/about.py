@@ -80,7 +80,10 @@ def log_in(call: RawRequest, body: LoginBody) -> Response:
 
 def who_am_i(context: Context) -> Answer[WhoAmIView]:
     """Show who asks, and with which roles"""
-    principal, project = context.principal, Referrer(context.uow.projects.get)
+    principal, project = (
+        context.principal,
+        Referrer(context.uow.projects, [id for _, id in context.principal.bindings]),
+    )
     roles = [RoleView(role=role, project=project(id)) for role, id in principal.bindings]
     view = WhoAmIView(
         user=ReferenceView(id=principal.user_id, name=principal.name),

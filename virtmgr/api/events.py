@@ -56,7 +56,6 @@ def show(call: RawRequest) -> Response:
 
 def _page(context: Context, query: EventParameters) -> Answer[Listing[EventView]]:
     filters = _filters(context, query)
-    present = event_presenter(context.uow)
     if query.after is None:
         asked = ListQuery(
             filters=filters,
@@ -66,11 +65,12 @@ def _page(context: Context, query: EventParameters) -> Answer[Listing[EventView]
             cursor=query.cursor,
             project_ids=context.visible,
         )
-        return listing(events.list_(context, asked), present)
+        page = events.list_(context, asked)
+        return listing(page, event_presenter(context.uow, page.items))
     start = query.after if query.cursor is None else _position(query.cursor)
     found = events.after(context, start, query.limit, filters)
     more = str(found[-1].sequence) if len(found) == query.limit else None
-    return listing(Page(found, more), present)
+    return listing(Page(found, more), event_presenter(context.uow, found))
 
 
 def _position(cursor: str) -> int:

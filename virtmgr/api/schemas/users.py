@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pydantic import Field
@@ -84,9 +84,12 @@ class WhoAmIView(View):
     token_project: ReferenceView | None
 
 
-def role_binding_presenter(uow: UnitOfWork) -> Callable[[RoleBinding], RoleBindingView]:
+def role_binding_presenter(
+    uow: UnitOfWork, bindings: Sequence[RoleBinding] = ()
+) -> Callable[[RoleBinding], RoleBindingView]:
     """How to present role bindings."""
-    user, project = Referrer(uow.users.get), Referrer(uow.projects.get)
+    user = Referrer(uow.users, (binding.user_id for binding in bindings))
+    project = Referrer(uow.projects, (binding.project_id for binding in bindings))
 
     def present(binding: RoleBinding) -> RoleBindingView:
         return RoleBindingView(
@@ -100,9 +103,10 @@ def role_binding_presenter(uow: UnitOfWork) -> Callable[[RoleBinding], RoleBindi
     return present
 
 
-def token_presenter(uow: UnitOfWork) -> Callable[[Token], TokenView]:
+def token_presenter(uow: UnitOfWork, tokens: Sequence[Token] = ()) -> Callable[[Token], TokenView]:
     """How to present tokens."""
-    user, project = Referrer(uow.users.get), Referrer(uow.projects.get)
+    user = Referrer(uow.users, (token.user_id for token in tokens))
+    project = Referrer(uow.projects, (token.project_id for token in tokens))
 
     def present(token: Token) -> TokenView:
         return TokenView(
