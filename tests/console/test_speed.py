@@ -114,3 +114,10 @@ def test_the_statements_of_a_page_do_not_grow_with_rows(consoles: list[Console])
 def test_pages_stay_small_with_many_rows(consoles: list[Console]) -> None:
     sizes = {path: len(consoles[1].get(path).data) for path in consoles[1].pages()}
     assert {path: size for path, size in sizes.items() if size > LARGEST} == {}
+
+
+def test_no_page_waits_on_a_host(consoles: list[Console]) -> None:
+    """There is nothing here to dial hosts with; a page that did would fail."""
+    pages = ("/hosts/host-1", "/projects/project-1/workloads/workload-1", "/tasks")
+    for path in (*consoles[1].pages(), *pages):
+        assert consoles[1].get(path).status_code == 200, path
