@@ -31,7 +31,8 @@ class FailoverParameters(ListParameters):
 def list_(context: Context, query: FailoverParameters) -> Answer[Listing[FailoverView]]:
     """List failovers, newest first: what was restarted elsewhere, and what waits for what"""
     asked = query.query(project_ids=context.visible, **by_id(context.uow, query))
-    return listing(failovers.list_(context, asked), presenter(context.uow))
+    page = failovers.list_(context, asked)
+    return listing(page, presenter(context.uow, page.items))
 
 
 def show(context: Context, failover: str) -> Answer[FailoverView]:

@@ -85,7 +85,7 @@ def _answer(context: Context, host: Host) -> Answer[HostView]:
 def list_(context: Context, query: HostParameters) -> Answer[Listing[HostView]]:
     """List hosts with what they have, what is claimed and what is free"""
     page = hosts.list_(context, query.query(**by_id(context.uow, query)))
-    return listing(page, host_presenter(context.uow))
+    return listing(page, host_presenter(context.uow, page.items))
 
 
 def add(context: Context, body: HostAdd) -> Started | Answer[NewHostView]:
@@ -192,7 +192,7 @@ def maintain(context: Context, host: str) -> Answer[HostView]:
 def list_pools(context: Context, query: PoolParameters) -> Answer[Listing[PoolView]]:
     """List pools"""
     page = pools.list_(context, query.query(**by_id(context.uow, query)))
-    return listing(page, pool_presenter(context.uow))
+    return listing(page, pool_presenter(context.uow, page.items))
 
 
 _ONE = "/hosts/{host}"

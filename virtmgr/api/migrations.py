@@ -52,7 +52,8 @@ class DrainBody(Value):
 def list_(context: Context, query: MigrationParameters) -> Answer[Listing[MigrationView]]:
     """List migrations, newest first"""
     asked = query.query(project_ids=context.visible, **by_id(context.uow, query))
-    return listing(migrations.list_(context, asked), presenter(context.uow))
+    page = migrations.list_(context, asked)
+    return listing(page, presenter(context.uow, page.items))
 
 
 def show(context: Context, migration: str) -> Answer[MigrationView]:

@@ -64,7 +64,7 @@ def _list(
     asked = query.query(project_ids=projects.scope(context, project))
     filters = {name: value for name, value in asked.filters.items() if name != "project"}
     page = networks.list_(context, replace(asked, filters=filters))
-    return listing(page, network_presenter(context.uow))
+    return listing(page, network_presenter(context.uow, page.items))
 
 
 def make(context: Context, body: NetworkCreate) -> Answer[NetworkView]:

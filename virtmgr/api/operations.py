@@ -47,7 +47,8 @@ class OperationLogQuery(Query):
 def list_(context: Context, query: OperationParameters) -> Answer[Listing[OperationView]]:
     """List operations, newest first"""
     asked = query.query(project_ids=context.visible, **by_id(context.uow, query))
-    return listing(operations.list_(context, asked), presenter(context.uow))
+    page = operations.list_(context, asked)
+    return listing(page, presenter(context.uow, page.items))
 
 
 def show(context: Context, operation: str) -> Answer[OperationView]:

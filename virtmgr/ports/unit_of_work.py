@@ -70,6 +70,14 @@ class Repository(Protocol[T]):
 
     def get(self, id: str) -> T | None: ...
 
+    def by_ids(self, ids: Iterable[str]) -> Mapping[str, T]:
+        """Those of these that there are, by id, in one query."""
+        ...
+
+    def called(self, ids: Iterable[str]) -> Mapping[str, str]:
+        """Their names alone by id, in one query; of resources that have names."""
+        ...
+
     def lock(self, id: str) -> T | None:
         """Like ``get``, but fresh from the database and locked until the end of the unit."""
         ...

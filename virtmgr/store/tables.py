@@ -196,7 +196,10 @@ tokens = Table(
     Column("role", Enumerated(Role)),
     _reference("project_id", "projects", "CASCADE", nullable=True),
     Column("expires_at", UtcDateTime()),
+    Column("idle_seconds", Integer),
     Column("last_used_at", UtcDateTime()),
+    Column("address", String(64)),
+    Column("user_agent", String(256)),
     _created_at(),
     one_of("role", Role),
 )

@@ -43,9 +43,11 @@ class AddressView(View):
     created_at: datetime
 
 
-def network_presenter(uow: UnitOfWork) -> Callable[[Network], NetworkView]:
+def network_presenter(
+    uow: UnitOfWork, networks: Sequence[Network] = ()
+) -> Callable[[Network], NetworkView]:
     """How to present networks."""
-    project = Referrer(uow.projects.get)
+    project = Referrer(uow.projects, (network.project_id for network in networks))
 
     def present(network: Network) -> NetworkView:
         return NetworkView(
