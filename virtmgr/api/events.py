@@ -64,6 +64,7 @@ def _page(context: Context, query: EventParameters) -> Answer[Listing[EventView]
             limit=query.limit,
             cursor=query.cursor,
             project_ids=context.visible,
+            count=query.count,
         )
         return listing(events.list_(context, asked), present)
     start = query.after if query.cursor is None else _position(query.cursor)
