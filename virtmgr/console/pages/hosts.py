@@ -13,7 +13,9 @@ from werkzeug.wrappers import Response
 from virtmgr.console import listing
 from virtmgr.console.answers import done
 from virtmgr.console.listing import Choice, Column, ListPage
+from virtmgr.console.pages import feed
 from virtmgr.console.pages.labels import parse_labels, write_labels
+from virtmgr.console.pages.overview import gauges
 from virtmgr.console.rest import Refusal
 
 blueprint = Blueprint("hosts", __name__, url_prefix="/hosts")
@@ -83,7 +85,7 @@ class Cell:
     name: str
     state: str
     heat: int | None
-    shares: Sequence[tuple[str, str]]  # (CPU, 12 %)
+    shares: Sequence[tuple[str, str]]  # (CPU, 12 %); first what the map is coloured by
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,10 @@ def _cell(host: Mapping[str, Any], by: str) -> Cell:
         host["name"],
         host["state"],
         heat_of(shares[by]) if host["state"] not in (*COMING, "unreachable", "fenced") else None,
-        [(MEASURES[name], f"{100 * share:.0f} %") for name, share in shares.items()],
+        [
+            (MEASURES[name], f"{100 * shares[name]:.0f} %")
+            for name in sorted(shares, key=lambda name: name != by)
+        ],
     )
 
 
@@ -161,8 +166,20 @@ def show(host: str) -> str:
     pools = g.rest.get("/pools", {"host": found["id"], "limit": 100})["items"]
     migrations = _moves(found)
     return render_template(
-        "hosts/show.html", **_head(found), pools=pools, migrations=migrations, tab="summary"
+        "hosts/show.html",
+        **_head(found),
+        pools=pools,
+        migrations=migrations,
+        gauges=gauges(totals_of(found)),
+        tab="summary",
     )
+
+
+def totals_of(host: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """One host as sums over hosts are told."""
+    claimed, free = host["claimed"], host["free"]
+    limit = {name: claimed[name] + free[name] for name in MEASURES}
+    return {"capacity": host["capacity"], "limit": limit, "claimed": claimed, "free": free}
 
 
 def _moves(host: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -244,7 +261,11 @@ def activity(host: str) -> str:
     operations = g.rest.get("/operations", {"target": found["id"], "limit": 20})["items"]
     events = g.rest.get("/events", {"host": found["id"], "limit": 50})["items"]
     return render_template(
-        "hosts/activity.html", **_head(found), operations=operations, events=events, tab="activity"
+        "hosts/activity.html",
+        **_head(found),
+        operations=operations,
+        events=feed.lines(events),
+        tab="activity",
     )
 
 

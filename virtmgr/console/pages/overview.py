@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from flask import Blueprint, g, render_template
 
 from virtmgr.console.formatting import amount, number
+from virtmgr.console.pages import feed
 
 blueprint = Blueprint("overview", __name__)
 
@@ -94,9 +95,15 @@ def show() -> str:
         workload_total=sum(count["count"] for count in found["workloads"]),
         gauges=gauges(found["totals"]),
         clusters=[{**part, "gauges": gauges(part["totals"])} for part in found["clusters"]],
-        events=events,
+        survives=least_survived(found["clusters"]),
+        events=feed.lines(events),
         steps=first_steps(found, images),
     )
+
+
+def least_survived(clusters: Iterable[Mapping[str, Any]]) -> int | None:
+    """How many further hosts may fail in the cluster that stands it least; None: there are none."""
+    return min((part["survives"] for part in clusters if part["hosts"]), default=None)
 
 
 def link_to(alert: Mapping[str, Any]) -> str:
