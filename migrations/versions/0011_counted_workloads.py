@@ -12,7 +12,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_index(
-        "ix_workloads_counted", "workloads", ["project_id", "kind", "init", "state"], unique=False
+        "ix_workloads_counted", "workloads", ["kind", "init", "state", "project_id"], unique=False
     )
 
 
