@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Blueprint, render_template
+from flask import Blueprint, g, render_template
 
 from virtmgr.console import listing
 from virtmgr.console.listing import Choice, Column, ListPage
@@ -39,3 +39,10 @@ LIST: Final = ListPage(
 def list_() -> str:
     """All failovers that may be seen, newest first."""
     return render_template("failovers/list.html", list=listing.show(LIST))
+
+
+@blueprint.get("/<failover>")
+def show(failover: str) -> str:
+    """One failover."""
+    found = g.rest.get("/failovers/{failover}", failover=failover).document
+    return render_template("failovers/show.html", failover=found)

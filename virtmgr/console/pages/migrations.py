@@ -59,6 +59,13 @@ def list_() -> str:
     return render_template("migrations/list.html", list=shown, at_source=AT_SOURCE)
 
 
+@blueprint.get("/<migration>")
+def show(migration: str) -> str:
+    """One migration."""
+    found = g.rest.get("/migrations/{migration}", migration=migration).document
+    return render_template("migrations/show.html", migration=found, at_source=AT_SOURCE)
+
+
 @blueprint.post("/<migration>/cancel")
 def cancel(migration: str) -> Response:
     """Give one up."""
