@@ -64,6 +64,7 @@ def _page(context: Context, query: EventParameters) -> Answer[Listing[EventView]
             limit=query.limit,
             cursor=query.cursor,
             project_ids=context.visible,
+            count=query.count,
         )
         page = events.list_(context, asked)
         return listing(page, event_presenter(context.uow, page.items))

@@ -23,7 +23,9 @@ class FailoverParameters(ListParameters):
 
     default_sort: ClassVar[str] = "-created_at"
 
-    phase: FailoverPhase | None = Field(None, description="waiting, restarted, done, …")
+    phase: list[FailoverPhase] | None = Field(
+        None, max_length=16, description="waiting, restarted, done, …; repeat it for several."
+    )
     workload: str | None = Field(None, max_length=64, description="Id of the workload.")
     project: str | None = Field(None, max_length=128, description="Project, by name or id.")
 

@@ -26,7 +26,11 @@ class MigrationParameters(ListParameters):
 
     default_sort: ClassVar[str] = "-created_at"
 
-    phase: Phase | None = Field(None, description="planned, copying, …, done, failed.")
+    phase: list[Phase] | None = Field(
+        None,
+        max_length=16,
+        description="planned, copying, …, done, failed; repeat it for several.",
+    )
     workload: str | None = Field(None, max_length=64, description="Id of the workload.")
     drain: str | None = Field(None, max_length=64, description="Id of a drain's operation.")
     project: str | None = Field(None, max_length=128, description="Project, by name or id.")

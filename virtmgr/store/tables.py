@@ -468,6 +468,8 @@ workloads = Table(
     UniqueConstraint("project_id", "name"),
     Index("ix_workloads_state_id", "state", "id"),
     Index("ix_workloads_kind_id", "kind", "id"),
+    # Counting them by kind and state reads this alone.
+    Index("ix_workloads_counted", "kind", "init", "state", "project_id"),
     Index("ix_workloads_created_at_id", "created_at", "id"),
     Index("ix_workloads_host_id_revision", "host_id", "revision"),
     Index(

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from virtmgr.console.pages import account, frame, hosts, overview, workloads
+from virtmgr.console.pages import (
+    account,
+    clusters,
+    failovers,
+    frame,
+    host_add,
+    host_drain,
+    host_fencing,
+    hosts,
+    migrations,
+    overview,
+    pools,
+    workloads,
+)
 
 BLUEPRINTS = (
     account.blueprint,
+    clusters.blueprint,
+    failovers.blueprint,
     frame.blueprint,
-    overview.blueprint,
-    workloads.blueprint,
+    host_add.blueprint,
+    host_drain.blueprint,
+    host_fencing.blueprint,
     hosts.blueprint,
+    migrations.blueprint,
+    overview.blueprint,
+    pools.blueprint,
+    workloads.blueprint,
 )
