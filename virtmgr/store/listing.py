@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -38,11 +38,13 @@ class Listing:
     """What lists of one noun can filter and sort by, under the names that the API uses.
 
     ``project`` is the column that ``project_ids`` limits; ``shared`` lets rows through where it
-    is NULL. ``default_sort`` stands in for ``name`` where rows have no name.
+    is NULL. ``default_sort`` stands in for ``name`` where rows have no name. ``conditions`` are
+    the filters that are no comparison with a column: each makes a criterion of its value.
     """
 
     tie: Expression
     filters: Mapping[str, Expression] = field(default_factory=dict)
+    conditions: Mapping[str, Callable[[Any], Expression]] = field(default_factory=dict)
     sorts: Mapping[str, Expression] = field(default_factory=dict)
     text: Expression | None = None
     labels: Expression | None = None
@@ -148,6 +150,8 @@ def _carries_one(column: Expression, key: str, value: str) -> Expression:
 
 
 def _filter(listing: Listing, name: str, value: Any) -> Expression:
+    if name in listing.conditions:
+        return listing.conditions[name](value)
     if name not in listing.filters:
         raise _unknown("filter by", name, name, listing.filters)
     column = listing.filters[name]

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Boolean, Column, ColumnElement, Table, func, literal_column, select
+from sqlalchemy import false as none
 
+from virtmgr.domain.ids import is_id
 from virtmgr.domain.scheduling import Amounts
 from virtmgr.domain.workload import Port, Workload
 from virtmgr.store import tables
@@ -22,6 +24,14 @@ def _name_of(table: Table, reference: Column[Any]) -> ColumnElement[str]:
     """The name of what ``reference`` refers to; empty where it refers to nothing."""
     name = select(table.c.name).where(table.c.id == reference).scalar_subquery()
     return func.coalesce(name, "", type_=text(253))
+
+
+def _has_nic_on(network_id: str) -> ColumnElement[bool]:
+    if not is_id(network_id):
+        return none()
+    nics = tables.nics.c
+    there = select(nics.workload_id).where(nics.network_id == network_id)
+    return _workloads.id.in_(there)
 
 
 class SqlWorkloads(SqlProjectRepository[Workload]):
@@ -42,6 +52,7 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             "cdrom": _workloads.cdrom_image_id,
             "deleting": _workloads.deleting,
         },
+        conditions={"network": _has_nic_on},
         sorts={
             "name": _workloads.name,
             "created_at": _workloads.created_at,
