@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from virtmgr.console.pages import account, frame, hosts, overview, workloads
+from virtmgr.console.pages import account, frame, hosts, overview, projects, users, workloads
 
 BLUEPRINTS = (
     account.blueprint,
     frame.blueprint,
-    overview.blueprint,
-    workloads.blueprint,
     hosts.blueprint,
+    overview.blueprint,
+    projects.blueprint,
+    users.blueprint,
+    workloads.blueprint,
 )
