@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from virtmgr.console.pages import account, frame, hosts, overview, projects, users, workloads
+from virtmgr.console.pages import (
+    account,
+    events,
+    frame,
+    hosts,
+    operations,
+    overview,
+    projects,
+    users,
+    workloads,
+)
 
 BLUEPRINTS = (
     account.blueprint,
+    events.blueprint,
     frame.blueprint,
     hosts.blueprint,
+    operations.blueprint,
     overview.blueprint,
     projects.blueprint,
     users.blueprint,
