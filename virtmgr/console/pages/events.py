@@ -110,15 +110,11 @@ def details(event: Mapping[str, Any]) -> list[str]:
     """What else it says that fits into a line."""
     found = []
     for name, value in event["data"].items():
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            size = name.endswith(("memory", "disk", "size")) and not isinstance(value, str)
-            shown = (
-                formatting.amount(value)
-                if size
-                else f"{value:g}"
-                if isinstance(value, float)
-                else value
-            )
+        if isinstance(value, str):
+            found.append(f"{formatting.words(name)}: {value}")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            size = name.endswith(("memory", "disk", "size"))
+            shown = formatting.amount(value) if size else formatting.number(value)
             found.append(f"{formatting.words(name)}: {shown}")
     return found
 
