@@ -8,10 +8,13 @@ from virtmgr.console.pages import (
     frame,
     hosts,
     images,
+    networks,
     operations,
     overview,
     projects,
+    settings,
     users,
+    volumes,
     workloads,
 )
 
@@ -21,9 +24,12 @@ BLUEPRINTS = (
     frame.blueprint,
     hosts.blueprint,
     images.blueprint,
+    networks.blueprint,
     operations.blueprint,
     overview.blueprint,
     projects.blueprint,
+    settings.blueprint,
     users.blueprint,
+    volumes.blueprint,
     workloads.blueprint,
 )
