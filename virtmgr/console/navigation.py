@@ -34,7 +34,8 @@ PLACES: Final = (
 
 def current(path: str) -> Place | None:
     """The place that a page belongs to."""
+    parts = path.split("/")
+    if len(parts) > 4 and parts[1] == "projects":  # /projects/P/volumes/V
+        path = f"/{parts[3]}"
     below = [place for place in PLACES if path == place.path or path.startswith(place.path + "/")]
-    if path.startswith("/projects/") and "/workloads/" in path:
-        return PLACES[1]
     return max(below, key=lambda place: len(place.path), default=None)

@@ -102,6 +102,7 @@ def show_topology() -> str:
         picture=topology.picture(networks["items"], workloads),
         networks=networks,
         types=TYPES,
+        as_table=bool(request.args.get("table")),
     )
 
 
@@ -187,6 +188,7 @@ def show(project: str | None, network: str) -> str:
             "fields": "id,name,project,kind,host,nics,status.state",
         },
     ).document
+    addresses["items"].sort(key=_in_order)
     return render_template(
         "networks/show.html",
         network=found,
@@ -197,6 +199,12 @@ def show(project: str | None, network: str) -> str:
         gateway=gateway,
         searched=request.args.get("q", ""),
     )
+
+
+def _in_order(address: Mapping[str, Any]) -> tuple[int, int]:
+    """The API's order is that of texts: 10.0.0.10 before 10.0.0.9."""
+    parsed = ipaddress.ip_address(address["address"])
+    return parsed.version, int(parsed)
 
 
 @blueprint.get("/networks/<network>/edit", defaults={"project": None})

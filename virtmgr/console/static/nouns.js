@@ -25,5 +25,14 @@ function follow() {
   }
 }
 document.addEventListener("change", follow);
+
+// What was unfolded stays so when its part of the page is read again.
+let unfolded = [];
+document.addEventListener("htmx:before:swap", () => {
+  unfolded = [...document.querySelectorAll("main details[id][open]")].map((each) => each.id);
+});
+document.addEventListener("htmx:after:swap", () => {
+  for (const id of unfolded) document.getElementById(id)?.setAttribute("open", "");
+});
 document.addEventListener("htmx:after:swap", follow);
 follow();
