@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import structlog
 from flask import Flask, Response, g, make_response, redirect, render_template, request
@@ -64,11 +64,12 @@ def to_log_in() -> AnyResponse:
     """Lead to the log-in, and from there back."""
     back = request.full_path.rstrip("?") if request.method == "GET" else "/"
     if is_partial():
-        current = urlsplit(request.headers.get("HX-Current-URL", ""))
+        shown = urlsplit(request.headers.get("HX-Current-URL", ""))
+        back = f"{shown.path or '/'}?{shown.query}".rstrip("?")
         response = make_response("", 401)
-        response.headers["HX-Redirect"] = f"/login?next={current.path or '/'}"
+        response.headers["HX-Redirect"] = f"/login?{urlencode({'next': back})}"
         return response
-    return redirect("/login" if back == "/" else f"/login?next={back}")
+    return redirect("/login" if back == "/" else f"/login?{urlencode({'next': back})}")
 
 
 def _frame() -> dict[str, Any]:

@@ -186,6 +186,9 @@ palette?.addEventListener("keydown", (event) => {
   } else if (event.key === "Enter" && at < 0 && links.length) {
     event.preventDefault();
     links[0].click();
+  } else if (event.key === "Escape") {
+    event.preventDefault(); // else it only empties the field
+    palette.close();
   }
 });
 palette?.addEventListener("click", (event) => {
