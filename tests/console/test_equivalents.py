@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import shlex
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from virtmgr.cli.create import create
+from tests.cli.fake_server import TOKEN, FakeServer, State
 from virtmgr.cli.documents import parse
 from virtmgr.cli.main import root
-from virtmgr.cli.session import Session
 from virtmgr.console import equivalents
 from virtmgr.domain.workload import WorkloadSpec
 
@@ -84,25 +84,35 @@ def test_yaml_of_several_has_their_names() -> None:
     assert len(list(yaml.safe_load_all(equivalents.as_yaml("shop", APP, 500)))) == 1
 
 
-def sent(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, str]:
-    """What the command sends: its spec, its query, and its path; parsed by the real command."""
-    line, _, rest = text.partition(" <<'END_OF_TEXT'\n")
-    words = shlex.split(line)
-    assert words[:2] == ["virtmgr", "create"]
-    data = tmp_path / "user-data"
-    data.write_text(rest.removesuffix("END_OF_TEXT\n"))
-    arguments = [f"--user-data={data}" if word == "--user-data=-" else word for word in words[2:]]
-    found: list[Any] = []
+def as_the_shell_reads(text: str, program: str) -> tuple[list[str], str]:
+    """The arguments and the standard input that a real shell gives the program."""
+    script = f"{program}() {{ printf '%s\\0' \"$@\"; printf '\\1'; [ -t 0 ] || cat; }}\n{text}"
+    ended = subprocess.run(
+        ["bash", "-eu", "-c", script],
+        input="",
+        capture_output=True,
+        check=True,
+        text=True,
+        env={"VIRTMGR_TOKEN": "secret", "HOME": "/elsewhere", "PATH": os.environ["PATH"]},
+    )
+    words, _, given = ended.stdout.partition("\1")
+    return words.removesuffix("\0").split("\0"), given
 
-    class Client:
-        def post(self, path: str, spec: Any, query: Any) -> dict[str, Any]:
-            found.extend([spec, query, path])
-            return {"dry_run": True, "would": {}}
 
-    monkeypatch.setattr(Session, "client", property(lambda _self: Client()))
-    with create.make_context("create", arguments, parent=click.Context(root)) as context:
-        context.invoke(create)
-    return found[0], found[1], found[2]
+def sent(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any]:
+    """The path and the body that the real command sends."""
+    words, given = as_the_shell_reads(text, "virtmgr")
+    for name in [name for name in os.environ if name.startswith("VIRTMGR_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("VIRTMGR_CONFIG", str(tmp_path / "config.yaml"))
+    monkeypatch.setenv("VIRTMGR_TOKEN", TOKEN)
+    state = State()
+    with FakeServer(state) as server:
+        monkeypatch.setenv("VIRTMGR_SERVER", server.url)
+        ended = CliRunner().invoke(root, [words[0], "--no-wait", *words[1:]], input=given)
+    assert not ended.exception, ended.output
+    _, path, body = state.requests[-1][:3]
+    return path, body
 
 
 @pytest.mark.parametrize("spec", [APP, VM])
@@ -110,10 +120,9 @@ def test_command_line_is_read_by_the_real_command(
     spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = equivalents.as_command("shop", spec, 3)
-    found, query, path = sent(text, tmp_path, monkeypatch)
+    path, found = sent(text, tmp_path, monkeypatch)
     assert same(found, spec)
-    assert query["count"] == 3
-    assert path == "/projects/shop/workloads"
+    assert path == "/api/v1/projects/shop/workloads?count=3"
 
 
 def test_command_line_of_what_has_no_options_is_apply() -> None:
@@ -126,8 +135,8 @@ def test_command_line_of_what_has_no_options_is_apply() -> None:
 
 @pytest.mark.parametrize("spec", [APP, VM, FAR])
 def test_curl_sends_the_spec(spec: dict[str, Any]) -> None:
-    words = shlex.split(equivalents.as_curl(SERVER, "shop", spec, 2))
-    assert words[0] == "curl"
+    words, _ = as_the_shell_reads(equivalents.as_curl(SERVER, "shop", spec, 2), "curl")
+    assert "Authorization: Bearer secret" in words
     assert json.loads(words[words.index("--data") + 1]) == spec
     assert words[-1] == f"{SERVER}/api/v1/projects/shop/workloads?count=2"
 

@@ -35,5 +35,5 @@ def done(message: str, *, goto: str | None = None, refresh: str | None = None) -
         events[refresh] = {}
     response.headers["HX-Trigger"] = json.dumps(events)
     if goto is not None:
-        response.headers["HX-Location"] = json.dumps({"path": goto, "target": "body"})
+        response.headers["HX-Location"] = json.dumps({"path": goto, "target": "#main"})
     return response

@@ -177,7 +177,6 @@ class _Reader:
         """All that is given; what is left out has the API's defaults."""
         choice = self._choice
         found: dict[str, Any] = {
-            "name": self.text("name") or "",
             "kind": choice.kind,
             "init": choice.init,
             **{name: self.text(name) for name in ("image", "description")},
@@ -201,7 +200,7 @@ class _Reader:
             "state": None if self.on("started") else "stopped",
         }
         nics = found.pop("nics")
-        spec = _given(found)
+        spec = {"name": self.text("name") or "", **_given(found)}
         if nics != [{"network": "default"}]:
             spec["nics"] = nics
         if spec.get("restart") == "on-failure":
