@@ -159,18 +159,18 @@ def packed(fields: Mapping[str, str]) -> Fields:
 
 def read(fields: Mapping[str, str]) -> Wanted:
     """What the form says."""
-    reader = _Reader(fields, choice_of(fields))
+    reader = Reader(fields)
     spec = reader.spec()
     count = reader.whole("count") or 1
     return Wanted(reader.text("project") or "default", count, spec, reader.wrong)
 
 
-class _Reader:
+class Reader:
     """Reads fields, and notes those that cannot be read."""
 
-    def __init__(self, fields: Mapping[str, str], choice: KindChoice) -> None:
+    def __init__(self, fields: Mapping[str, str]) -> None:
         self._fields = fields
-        self._choice = choice
+        self._choice = choice_of(fields)
         self.wrong: dict[str, str] = {}
 
     def spec(self) -> dict[str, Any]:
