@@ -34,7 +34,9 @@ def readable(spec: Mapping[str, Any]) -> dict[str, Any]:
             shown = [readable(one) if isinstance(one, Mapping) else one for one in value]
         if name in _SIZES and isinstance(value, int):
             shown = exact_size(value)
-        if shown not in (None, {}) and not (shown == [] and name != "nics"):
+        if isinstance(value, float) and value.is_integer():
+            shown = int(value)
+        if shown not in (None, "", {}) and not (shown == [] and name != "nics"):
             found[name] = shown
     return found
 

@@ -90,7 +90,9 @@ def kind_title(workload: Mapping[str, Any]) -> str:
 def show(project: str, workload: str) -> str:
     """What it is and how it does."""
     found = _find(project, workload)
-    return tab("show", found, silent=_silent_hosts(), operations=_operations(found, 8))
+    operations = _operations(found, 8)
+    busy = any(one["finished_at"] is None for one in operations)
+    return tab("show", found, silent=_silent_hosts(), operations=operations, busy=busy)
 
 
 @blueprint.get("/projects/<project>/workloads/<workload>/devices")

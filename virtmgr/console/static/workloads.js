@@ -14,30 +14,24 @@ document.addEventListener("click", async (event) => {
   }
 });
 
-// ---- the text that a viewer has opened stays open while the form changes
+// ---- what a viewer has opened stays open when the part around it is read again
 
-let opened = null;
+let opened = [];
+const KEPT = "main details[open]";
 
-document.addEventListener(
-  "toggle",
-  (event) => {
-    const details = event.target;
-    if (!details.matches?.("[data-say]")) return;
-    if (details.open) opened = details.dataset.say;
-    else if (opened === details.dataset.say && document.activeElement?.parentElement === details) opened = null;
-  },
-  true,
-);
-
-function reopen() {
-  for (const details of document.querySelectorAll("[data-say]")) {
-    if (details.dataset.say === opened && !details.open) details.open = true;
-  }
+function nameOf(details) {
+  return details.querySelector("summary").textContent.trim();
 }
 
+document.addEventListener("htmx:before:swap", () => {
+  opened = [...document.querySelectorAll(KEPT)].map(nameOf);
+});
+
 document.addEventListener("htmx:after:swap", (event) => {
-  reopen();
-  if (event.target.id === "create") document.body.dispatchEvent(new Event("preview"));
+  for (const details of document.querySelectorAll("main details:not([open])")) {
+    if (opened.includes(nameOf(details))) details.open = true;
+  }
+  if (event.detail.ctx?.target?.id === "create") document.body.dispatchEvent(new Event("preview"));
 });
 
 // ---- the selection of a list
@@ -169,6 +163,7 @@ document.addEventListener("htmx:before:request", (event) => {
 });
 
 function settle() {
+  document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   select();
   showColumns();
   showViews();
