@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 _PATIENCE = 30_000  # milliseconds: a loaded machine is slow, and says nothing about the code
 expect.set_options(timeout=_PATIENCE)
-TABS = "devices events placement yaml edit move clone publish stop".split()
+TABS = ("devices", "events", "placement", "yaml", "edit", "move", "clone", "publish", "stop")
 WEB = "/projects/shop/workloads/web-1"
 
 

@@ -20,11 +20,6 @@ OFFERED: Final = (
 
 def refusals(workload: Mapping[str, Any]) -> Mapping[str, str]:
     """Each verb that is not possible now, with the reason; those that are missing are possible."""
-    found = {verb.value: _refusal(verb, workload) for verb in OFFERED}
-    return {verb: why for verb, why in found.items() if why is not None}
-
-
-def _refusal(verb: Verb, workload: Mapping[str, Any]) -> str | None:
     asked = workload["spec"]
     spec = WorkloadSpec.model_construct(
         name=workload["name"],
@@ -32,9 +27,14 @@ def _refusal(verb: Verb, workload: Mapping[str, Any]) -> str | None:
         state=PowerState(asked["state"]),
         protected=asked["protected"],
     )
-    state = State(workload["status"]["state"])
+    state, deleting = State(workload["status"]["state"]), workload["deleting"]
+    found = {verb.value: _refusal(verb, state, spec, deleting=deleting) for verb in OFFERED}
+    return {verb: why for verb, why in found.items() if why is not None}
+
+
+def _refusal(verb: Verb, state: State, spec: WorkloadSpec, *, deleting: bool) -> str | None:
     try:
-        outcome = check_verb(verb, state, spec, workload["deleting"])
+        outcome = check_verb(verb, state, spec, deleting)
     except VirtmgrError as error:
         return f"{error.message}; {error.hint}" if error.hint else error.message
     return f"it is {state} already" if outcome is Outcome.NOTHING else None
