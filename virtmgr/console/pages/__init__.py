@@ -22,6 +22,10 @@ from virtmgr.console.pages import (
     settings,
     users,
     volumes,
+    workload_actions,
+    workload_bulk,
+    workload_create,
+    workload_spec,
     workloads,
 )
 
@@ -45,5 +49,9 @@ BLUEPRINTS = (
     settings.blueprint,
     users.blueprint,
     volumes.blueprint,
+    workload_actions.blueprint,
+    workload_bulk.blueprint,
+    workload_create.blueprint,
+    workload_spec.blueprint,
     workloads.blueprint,
 )
