@@ -110,7 +110,7 @@ class Applications:
         dial = WebSocketDialler(self.certificate.for_agents())
         self._services = build_services(settings, dial, self._wake)
         api = create_app(self._services)
-        console = create_console(api, self._services.stream_url)
+        console = create_console(api)
         self._operators = Operators(api, console)
         self._agents = create_agent_app(self._services, authority(settings), self._wake)
         self._agent_port = str(settings.agent_listen.port)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Any, Final
 from urllib.parse import quote
 
 import httpx2
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -118,6 +120,34 @@ class Rest:
         response.read()
         return response
 
+    def pass_on(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: IO[bytes],
+        headers: Mapping[str, str],
+        /,
+        **parameters: str,
+    ) -> None:
+        """A body of any size, read while the API takes it; ``headers`` tell its length.
+
+        :raises Refusal: the API refused.
+        """
+        assert isinstance(self._transport, httpx2.WSGITransport)
+        builder = EnvironBuilder(
+            PREFIX + _filled(path, parameters),
+            method=method,
+            query_string=dict(query),
+            input_stream=body,
+            headers=[*headers.items(), ("Authorization", f"Bearer {self._secret}")],
+        )
+        pieces, status, _ = run_wsgi_app(self._transport.app, builder.get_environ())
+        content = b"".join(pieces)
+        code = int(status.split(" ", 1)[0])
+        if code >= 400:
+            raise Refusal(code, json.loads(content or b"{}"))
+
     def stream(
         self,
         path: str,
@@ -145,7 +175,6 @@ class Rest:
         parameters: Mapping[str, str],
         **content: Any,
     ) -> httpx2.Response:
-        filled = path.format(**{name: quote(text, safe="") for name, text in parameters.items()})
         given = {name: value for name, value in (query or {}).items() if value not in (None, "")}
         if self._secret is not None:
             headers = {"Authorization": f"Bearer {self._secret}", **headers}
@@ -155,12 +184,16 @@ class Rest:
             headers = {"Content-Type": "application/merge-patch+json", **headers}
         request = httpx2.Request(
             method,
-            f"http://console{PREFIX}{filled}",
+            f"http://console{PREFIX}{_filled(path, parameters)}",
             params=httpx2.QueryParams(given),
             headers=headers,
             **content,
         )
         return self._transport.handle_request(request)
+
+
+def _filled(path: str, parameters: Mapping[str, str]) -> str:
+    return path.format(**{name: quote(text, safe="") for name, text in parameters.items()})
 
 
 def _pieces(response: httpx2.Response) -> Iterator[bytes]:

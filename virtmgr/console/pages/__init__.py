@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from virtmgr.console.pages import account, frame, hosts, overview, workloads
+from virtmgr.console.pages import (
+    account,
+    consoles,
+    files,
+    frame,
+    hosts,
+    overview,
+    uploads,
+    usage,
+    workloads,
+)
 
 BLUEPRINTS = (
     account.blueprint,
+    consoles.blueprint,
+    files.blueprint,
     frame.blueprint,
-    overview.blueprint,
-    workloads.blueprint,
     hosts.blueprint,
+    overview.blueprint,
+    uploads.blueprint,
+    usage.blueprint,
+    workloads.blueprint,
 )
