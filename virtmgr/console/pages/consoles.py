@@ -127,7 +127,7 @@ def _ticket(name: str, asked: Mapping[str, Any], **one: str) -> Any:
 @blueprint.get("/console/<name>/opened")
 def opened(project: str, workload: str, name: str) -> Response:
     """Who opened it last, and when: told to whoever loses it."""
-    found = g.rest.get(_ONE, {"fields": "id,kind"}, project=project, workload=workload)
+    found = g.rest.get(_ONE, project=project, workload=workload)
     screen = _named(screens_of(found["kind"]), name)
     query = {"target": found["id"], "type": screen.event, "limit": 1}
     items = g.rest.get("/events", query)["items"] if screen.event else []

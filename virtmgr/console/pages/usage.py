@@ -24,8 +24,7 @@ def show(project: str, workload: str) -> str:
 @blueprint.get("/usage/now")
 def now(project: str, workload: str) -> Response:
     """The latest measurement, and within which limits the workload is."""
-    fields = "id,status.state,status.usage,spec.resources"
-    found = g.rest.get(_ONE, {"fields": fields}, project=project, workload=workload).document
+    found = g.rest.get(_ONE, project=project, workload=workload).document
     resources = found["spec"]["resources"]
     return jsonify(
         state=found["status"]["state"],

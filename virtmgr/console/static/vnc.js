@@ -3,6 +3,7 @@
 import { toast } from "./console.js";
 import { Screen, STDOUT, ask } from "./streams.js";
 import keysyms from "./vendor/novnc/core/input/keysymdef.js";
+import { initLogging } from "./vendor/novnc/core/util/logging.js";
 import RFB from "./vendor/novnc/core/rfb.js";
 
 const SYMBOLS = {
@@ -23,6 +24,8 @@ const SYMBOLS = {
 };
 const SHIFTED = '~!@#$%^&*()_+{}|:"<>?';
 const TYPE_EVERY = 12; // milliseconds: a guest's keyboard buffer holds few keys
+
+initLogging("none"); // what goes wrong is shown on the page
 
 const view = document.getElementById("view");
 const scale = document.getElementById("vnc-scale");
