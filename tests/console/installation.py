@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -122,6 +123,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--empty", action="store_true", help="no hosts, nothing in it")
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit())  # so that what was started is stopped
     with (
         tempfile.TemporaryDirectory(prefix="virtmgr-console-") as directory,
         installation(Path(directory), hosts=0 if options.empty else 3) as found,
@@ -129,7 +132,7 @@ def main() -> None:
         if not options.empty:
             populate(found)
         print(f"{found.url}\nadmin / {PASSWORD}\n{found.server.token}", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.pause()
 
 
 if __name__ == "__main__":

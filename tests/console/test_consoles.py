@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 WEB = "/projects/shop/workloads/web-1"
 VM = "/projects/shop/workloads/db"
 
-expect.set_options(timeout=60_000)  # a loaded machine is slow
+expect.set_options(timeout=30_000)  # a loaded machine is slow
 
 
 @pytest.fixture(scope="module")

@@ -126,11 +126,12 @@ class Rest:
         path: str,
         query: Mapping[str, str],
         body: IO[bytes],
+        size: int,
         headers: Mapping[str, str],
         /,
         **parameters: str,
     ) -> None:
-        """A body of any size, read while the API takes it; ``headers`` tell its length.
+        """A body of any size, read while the API takes it.
 
         :raises Refusal: the API refused.
         """
@@ -139,10 +140,10 @@ class Rest:
             PREFIX + _filled(path, parameters),
             method=method,
             query_string=dict(query),
-            input_stream=body,
             headers=[*headers.items(), ("Authorization", f"Bearer {self._secret}")],
         )
-        pieces, status, _ = run_wsgi_app(self._transport.app, builder.get_environ())
+        environ = builder.get_environ() | {"wsgi.input": body, "CONTENT_LENGTH": str(size)}
+        pieces, status, _ = run_wsgi_app(self._transport.app, environ)
         content = b"".join(pieces)
         code = int(status.split(" ", 1)[0])
         if code >= 400:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from flask import Blueprint, Response, g, jsonify, make_response, render_templat
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
+from virtmgr.console.formatting import parse_time
 from virtmgr.console.policy import policy
 from virtmgr.console.rest import Refusal
 
@@ -126,14 +128,16 @@ def _ticket(name: str, asked: Mapping[str, Any], **one: str) -> Any:
 
 @blueprint.get("/console/<name>/opened")
 def opened(project: str, workload: str, name: str) -> Response:
-    """Who opened it last, and when: told to whoever loses it."""
+    """Who opened it last, and how long ago: told to whoever loses it."""
     found = g.rest.get(_ONE, project=project, workload=workload)
     screen = _named(screens_of(found["kind"]), name)
     query = {"target": found["id"], "type": screen.event, "limit": 1}
     items = g.rest.get("/events", query)["items"] if screen.event else []
     last = items[0] if items else None
-    user = last["user"]["name"] if last and last["user"] else None
-    return jsonify(user=user, at=last["at"] if last else None)
+    if last is None:
+        return jsonify(user=None, seconds=None)
+    ago = (datetime.now(UTC) - parse_time(last["at"])).total_seconds()
+    return jsonify(user=last["user"]["name"] if last["user"] else None, seconds=ago)
 
 
 @blueprint.get("/console/here")

@@ -23,6 +23,7 @@ blueprint = Blueprint("files", __name__, url_prefix="/projects/<project>/workloa
 
 _ONE: Final = "/projects/{project}/workloads/{workload}"
 _PIECE: Final = 64 * 1024
+_LARGEST: Final = 1 << 50  # bytes: it passes through and is kept nowhere
 
 
 @blueprint.get("/files")
@@ -60,15 +61,12 @@ def download(project: str, workload: str) -> AnyResponse | tuple[str, int]:
 @blueprint.put("/files")
 def upload(project: str, workload: str) -> Response | tuple[Response, int]:
     """Unpack the archive that the page's script made in a folder of the workload."""
-    request.max_content_length = None  # it passes through and is kept nowhere
-    headers = {
-        "Content-Type": "application/x-tar",
-        "Content-Length": str(request.content_length or 0),
-    }
-    query = {"path": request.args.get("path", "")}
+    request.max_content_length = _LARGEST
+    headers = {"Content-Type": "application/x-tar"}
+    query, size = {"path": request.args.get("path", "")}, request.content_length or 0
     try:
         g.rest.pass_on(
-            *("PUT", _ONE + "/files", query, request.stream, headers),
+            *("PUT", _ONE + "/files", query, request.stream, size, headers),
             project=project,
             workload=workload,
         )

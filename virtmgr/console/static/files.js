@@ -34,6 +34,11 @@ function choose(found) {
 }
 
 function send() {
+  if (!folder.value.startsWith("/")) {
+    fail("The folder's path begins with /.");
+    folder.focus();
+    return;
+  }
   const body = archive(chosen);
   const asked = new XMLHttpRequest();
   request = asked;

@@ -23,6 +23,7 @@ const SYMBOLS = {
   F7: 0xffc4,
 };
 const SHIFTED = '~!@#$%^&*()_+{}|:"<>?';
+const TAKEN_WITHIN = 15; // seconds between another's opening and the end of this one
 const TYPE_EVERY = 12; // milliseconds: a guest's keyboard buffer holds few keys
 
 initLogging("none"); // what goes wrong is shown on the page
@@ -34,6 +35,7 @@ const dialog = document.getElementById("type");
 let rfb = null;
 let pipe = null;
 let shared = true;
+let openedAt = 0;
 
 /** What noVNC takes for a WebSocket. */
 class Pipe {
@@ -57,6 +59,7 @@ class Pipe {
 
 const screen = new Screen({
   opened: () => {
+    openedAt = performance.now();
     view.replaceChildren();
     pipe = new Pipe(screen);
     rfb = new RFB(view, pipe, { shared });
@@ -110,13 +113,13 @@ function again() {
   screen.connect();
 }
 
-const openedHere = Date.now();
-
+/** Whether it was opened elsewhere just now. */
 async function lastOpened() {
+  const own = (performance.now() - openedAt) / 1000;
   try {
-    const { user, at } = await ask(`${screen.path}/display/opened`);
-    const seconds = Math.max(0, Math.round((Date.now() - Date.parse(at)) / 1000));
-    return { user: user ?? "somebody", ago: `${seconds} s ago`, another: Boolean(at) && seconds < 15 && Date.parse(at) > openedHere + 2000 };
+    const { user, seconds } = await ask(`${screen.path}/display/opened`);
+    const another = seconds !== null && seconds < own - 1 && seconds < TAKEN_WITHIN;
+    return { user: user ?? "somebody", ago: `${Math.round(seconds)} s ago`, another };
   } catch {
     return { user: "", ago: "", another: false };
   }
