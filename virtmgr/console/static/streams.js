@@ -206,7 +206,7 @@ export class Screen {
   _heard(event) {
     const opening = ["workload.console", "workload.vnc", "workload.exec"];
     if (this.state !== "ended" || this.name === "shell" || this.taken) return;
-    if (!event || event.target.id !== this.element.dataset.workload || opening.includes(event.type)) return;
+    if (event?.target?.id !== this.element.dataset.workload || opening.includes(event.type)) return;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.state === "ended" && this.connect(), 700);
   }

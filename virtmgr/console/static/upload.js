@@ -58,8 +58,7 @@ async function choose(file) {
   if (!file) return;
   stop();
   if (!file.size) return;
-  const key = `console\0${file.name}\0${file.size}\0${file.lastModified}`;
-  upload = { file, key, id: null, offset: 0 };
+  upload = { file, key: await keyOf(file), id: null, offset: 0 };
   speeds = [];
   drop.hidden = true;
   sending.hidden = false;
@@ -68,6 +67,13 @@ async function choose(file) {
   if (!name.value) name.value = proposed(file.name);
   localStorage.setItem(PENDING, JSON.stringify({ name: file.name, size: file.size }));
   await go();
+}
+
+/** Stands for the file as it is now: another size or time is another file. */
+async function keyOf(file) {
+  const text = JSON.stringify([file.name, file.size, file.lastModified]);
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** A name of an image out of a file's. */
