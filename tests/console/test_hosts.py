@@ -298,7 +298,7 @@ def test_an_installation_is_followed_and_its_failure_explained(
     viewer.open("/hosts/host3/again/reinstall")
     page.fill("#field-ssh\\.password", "no such password")
     page.locator("details summary", has_text="Where it is").click()
-    page.fill("#field-address", "127.0.0.1")
+    page.fill("#field-address", "localhost")
     page.fill("#field-ssh\\.port", "1")
     page.fill("#field-host_key", "SHA256:" + "A" * 43)
     page.get_by_role("button", name="Reinstall", exact=True).click()
