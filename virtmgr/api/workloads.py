@@ -56,6 +56,7 @@ class WorkloadParameters(ListParameters):
     image: str | None = Field(None, max_length=128, description="Image, by name or id.")
     cdrom: str | None = Field(None, max_length=128, description="CD image, by name or id.")
     cluster: str | None = Field(None, max_length=128, description="Cluster, by name or id.")
+    network: str | None = Field(None, max_length=64, description="Id of a network it has a NIC on.")
 
 
 class AllWorkloadsParameters(WorkloadParameters):

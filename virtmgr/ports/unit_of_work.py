@@ -139,6 +139,17 @@ class NetworkRepository(ProjectRepository[Network], Protocol):
         """By id or name in the project, else among the shared networks."""
         ...
 
+    def find_shared(self, reference: str) -> Network | None:
+        """By id or name among those that all projects share."""
+        ...
+
+    def loads(
+        self, network_ids: Iterable[str], project_ids: frozenset[str] | None
+    ) -> Sequence[NetworkLoad]:
+        """How many workloads of these projects (None: of all) have NICs on these networks, by
+        network and host."""
+        ...
+
     def of_host(self, host_id: str) -> Sequence[Network]:
         """Networks that workloads on the host have NICs on, or some that come to it live."""
         ...
@@ -154,6 +165,15 @@ class NetworkRepository(ProjectRepository[Network], Protocol):
     def overlays(self, network_ids: Iterable[str]) -> Sequence[str]:
         """Those of these networks that are overlays, by id."""
         ...
+
+
+class NetworkLoad(NamedTuple):
+    """How many workloads of a host are on a network."""
+
+    network_id: str
+    host_id: str | None  # None: not placed
+    host_name: str | None
+    workloads: int
 
 
 class NetworkMember(NamedTuple):

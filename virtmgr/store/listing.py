@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -37,15 +37,14 @@ Expression = ColumnElement[Any]
 class Listing:
     """What lists of one noun can filter and sort by, under the names that the API uses.
 
-    ``least`` and ``most`` are filters by a bound: rows with at least, or at most, the value.
     ``project`` is the column that ``project_ids`` limits; ``shared`` lets rows through where it
-    is NULL. ``default_sort`` stands in for ``name`` where rows have no name.
+    is NULL. ``default_sort`` stands in for ``name`` where rows have no name. ``conditions`` are
+    the filters that are no comparison with a column: each makes a criterion of its value.
     """
 
     tie: Expression
     filters: Mapping[str, Expression] = field(default_factory=dict)
-    least: Mapping[str, Expression] = field(default_factory=dict)
-    most: Mapping[str, Expression] = field(default_factory=dict)
+    conditions: Mapping[str, Callable[[Any], Expression]] = field(default_factory=dict)
     sorts: Mapping[str, Expression] = field(default_factory=dict)
     text: Expression | None = None
     labels: Expression | None = None
@@ -158,12 +157,8 @@ def _carries_one(column: Expression, key: str, value: str) -> Expression:
 
 
 def _filter(listing: Listing, name: str, value: Any) -> Expression:
-    if name in listing.least:
-        at_least: Expression = listing.least[name] >= value
-        return at_least
-    if name in listing.most:
-        at_most: Expression = listing.most[name] <= value
-        return at_most
+    if name in listing.conditions:
+        return listing.conditions[name](value)
     if name not in listing.filters:
         raise _unknown("filter by", name, name, listing.filters)
     column = listing.filters[name]

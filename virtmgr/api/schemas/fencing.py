@@ -39,7 +39,7 @@ class FenceDevicesView(View):
 
 def presenter(uow: UnitOfWork) -> Callable[[FenceDevice], FenceDeviceView]:
     """How to present fence devices, with the names of hosts."""
-    host = Referrer(uow.hosts.get)
+    host = Referrer(uow.hosts)
 
     def present(device: FenceDevice) -> FenceDeviceView:
         relay = host(device.via) if device.via != ANY else None

@@ -84,7 +84,7 @@ class SqlHosts(SqlNamedRepository[Host]):
             "architecture": _hosts.architecture,
             "drain_incomplete": case((_DRAIN_INCOMPLETE, True), else_=False),
         },
-        most={"certificate_before": _hosts.certificate_expires_at},
+        conditions={"certificate_before": lambda at: _hosts.certificate_expires_at <= at},
         sorts={
             "name": _hosts.name,
             "created_at": _hosts.created_at,
@@ -328,7 +328,7 @@ class SqlPools(SqlRepository[Pool]):
     listing = Listing(
         tie=_pools.id,
         filters={"host": _pools.host_id, "name": _pools.name, "type": _pools.type},
-        least={"fullness": _FULLNESS},
+        conditions={"fullness": lambda share: share <= _FULLNESS},
         sorts={
             "name": _pools.name,
             "created_at": _pools.created_at,

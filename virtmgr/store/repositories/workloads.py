@@ -17,7 +17,9 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
+from sqlalchemy import false as none
 
+from virtmgr.domain.ids import is_id
 from virtmgr.domain.overview import WorkloadCount
 from virtmgr.domain.scheduling import Amounts
 from virtmgr.domain.workload import Port, Workload
@@ -41,6 +43,14 @@ def _sum(column: Column[Any]) -> ColumnElement[Any]:
     return type_coerce(cast(func.sum(column), BigInteger), column.type)
 
 
+def _has_nic_on(network_id: str) -> ColumnElement[bool]:
+    if not is_id(network_id):
+        return none()
+    nics = tables.nics.c
+    there = select(nics.workload_id).where(nics.network_id == network_id)
+    return _workloads.id.in_(there)
+
+
 class SqlWorkloads(SqlProjectRepository[Workload]):
     entity = Workload
     table = tables.workloads
@@ -59,6 +69,7 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             "cdrom": _workloads.cdrom_image_id,
             "deleting": _workloads.deleting,
         },
+        conditions={"network": _has_nic_on},
         sorts={
             "name": _workloads.name,
             "created_at": _workloads.created_at,
