@@ -156,7 +156,7 @@ def test_hosts_are_listed_filtered_and_mapped(viewer: Viewer, installed: Install
     page.get_by_role("link", name="Map").click()
     expect(page.get_by_label("Zone a")).to_contain_text("host1")
     page.get_by_role("link", name="CPU", exact=True).click()
-    expect(page.locator(".cell-main").first).to_contain_text("CPU")
+    expect(page.locator("#map .cell").first).to_contain_text("CPU")
     page.get_by_role("link", name="host1").click()
     heading(page, "host1")
     assert installed.call("GET", "/hosts/host1")["labels"] == {"zone": "a", "rack": "r7"}
