@@ -88,6 +88,12 @@ class RestartBody(Value):
     force: bool = Field(False, description="Do not ask the workload; end it at once.")
 
 
+class LogStreamBody(Value):
+    """Which output."""
+
+    tail: int | None = Field(None, ge=0, le=1_000_000, description="Begin with the last lines.")
+
+
 class ExecBody(Value):
     """A command to run in a workload."""
 
@@ -263,10 +269,15 @@ def vnc(context: Context, *, workload: str) -> Answer[TicketView]:
     return _ticket(context, workload, "vnc", {})
 
 
+def follow_logs(context: Context, *, workload: str, body: LogStreamBody) -> Answer[TicketView]:
+    """Follow a workload's output: answers where to open the stream"""
+    return _ticket(context, workload, "logs", {"follow": True, "tail": body.tail})
+
+
 def _ticket(
     context: Context,
     workload: str,
-    action: Literal["exec", "console", "vnc"],
+    action: Literal["exec", "console", "vnc", "logs"],
     parameters: dict[str, Any],
 ) -> Answer[TicketView]:
     found = workloads.find(context, workload)
@@ -322,4 +333,5 @@ ROUTES: tuple[Route, ...] = (
     change("POST", _ONE + "/exec", execute, Action.WORKLOADS_EXEC),
     change("POST", _ONE + "/console", console, Action.WORKLOADS_CONSOLE),
     change("POST", _ONE + "/vnc", vnc, Action.WORKLOADS_VNC),
+    change("POST", _ONE + "/logs", follow_logs, Action.WORKLOADS_LOGS),
 )

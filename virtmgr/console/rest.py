@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import IO, Any, Final
 from urllib.parse import quote
 
 import httpx2
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -126,6 +128,35 @@ class Rest:
         response.read()
         return response
 
+    def pass_on(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: IO[bytes],
+        size: int,
+        headers: Mapping[str, str],
+        /,
+        **parameters: str,
+    ) -> None:
+        """A body of any size, read while the API takes it.
+
+        :raises Refusal: the API refused.
+        """
+        assert isinstance(self._transport, httpx2.WSGITransport)
+        builder = EnvironBuilder(
+            PREFIX + _filled(path, parameters),
+            method=method,
+            query_string=dict(query),
+            headers=[*headers.items(), ("Authorization", f"Bearer {self._secret}")],
+        )
+        environ = builder.get_environ() | {"wsgi.input": body, "CONTENT_LENGTH": str(size)}
+        pieces, status, _ = run_wsgi_app(self._transport.app, environ)
+        content = b"".join(pieces)
+        code = int(status.split(" ", 1)[0])
+        if code >= 400:
+            raise Refusal(code, json.loads(content or b"{}"))
+
     def stream(
         self,
         path: str,
@@ -153,7 +184,6 @@ class Rest:
         parameters: Mapping[str, str],
         **content: Any,
     ) -> httpx2.Response:
-        filled = path.format(**{name: _segment(text) for name, text in parameters.items()})
         given = {name: value for name, value in (query or {}).items() if value not in (None, "")}
         if self._secret is not None:
             headers = {"Authorization": f"Bearer {self._secret}", **headers}
@@ -164,12 +194,16 @@ class Rest:
         sent = {name: _sendable(value) for name, value in {**self._headers, **headers}.items()}
         request = httpx2.Request(
             method,
-            f"http://console{PREFIX}{filled}",
+            f"http://console{PREFIX}{_filled(path, parameters)}",
             params=httpx2.QueryParams(given),
             headers=sent,
             **content,
         )
         return self._transport.handle_request(request)
+
+
+def _filled(path: str, parameters: Mapping[str, str]) -> str:
+    return path.format(**{name: _segment(text) for name, text in parameters.items()})
 
 
 def _segment(text: str) -> str:
