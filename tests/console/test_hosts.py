@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.console.browser import CHROMIUM, PHONE, Viewer, chromium
-from tests.console.browser import viewer as browsing
-from tests.console.installation import PASSWORD, Installation, installation, populate
+from tests.console.browser import PHONE, Viewer
+from tests.console.conftest import logged_in
+from tests.console.installation import Installation, installation, populate
 
 PATIENCE: Final = 60_000  # milliseconds: a loaded machine is slow, and says nothing about the code
 expect.set_options(timeout=PATIENCE)
@@ -44,34 +42,11 @@ PAGES: Final = (
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"{CHROMIUM} is not installed: scripts/setup does")
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """Of this file alone: its hosts are drained."""
+    """Of this file alone: its hosts are drained, and one is lost."""
     with installation(tmp_path_factory.mktemp("hosts")) as found:
         populate(found)
         yield found
-
-
-@contextmanager
-def logged_in(browser: Browser, found: Installation, **options: Any) -> Iterator[Viewer]:
-    with browsing(browser, found.url, **options) as viewer:
-        viewer.page.set_default_timeout(PATIENCE)
-        viewer.log_in("admin", PASSWORD)
-        yield viewer
-
-
-@pytest.fixture
-def viewer(browser: Browser, installed: Installation) -> Iterator[Viewer]:
-    with logged_in(browser, installed) as found:
-        yield found
-        assert found.unexpected() == []
 
 
 def heading(page: Page, text: str) -> None:
