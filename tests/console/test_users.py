@@ -11,7 +11,7 @@ from tests.console.browser import Viewer
 from tests.console.browser import viewer as a_viewer
 from tests.console.doing import fill, is_fine, press, sees, told
 from tests.console.installation import Installation
-from virtmgr.console.pages.users import expiry, state
+from virtmgr.console.pages.users import expiry, roles_by_user, state
 
 pytestmark = pytest.mark.slow
 
@@ -160,3 +160,12 @@ def test_states_and_ends() -> None:
     assert state(user | {"disabled": True}, now) == "disabled"
     assert expiry("7", now) == "2026-01-08T00:00:00+00:00"
     assert expiry("", now) is None
+
+
+def test_roles_by_user() -> None:
+    maria = {"id": "1", "name": "maria"}
+    bindings = [
+        {"user": maria, "role": "viewer", "project": None},
+        {"user": maria, "role": "member", "project": {"id": "p", "name": "shop"}},
+    ]
+    assert roles_by_user(bindings) == {"1": ["viewer", "member in shop"]}
