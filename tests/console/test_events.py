@@ -77,7 +77,8 @@ def _event(**fields: Any) -> dict[str, Any]:
 def test_events_in_words() -> None:
     assert sentence(_event()) == "web is running"
     assert sentence(_event(message="web was moved")) == "web was moved"
-    assert sentence(_event(type="operation.failed", message="start")) == "start failed"
+    assert sentence(_event(message="move was requested")) == "web: move was requested"
+    assert sentence(_event(type="operation.failed", message="start")) == "web: start failed"
     shown = details(_event(data={"from": "a", "limit_memory": 2**30, "x": [1], "y": True, "n": 2}))
     assert shown == ["from: a", "limit memory: 1 GiB", "n: 2"]
 
