@@ -90,7 +90,11 @@ def test_filters_and_addresses(api: Api) -> None:
     api.post(NETWORKS, bridge)
     assert [n["name"] for n in api.get(NETWORKS, type="bridge").body["items"]] == ["b"]
     assert api.get("/networks", project="nowhere").status == 404
-    assert api.get(NETWORKS + "/b/addresses").body == {"items": [], "next_cursor": None}
+    assert api.get(NETWORKS + "/b/addresses").body == {
+        "items": [],
+        "next_cursor": None,
+        "total": None,
+    }
 
 
 def test_a_volume_grows_and_never_shrinks(api: Api) -> None:

@@ -69,6 +69,8 @@ class ListParameters(Query):
         "name,status.state. Items then lack the others, required or not.",
     )
 
+    count: bool = Field(False, description="Also count how many match on all pages: total.")
+
     @field_validator("label")
     @classmethod
     def _labels_are_pairs(cls, pairs: list[str]) -> list[str]:
@@ -92,4 +94,5 @@ class ListParameters(Query):
             limit=self.limit,
             cursor=self.cursor,
             project_ids=project_ids,
+            count=self.count,
         )

@@ -63,7 +63,8 @@ def list_(context: Context, query: NetworkParameters) -> Answer[Listing[NetworkV
 def _list(
     context: Context, query: NetworkParameters, project: str | None
 ) -> Answer[Listing[NetworkView]]:
-    return listing(_page(context, query, project), network_presenter(context.uow))
+    page = _page(context, query, project)
+    return listing(page, network_presenter(context.uow, page.items))
 
 
 def _page(context: Context, query: NetworkParameters, project: str | None) -> Page[Network]:

@@ -43,9 +43,11 @@ class AddressView(View):
     created_at: datetime
 
 
-def network_presenter(uow: UnitOfWork) -> Callable[[Network], NetworkView]:
+def network_presenter(
+    uow: UnitOfWork, networks: Sequence[Network] = ()
+) -> Callable[[Network], NetworkView]:
     """How to present networks."""
-    project = Referrer(uow.projects.get)
+    project = Referrer(uow.projects, (network.project_id for network in networks))
 
     def present(network: Network) -> NetworkView:
         return NetworkView(
@@ -86,7 +88,7 @@ def topology_presenter(
     uow: UnitOfWork, networks: Sequence[Network], visible: frozenset[str] | None
 ) -> Callable[[Network], TopologyView]:
     """How to present these networks with what of the visible projects is on them."""
-    present_network = network_presenter(uow)
+    present_network = network_presenter(uow, networks)
     loads: dict[str, list[NetworkLoadView]] = {}
     for load in uow.networks.loads([network.id for network in networks], visible):
         host = load.host_id and ReferenceView(id=load.host_id, name=load.host_name or "")

@@ -44,7 +44,11 @@ def check() -> tuple[str, int] | Response:
 
 def _by_password() -> tuple[str, str]:
     """The id and the secret of a new token for whoever knows the password."""
-    body = {"name": request.form.get("name", ""), "password": request.form.get("password", "")}
+    body = {
+        "name": request.form.get("name", ""),
+        "password": request.form.get("password", ""),
+        "idle_seconds": session.IDLE_SECONDS,
+    }
     made = g.rest.ask("POST", "/login", body)
     return made["token_id"], made["token"]
 
@@ -59,7 +63,12 @@ def _by_token(secret: str) -> tuple[str, str]:
     if who["token_role"] or who["token_project"]:
         return "", secret.strip()
     until = datetime.now(UTC) + _LIFETIME
-    made = rest.ask("POST", "/tokens", {"name": "console", "expires_at": until.isoformat()})
+    body = {
+        "name": "console",
+        "expires_at": until.isoformat(),
+        "idle_seconds": session.IDLE_SECONDS,
+    }
+    made = rest.ask("POST", "/tokens", body)
     return made["id"], made["token"]
 
 
