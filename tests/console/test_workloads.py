@@ -77,7 +77,7 @@ def _confirm(page: Page, name: str | None = None) -> None:
 def test_list_is_live_and_acts_on_a_row(seen: Viewer) -> None:
     page = seen.page
     seen.open("/workloads?project=lab")
-    row = page.locator("tr", has_text="ci")
+    row = page.locator("#list tr", has_text="ci")
     expect(row.locator(".state")).to_have_text("running")
     page.get_by_label("Stop ci").click()
     _confirm(page)
@@ -106,7 +106,7 @@ def test_columns_and_views_are_kept_by_the_browser(seen: Viewer) -> None:
     page = seen.page
     seen.open("/workloads?kind=vm")
     page.locator("summary", has_text="Columns").click()
-    page.get_by_label("Image", exact=True).last.uncheck()
+    page.locator("[data-column-choice='5']").uncheck()
     expect(page.locator("td.c-5").first).to_be_hidden()
     page.keyboard.press("Escape")
     page.locator("summary", has_text="Views").click()
