@@ -353,6 +353,16 @@ def _append(api: Api, begun: Any, offset: int, data: bytes) -> Any:
     return api.call("PATCH", f"/images/uploads/{begun['id']}", data=data, headers=headers)
 
 
+def test_a_discarded_upload_begins_anew(api: Api, services: Services) -> None:
+    body = {"key": "file", "size": 10}
+    begun = api.post("/images/uploads", body).body
+    assert _append(api, begun, 0, b"12345").body["offset"] == 5
+    assert api.delete(f"/images/uploads/{begun['id']}").status == 204
+    assert _uploads(services) == []
+    assert api.delete(f"/images/uploads/{begun['id']}").status == 404
+    assert api.post("/images/uploads", body).body["offset"] == 0
+
+
 def test_an_upload_in_parts(
     api: Api, services: Services, worker: ImageWorker, maker: Maker
 ) -> None:

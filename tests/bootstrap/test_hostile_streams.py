@@ -5,150 +5,35 @@ The hub is a real process, and so is what runs at the other end, behind the agen
 
 from __future__ import annotations
 
-import json
-import secrets
 import ssl
-import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack
+from datetime import timedelta
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
-from tests.agent.fakes import FakeStorage, desired
-from tests.agent.test_streams import RealExecDriver
 from tests.bootstrap.raw import connected, eventually, plain, resident, until_closed
-from tests.fixtures.control_plane import Server, new_control_plane, served
-from tests.store.inventory import Inventory
-from virtmgr.agent.streams import StreamServer
-from virtmgr.bootstrap.control_plane import authority
-from virtmgr.config.settings import Endpoint
-from virtmgr.domain.ids import new_id
-from virtmgr.domain.operation import StreamTicket
-from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, frame
-from virtmgr.enrollment import pki
-from virtmgr.ports.driver import Provision
-from virtmgr.services.auth import hash_secret
+from tests.bootstrap.stream_lab import (
+    BINARY,
+    BROKEN,
+    Lab,
+    end_of,
+    stream_lab,
+    upgrade_request,
+    websocket_frame,
+)
+from virtmgr.domain.streaming import Channel, frame
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-SECOND_ADDRESS = "127.0.0.2"  # of another client
-
-
-@dataclass
-class Lab:
-    """A hub, and a host with one workload."""
-
-    server: Server
-    pid: int
-    driver: RealExecDriver
-    things: Inventory
-    workload_id: str
-
-    @property
-    def endpoint(self) -> Endpoint:
-        return self.server.settings.stream_listen
-
-    def ticket(self, *command: str, life: timedelta = timedelta(minutes=5)) -> str:
-        secret = secrets.token_urlsafe(32)
-        ticket = StreamTicket(
-            id=new_id(),
-            secret_hash=hash_secret(secret),
-            workload_id=self.workload_id,
-            host_id=self.things.host.id,
-            user_id=self.things.user.id,
-            action="exec",
-            parameters={"command": list(command or ("cat",)), "stdin": True},
-            expires_at=datetime.now(UTC) + life,
-        )
-        with self.server.inventory() as uow:
-            uow.tickets.add(ticket)
-        return secret
-
-    @contextmanager
-    def open(self, secret: str, **options: Any) -> Iterator[ClientConnection]:
-        with connect(
-            f"wss://{self.endpoint}/streams/v1/{secret}",
-            ssl=self.server.tls(),
-            compression=None,
-            close_timeout=1,
-            **options,
-        ) as connection:
-            yield connection
-
-    def end(self, secret: str) -> dict[str, Any]:
-        """How a stream ends that nothing is sent on."""
-        with self.open(secret) as stream:
-            return _end(stream)
-
-    def echoes(self) -> None:
-        """Another client, from elsewhere, is served."""
-        with self.open(self.ticket("cat"), source_address=(SECOND_ADDRESS, 0)) as stream:
-            stream.send(frame(Channel.STDIN, b"hello"))
-            assert stream.recv() == frame(Channel.STDOUT, b"hello")
-            stream.send(frame(Channel.CLOSE, bytes((Channel.STDIN,))))
-            assert _end(stream) == {"exit_code": 0}
-
-    def said(self, what: str) -> int:
-        """How often the log has it."""
-        return self.server.log.read_text().count(what)
-
-
-def _end(stream: ClientConnection) -> dict[str, Any]:
-    for message in stream:
-        assert isinstance(message, bytes)
-        if message[0] == Channel.END:
-            found: dict[str, Any] = json.loads(message[1:])
-            return found
-    raise AssertionError("it ended and did not say how")
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    directory = tmp_path_factory.mktemp("streams")
-    server = new_control_plane(directory)
-    things = Inventory()
-    workload = things.make_workload()
-    driver, wish = RealExecDriver(), desired(workload.id, spec={"name": "web1"})
-    driver.prepare(wish, Provision())
-    driver.start(wish, Provision())
-    with closing(_agent(server, directory, things.host.id, {workload.id: (driver, wish)})) as agent:
-        agent.start()
-        things.host.facts = {"stream_url": f"wss://127.0.0.1:{agent.port}"}
-        with server.inventory() as uow:
-            uow.users.add(things.user)
-            uow.projects.add(things.project)
-            cluster = uow.clusters.find("default")
-            assert cluster is not None
-            things.host.cluster_id = workload.cluster_id = cluster.id
-            uow.hosts.add(things.host)
-            uow.images.add(things.image)
-            uow.flush()
-            uow.workloads.add(workload)
-        with served(server, module="tests.fixtures.impatient_hub") as (pid,):
-            yield Lab(server, pid, driver, things, workload.id)
-        for session in driver.sessions:
-            session.close()
-
-
-def _agent(server: Server, directory: Path, host_id: str, workloads: Any) -> StreamServer:
-    ca = authority(server.settings)
-    key = pki.new_key()
-    pki.write_private(directory / "host.key", key)
-    issued = ca.issue_host(pki.signing_request(key), host_id, ["127.0.0.1"])
-    pki.write_private(directory / "host.crt", issued.pem)
-    context = pki.server_context(
-        directory / "host.crt", directory / "host.key", client_ca=ca.certificate_path
-    )
-    return StreamServer(
-        ("127.0.0.1", 0), context, workloads.get, FakeStorage(directory / "volumes")
-    )
+    with stream_lab(tmp_path_factory.mktemp("streams")) as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)
@@ -158,54 +43,12 @@ def _others_are_unaffected(lab: Lab) -> Iterator[None]:
     assert lab.said("Traceback") == 0
 
 
-def _ws(opcode: int, payload: bytes, *, fin: bool = True, masked: bool = True) -> bytes:
-    """One frame (RFC 6455, 5.2); its mask is zero."""
-    size = len(payload)
-    mask = 0x80 if masked else 0
-    if size < 126:
-        head = struct.pack("!BB", fin << 7 | opcode, mask | size)
-    elif size < 1 << 16:
-        head = struct.pack("!BBH", fin << 7 | opcode, mask | 126, size)
-    else:
-        head = struct.pack("!BBQ", fin << 7 | opcode, mask | 127, size)
-    return head + (bytes(4) if masked else b"") + payload
-
-
-def _request(path: str, *fields: str) -> bytes:
-    upgrade = (
-        *("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"),
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-    )
-    return "\r\n".join(
-        [f"GET {path} HTTP/1.1", *(fields or ("Host: x",)), *upgrade, "", ""]
-    ).encode()
-
-
-CONTINUATION, TEXT, BINARY, PING = 0, 1, 2, 9
-HUGE = LARGEST_MESSAGE + 1
-BROKEN = {
-    "text": (1003, _ws(TEXT, b"ls")),
-    "not UTF-8": (1007, _ws(TEXT, b"\xff\xfe")),
-    "too large": (1009, _ws(BINARY, bytes(HUGE))),
-    "said to be too large": (1009, b"\x82\xff" + (1 << 62).to_bytes(8, "big") + bytes(4)),
-    "too large in parts": (
-        1009,
-        _ws(BINARY, bytes(HUGE // 2), fin=False) + _ws(CONTINUATION, bytes(HUGE // 2 + 1)),
-    ),
-    "not masked": (1002, _ws(BINARY, b"\0a", masked=False)),
-    "reserved opcode": (1002, _ws(5, b"")),
-    "ping in parts": (1002, _ws(PING, b"", fin=False)),
-    "large ping": (1002, _ws(PING, bytes(200))),
-    "part of nothing": (1002, _ws(CONTINUATION, b"a")),
-}
-
-
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_frames_end_the_stream_and_what_runs(lab: Lab, name: str) -> None:
     code, frames = BROKEN[name]
     before = lab.said('"stream_closed"')
     with connected(lab.server, lab.endpoint) as connection:
-        connection.sendall(_request(f"/streams/v1/{lab.ticket('cat')}"))
+        connection.sendall(upgrade_request(f"/streams/v1/{lab.ticket('cat')}"))
         assert connection.recv(4096).startswith(b"HTTP/1.1 101 ")
         connection.sendall(frames)
         answer = until_closed(connection)
@@ -228,12 +71,12 @@ def test_tickets_open_one_stream_within_their_time(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (_request("/streams/v1"), 404),
-        (_request("/api/v1/whoami"), 404),
-        (_request("/streams/v1/x", "X-A: 1"), 400),
-        (_request("/streams/v1/x", "Host: a", "Host: b"), 400),
+        (upgrade_request("/streams/v1"), 404),
+        (upgrade_request("/api/v1/whoami"), 404),
+        (upgrade_request("/streams/v1/x", "X-A: 1"), 400),
+        (upgrade_request("/streams/v1/x", "Host: a", "Host: b"), 400),
         (b"GET /streams/v1/x HTTP/1.1\r\nHost: x\r\n\r\n", 426),
-        (_request("/streams/v1/x", "Host: x", "Origin: https://elsewhere.example"), 403),
+        (upgrade_request("/streams/v1/x", "Host: x", "Origin: https://elsewhere.example"), 403),
     ],
 )
 def test_other_requests_are_refused(lab: Lab, request_: bytes, status: int) -> None:
@@ -312,7 +155,7 @@ def _send_on(stream: ClientConnection) -> None:
 
 def _fill(connection: ssl.SSLSocket) -> None:
     while True:
-        connection.sendall(_ws(BINARY, frame(Channel.STDIN, bytes(60_000))))
+        connection.sendall(websocket_frame(BINARY, frame(Channel.STDIN, bytes(60_000))))
 
 
 def test_a_client_that_does_not_read_is_dropped(lab: Lab) -> None:
@@ -330,7 +173,7 @@ def test_a_client_that_does_not_read_is_dropped(lab: Lab) -> None:
 def test_a_client_that_leaves_ends_what_does_not_read(lab: Lab) -> None:
     memory = resident(lab.pid)
     with connected(lab.server, lab.endpoint) as connection:
-        connection.sendall(_request(f"/streams/v1/{lab.ticket('sleep', '1000')}"))
+        connection.sendall(upgrade_request(f"/streams/v1/{lab.ticket('sleep', '1000')}"))
         assert connection.recv(4096).startswith(b"HTTP/1.1 101 ")
         connection.settimeout(0.5)
         with pytest.raises(TimeoutError):
@@ -345,4 +188,4 @@ def test_the_end_is_told_to_a_client_that_still_sends(lab: Lab) -> None:
         with lab.open(lab.ticket("head", "-c", "100000")) as stream:
             with pytest.raises(ConnectionClosed):
                 _send_on(stream)
-            assert _end(stream) == {"exit_code": 0}
+            assert end_of(stream) == {"exit_code": 0}

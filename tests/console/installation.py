@@ -27,11 +27,15 @@ PASSWORD = "correct horse battery staple"
 
 @dataclass
 class Installation:
-    """``server`` runs; ``client`` is its API as the administrator, whose password is PASSWORD."""
+    """``plane`` runs; ``client`` is its API as the administrator, whose password is PASSWORD."""
 
-    server: Server
+    plane: Plane
     client: Client
     hosts: list[FakeHost]
+
+    @property
+    def server(self) -> Server:
+        return self.plane.server
 
     @property
     def url(self) -> str:
@@ -39,9 +43,15 @@ class Installation:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The document of an answer that is no refusal."""
+        self.client.close()  # it opens a new connection: the server ends what is idle for long
         reply = self.client.call(method, path, body)
         assert reply.status < 400, reply.body
         return reply.body
+
+    def restart(self) -> None:
+        """Start the control plane anew after ``plane.stop()``; it answers afterwards."""
+        self.plane.start()
+        wait_until(lambda: _answers(self.server))
 
 
 @contextmanager
@@ -57,7 +67,7 @@ def installation(directory: Path, *, hosts: int = 3) -> Iterator[Installation]:
         client = Client(server)
         stack.callback(client.close)
         wait_until(lambda: _answers(server))
-        found = Installation(server, client, [])
+        found = Installation(plane, client, [])
         found.call("PUT", "/users/admin/password", {"password": PASSWORD})
         for number in range(1, hosts + 1):
             own = directory / f"host{number}"

@@ -12,13 +12,13 @@ import struct
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from socket import SO_LINGER, SOL_SOCKET
-from typing import Final, cast
+from socket import SO_LINGER, SOL_SOCKET, socket
+from typing import Any, Final, cast
 
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import Connection
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve, unix_serve
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
@@ -58,23 +58,27 @@ class Hub:
     origins: tuple[Origin, ...] = ()
     _streams: Places = field(default_factory=Places)  # by user
 
-    async def run(self, host: str, port: int, stop: asyncio.Event) -> None:
-        """Serve until ``stop`` is set."""
+    async def run(self, host: str, port: int, stop: asyncio.Event, local: socket) -> None:
+        """Serve until ``stop`` is set.
+
+        :param local: listens for the web process of this machine, which clients come through.
+        """
         door = Door(self.server_context)
-        async with serve(
-            self._serve,
-            host,
-            port,
-            max_size=LARGEST_MESSAGE,
-            compression=None,
-            origins=[None, *self.origins],
-            process_request=_check_request,
-            create_connection=cast(type[ServerConnection], door.connection),
-            open_timeout=admission.OPEN_SECONDS,
-            close_timeout=CLOSE_SECONDS,
-            ping_interval=PING_SECONDS,
-            ping_timeout=PING_SECONDS,
-            server_header=None,
+        options: dict[str, Any] = {
+            "max_size": LARGEST_MESSAGE,
+            "compression": None,
+            "origins": [None, *self.origins],
+            "process_request": _check_request,
+            "open_timeout": admission.OPEN_SECONDS,
+            "close_timeout": CLOSE_SECONDS,
+            "ping_interval": PING_SECONDS,
+            "ping_timeout": PING_SECONDS,
+            "server_header": None,
+        }
+        make = cast(type[ServerConnection], door.connection)
+        async with (
+            unix_serve(self._serve, sock=local, **options),
+            serve(self._serve, host, port, create_connection=make, **options),
         ):
             _log.info("hub.listening", address=f"{host}:{port}")
             await stop.wait()

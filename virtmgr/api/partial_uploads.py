@@ -72,6 +72,12 @@ def append(request: RawRequest, *, upload: str) -> Response:
     return _answer(partial_uploads.append(request.services, upload, int(offset), _pieces(request)))
 
 
+def discard(request: RawRequest, *, upload: str) -> Response:
+    """Forget an upload, and what has come of it"""
+    partial_uploads.discard(request.services, upload)
+    return Response(status=204)
+
+
 def _pieces(request: RawRequest) -> Iterator[bytes]:
     while piece := request.request.stream.read(_PIECE):
         yield piece
@@ -83,6 +89,7 @@ _ANSWERS = {200: {"application/json": UploadView}}
 ROUTES: tuple[Route, ...] = (
     raw("POST", "/images/uploads", begin, Action.IMAGES_CREATE, answers=_ANSWERS),
     raw("GET", _ONE, show, Action.IMAGES_CREATE, answers=_ANSWERS),
+    raw("DELETE", _ONE, discard, Action.IMAGES_CREATE, status=204),
     raw(
         "PATCH",
         _ONE,

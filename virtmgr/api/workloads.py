@@ -43,13 +43,20 @@ from virtmgr.services.workloads import Changed
 class WorkloadParameters(ListParameters):
     """Filters of lists of workloads."""
 
-    kind: Kind | None = Field(None, description="vm or container.")
-    init: Init | None = Field(None, description="system or app.")
-    state: State | None = Field(None, description="Observed state.")
+    kind: list[Kind] | None = Field(
+        None, max_length=16, description="vm or container; repeat it for several."
+    )
+    init: list[Init] | None = Field(
+        None, max_length=16, description="system or app; repeat it for several."
+    )
+    state: list[State] | None = Field(
+        None, max_length=16, description="Observed state; repeat it for several."
+    )
     host: str | None = Field(None, max_length=128, description="Host, by name or id.")
     image: str | None = Field(None, max_length=128, description="Image, by name or id.")
     cdrom: str | None = Field(None, max_length=128, description="CD image, by name or id.")
     cluster: str | None = Field(None, max_length=128, description="Cluster, by name or id.")
+    network: str | None = Field(None, max_length=64, description="Id of a network it has a NIC on.")
 
 
 class AllWorkloadsParameters(WorkloadParameters):
@@ -79,6 +86,12 @@ class RestartBody(Value):
     """How to restart."""
 
     force: bool = Field(False, description="Do not ask the workload; end it at once.")
+
+
+class LogStreamBody(Value):
+    """Which output."""
+
+    tail: int | None = Field(None, ge=0, le=1_000_000, description="Begin with the last lines.")
 
 
 class ExecBody(Value):
@@ -256,10 +269,15 @@ def vnc(context: Context, *, workload: str) -> Answer[TicketView]:
     return _ticket(context, workload, "vnc", {})
 
 
+def follow_logs(context: Context, *, workload: str, body: LogStreamBody) -> Answer[TicketView]:
+    """Follow a workload's output: answers where to open the stream"""
+    return _ticket(context, workload, "logs", {"follow": True, "tail": body.tail})
+
+
 def _ticket(
     context: Context,
     workload: str,
-    action: Literal["exec", "console", "vnc"],
+    action: Literal["exec", "console", "vnc", "logs"],
     parameters: dict[str, Any],
 ) -> Answer[TicketView]:
     found = workloads.find(context, workload)
@@ -315,4 +333,5 @@ ROUTES: tuple[Route, ...] = (
     change("POST", _ONE + "/exec", execute, Action.WORKLOADS_EXEC),
     change("POST", _ONE + "/console", console, Action.WORKLOADS_CONSOLE),
     change("POST", _ONE + "/vnc", vnc, Action.WORKLOADS_VNC),
+    change("POST", _ONE + "/logs", follow_logs, Action.WORKLOADS_LOGS),
 )

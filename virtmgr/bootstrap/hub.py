@@ -13,7 +13,7 @@ import uvloop
 from websockets.typing import Origin
 
 from virtmgr.api.hub import Hub
-from virtmgr.bootstrap import logs
+from virtmgr.bootstrap import local_streams, logs
 from virtmgr.bootstrap.certificate import LOOK, OwnCertificate
 from virtmgr.bootstrap.control_plane import build_services, called
 from virtmgr.bootstrap.processes import allow_many_connections, die_with_parent, leave
@@ -35,7 +35,8 @@ async def run(settings: ServerSettings) -> None:
     )
     keeper = asyncio.create_task(_keep(certificate))
     try:
-        await hub.run(settings.stream_listen.host, settings.stream_listen.port, stop)
+        here = local_streams.listen(settings.run_directory)
+        await hub.run(settings.stream_listen.host, settings.stream_listen.port, stop, here)
     finally:
         keeper.cancel()
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from virtmgr.bootstrap import logs, serving
+from virtmgr.bootstrap import local_streams, logs, serving
 from virtmgr.bootstrap.processes import allow_many_connections, die_with_parent, leave
+from virtmgr.bootstrap.stream_relay import StreamRelay
 from virtmgr.config.settings import ServerSettings
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -32,6 +34,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._applications: Applications | None = None
+        self.streams = StreamRelay(partial(local_streams.connect, settings.run_directory))
         super().__init__()
 
     def load_config(self) -> None:
@@ -68,9 +71,13 @@ class WebServer(BaseApplication):  # type: ignore[misc]
         """For the listener at ``port``; ``look_at_certificate`` keeps it at what is on disk."""
         assert self._applications is not None  # gunicorn loads before it serves
         certificate = self._applications.certificate
-        if port == self._settings.agent_listen.port:
-            return certificate.for_hosts(serving.BoundedSocket)
-        return certificate.for_clients(serving.BoundedSocket)
+        if self.is_for_operators(port):
+            return certificate.for_clients(serving.BoundedSocket)
+        return certificate.for_hosts(serving.BoundedSocket)
+
+    def is_for_operators(self, port: int) -> bool:
+        """Whether a listener is that of operators; else it is that of agents."""
+        return port != self._settings.agent_listen.port
 
     def look_at_certificate(self) -> None:
         """Take up a new one, or another CA; a few stats where there is none."""
@@ -103,7 +110,7 @@ class Applications:
         dial = WebSocketDialler(self.certificate.for_agents())
         self._services = build_services(settings, dial, self._wake)
         api = create_app(self._services)
-        console = create_console(api, self._services.stream_url)
+        console = create_console(api)
         self._operators = Operators(api, console)
         self._agents = create_agent_app(self._services, authority(settings), self._wake)
         self._agent_port = str(settings.agent_listen.port)

@@ -16,7 +16,8 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from virtmgr.bootstrap.processes import die_with_parent, leave
-from virtmgr.bootstrap.serving import BoundedWorker
+from virtmgr.bootstrap.serving import BoundedWorker, check_host
+from virtmgr.bootstrap.stream_relay import Asked, is_stream
 
 _BEAT = 1.0  # seconds between signs of life for the arbiter
 _QUIET = 0.1  # seconds without any request, after which none is on its way
@@ -62,6 +63,10 @@ class WebWorker(BoundedWorker):
         self._ending.set()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        if is_stream(req.path) and self.app.is_for_operators(listener_name[1]):
+            check_host(req.version, req.headers)
+            self.app.streams.serve(sock, Asked(req.method, req.path, tuple(req.headers)))
+            raise StopIteration  # the connection is used up
         self._busy += 1
         try:
             super().handle_request(listener_name, req, sock, addr)

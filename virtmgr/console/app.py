@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import structlog
 from flask import Flask, Response, g, make_response, redirect, render_template, request
@@ -14,6 +14,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from virtmgr.config.resources import resource_path
 from virtmgr.console import assets, formatting, navigation, pages, session
 from virtmgr.console.answers import is_partial, toast
+from virtmgr.console.policy import policy
 from virtmgr.console.rest import Refusal, Rest, Wsgi
 from virtmgr.domain.ids import new_id
 
@@ -22,14 +23,12 @@ log = structlog.get_logger(__name__)
 PROJECT_COOKIE: Final = "virtmgr-project"
 THEME_COOKIE: Final = "virtmgr-theme"
 _PUBLIC: Final = ("assets.serve", "account.log_in", "account.check")
+_BACKGROUND: Final = ("frame.live",)  # EventSource cannot send headers
 _ICONS: Final = "vendor/icons.svg"
 
 
-def create_console(api: Wsgi, stream_url: str) -> Flask:
-    """The console over the API's application.
-
-    :param stream_url: where browsers open consoles, of another port: ``wss://ADDRESS:PORT``.
-    """
+def create_console(api: Wsgi) -> Flask:
+    """The console over the API's application."""
     app = Flask(__name__, template_folder=str(resource_path("templates")), static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = 16 * 1024**2
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
@@ -38,8 +37,8 @@ def create_console(api: Wsgi, stream_url: str) -> Flask:
     app.register_blueprint(assets.blueprint)
     for blueprint in pages.BLUEPRINTS:
         app.register_blueprint(blueprint)
-    app.before_request(partial(_begin, Rest.transport(api)))
-    app.after_request(partial(_finish, stream_url))
+    app.before_request(partial(_begin, api))
+    app.after_request(_finish)
     app.context_processor(_frame)
     app.register_error_handler(Refusal, _refused)
     app.register_error_handler(HTTPException, _http_error)
@@ -47,10 +46,13 @@ def create_console(api: Wsgi, stream_url: str) -> Flask:
     return app
 
 
-def _begin(transport: Any) -> AnyResponse | None:
+def _begin(api: Wsgi) -> AnyResponse | None:
     """Who asks; without a session all but the log-in leads there."""
     session.check_origin()
-    g.rest = Rest(transport, session.secret())
+    headers = {"User-Agent": request.headers.get("User-Agent", "")}
+    if _is_background():
+        headers["X-Background"] = "1"
+    g.rest = Rest(api, session.secret(), address=request.remote_addr, headers=headers)
     if request.endpoint in _PUBLIC:
         return None
     if session.secret() is None:
@@ -60,15 +62,21 @@ def _begin(transport: Any) -> AnyResponse | None:
     return None
 
 
+def _is_background() -> bool:
+    """Whether the page asks by itself: that keeps no session from idling."""
+    return "X-Background" in request.headers or request.endpoint in _BACKGROUND
+
+
 def to_log_in() -> AnyResponse:
     """Lead to the log-in, and from there back."""
     back = request.full_path.rstrip("?") if request.method == "GET" else "/"
     if is_partial():
-        current = urlsplit(request.headers.get("HX-Current-URL", ""))
+        shown = urlsplit(request.headers.get("HX-Current-URL", ""))
+        back = f"{shown.path or '/'}?{shown.query}".rstrip("?")
         response = make_response("", 401)
-        response.headers["HX-Redirect"] = f"/login?next={current.path or '/'}"
+        response.headers["HX-Redirect"] = f"/login?{urlencode({'next': back})}"
         return response
-    return redirect("/login" if back == "/" else f"/login?next={back}")
+    return redirect("/login" if back == "/" else f"/login?{urlencode({'next': back})}")
 
 
 def _frame() -> dict[str, Any]:
@@ -85,33 +93,26 @@ def _frame() -> dict[str, Any]:
     }
 
 
-def _finish(stream_url: str, response: Response) -> Response:
+def _finish(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
-    response.headers.setdefault("Content-Security-Policy", policy(stream_url))
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    response.headers.setdefault("Content-Security-Policy", policy())
     if _keeps_session(response):
         session.keep(response)
     return response
 
 
 def _keeps_session(response: Response) -> bool:
-    """A person did something; what a page fetches by itself does not count."""
+    """A person did something; what a page fetches by itself does not count.
+
+    The API ends idle sessions by the same rule, whatever cookies a browser still has.
+    """
     in_use = g.get("who") is not None and response.status_code < 400
     told = any(name == "Set-Cookie" for name, _ in response.headers)
-    return in_use and not told and "X-Background" not in request.headers
-
-
-def policy(stream_url: str, *, inline_styles: bool = False) -> str:
-    """The Content-Security-Policy: nothing but one's own files, and streams."""
-    styles = "'self' 'unsafe-inline'" if inline_styles else "'self'"
-    connect = f"'self' {stream_url}" if stream_url else "'self'"
-    return (
-        f"default-src 'none'; script-src 'self'; style-src {styles}; img-src 'self' data: blob:; "
-        f"font-src 'self'; connect-src {connect}; form-action 'self'; base-uri 'none'; "
-        "frame-ancestors 'none'"
-    )
+    return in_use and not told and not _is_background()
 
 
 def _refused(refusal: Refusal) -> AnyResponse:

@@ -86,6 +86,18 @@ def append(services: Services, id: str, offset: int, pieces: Iterable[bytes]) ->
     return find(services, id)
 
 
+def discard(services: Services, id: str) -> None:
+    """Remove what has come.
+
+    :raises NotFound: it never began, has expired, or was imported.
+    :raises Conflict: a request adds to it.
+    """
+    find(services, id)
+    path = services.blobs.upload_path(id)
+    with _disk_errors(), _locked(path):
+        path.unlink(missing_ok=True)
+
+
 def require_whole(services: Services, id: str) -> PartialUpload:
     """:raises Conflict: not all of it has come."""
     upload = find(services, id)

@@ -68,13 +68,14 @@ def issue(context: Context, workload: Workload, action: str, parameters: dict[st
         expires_at=context.now + TICKET_LIFE,
     )
     context.uow.tickets.add(ticket)
-    context.record(
-        f"workload.{action}",
-        workload,
-        f"{action} was opened",
-        host_id=host.id,
-        data={"command": parameters["command"]} if "command" in parameters else None,
-    )
+    if action != Verb.LOGS:  # reading is not recorded
+        context.record(
+            f"workload.{action}",
+            workload,
+            f"{action} was opened",
+            host_id=host.id,
+            data={"command": parameters["command"]} if "command" in parameters else None,
+        )
     return Ticket(f"{context.services.stream_url}/streams/v1/{secret}", ticket.expires_at)
 
 
