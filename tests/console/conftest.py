@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
+from tests.api.conftest import api, app, clock, contract, empty_database, services
 from tests.console import browser as browsers
 from tests.console.browser import CHROMIUM, Viewer, chromium
 from tests.console.installation import PASSWORD, Installation, installation, populate
+
+__all__ = ["api", "app", "clock", "contract", "empty_database", "services"]
 
 _PATIENCE = 60_000  # milliseconds: a loaded machine is slow, and says nothing about the code
 

@@ -9,7 +9,7 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +21,23 @@ from tests.scaleout.client import wait_until
 from tests.scaleout.fleet import FakeHost
 from tests.scaleout.plane import Plane
 from virtmgr.domain.host import HostState
+from virtmgr.drivers.fake.driver import FakeDriver
+from virtmgr.drivers.fake.world import FakeWorld
 
 PASSWORD = "correct horse battery staple"
 
 
 @dataclass
 class Installation:
-    """``server`` runs; ``client`` is its API as the administrator, whose password is PASSWORD."""
+    """``plane`` runs; ``client`` is its API as the administrator, whose password is PASSWORD."""
 
-    server: Server
+    plane: Plane
     client: Client
     hosts: list[FakeHost]
+
+    @property
+    def server(self) -> Server:
+        return self.plane.server
 
     @property
     def url(self) -> str:
@@ -39,13 +45,21 @@ class Installation:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The document of an answer that is no refusal."""
+        self.client.close()  # it opens a new connection: the server ends what is idle for long
         reply = self.client.call(method, path, body)
         assert reply.status < 400, reply.body
         return reply.body
 
+    def restart(self) -> None:
+        """Start the control plane anew after ``plane.stop()``; it answers afterwards."""
+        self.plane.start()
+        wait_until(lambda: _answers(self.server))
+
 
 @contextmanager
-def installation(directory: Path, *, hosts: int = 3) -> Iterator[Installation]:
+def installation(
+    directory: Path, *, hosts: int = 3, driver: Callable[[FakeWorld], FakeDriver] = FakeDriver
+) -> Iterator[Installation]:
     """Running until the block ends; with images, and nothing else."""
     with ExitStack() as stack:
         server = new_control_plane(directory / "plane")
@@ -57,12 +71,12 @@ def installation(directory: Path, *, hosts: int = 3) -> Iterator[Installation]:
         client = Client(server)
         stack.callback(client.close)
         wait_until(lambda: _answers(server))
-        found = Installation(server, client, [])
+        found = Installation(plane, client, [])
         found.call("PUT", "/users/admin/password", {"password": PASSWORD})
         for number in range(1, hosts + 1):
             own = directory / f"host{number}"
             identity, machine = enrol_another_machine(server, own, own.name)
-            found.hosts.append(stack.enter_context(FakeHost(identity, machine, own)))
+            found.hosts.append(stack.enter_context(FakeHost(identity, machine, own, driver)))
         wait_until(lambda: _ready(server) == hosts)
         yield found
 
