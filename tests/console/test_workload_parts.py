@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from flask import Flask, g
 
+from virtmgr.console.pages.workload_bulk import filters_of
 from virtmgr.console.pages.workload_create import quota_lines
 from virtmgr.console.placements import placed
 from virtmgr.console.schema_fields import fields_of
@@ -174,3 +176,12 @@ def test_fields_of_the_schema_are_told_with_what_is_in_them() -> None:
     assert "next free" in found["nics[].address"].about
     assert found["resources.io.read_bytes_per_second"].about.startswith("Read in a second")
     assert found["labels"].kind == "map"
+
+
+@pytest.mark.parametrize(("project", "wanted"), [(None, None), ("lab", "lab"), ("", None)])
+def test_many_are_those_of_the_list(project: str | None, wanted: str | None) -> None:
+    with Flask(__name__).app_context():
+        g.project = project
+        found = filters_of("?q=a&cdrom=tools&label=a:b&label=c:d&sort=-name&cursor=x")
+    of_project = {} if wanted is None else {"project": wanted}
+    assert found == {"q": "a", "cdrom": "tools", "label": ["a:b", "c:d"], **of_project}

@@ -280,6 +280,8 @@ def test_yaml_is_compared_then_saved_and_a_conflict_is_told(
     seen.expected.append("422")
     page = seen.page
     seen.open(f"{WEB}/yaml")
+    page.get_by_text("Every field there is").click()
+    expect(page.locator(".field-list")).to_contain_text("resources.io.read_bytes_per_second")
     text = page.locator("#spec").input_value()
     page.fill("#spec", "name: [")
     page.get_by_role("button", name="Check and compare").click()

@@ -69,7 +69,7 @@ def review() -> str | Response:
     """What is about to be done, and with which."""
     verb = _verb()
     query = request.form.get("query", "").lstrip("?")
-    filters = _filters(query)
+    filters = filters_of(query)
     everything = bool(request.form.get("all"))
     selected = _selected()
     if not everything and not selected:
@@ -96,7 +96,7 @@ def step() -> str:
     finished, refused = int(form.get("finished", "0")), int(form.get("refused", "0"))
     next_place: str | None
     if form.get("all"):
-        filters = _filters(form.get("query", ""))
+        filters = filters_of(form.get("query", ""))
         before = parse_time(form["asked_at"])
         found, next_place = _page(filters, form.get("place") or None, _STEP, before)
     else:
@@ -155,7 +155,7 @@ def _selected() -> Sequence[Reference]:
     return [(project, name) for project, slash, name in pairs if slash]
 
 
-def _filters(query: str) -> Mapping[str, Any]:
+def filters_of(query: str) -> Mapping[str, Any]:
     """The filters of a list's address, and the project that is looked at.
 
     Whatever filters the list filters this, too: what the API does not know it refuses, so that
