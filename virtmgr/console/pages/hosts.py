@@ -274,9 +274,7 @@ def edit(host: str) -> str:
     """Its name and labels, as a form."""
     reply = g.rest.get(_ONE, host=host)
     given = {"name": reply["name"], "labels": write_labels(reply["labels"])}
-    return render_template(
-        "hosts/edit.html", **_head(reply.document), given=given, etag=reply.etag, tab="edit"
-    )
+    return render_template("hosts/edit.html", **_head(reply.document), given=given, tab="edit")
 
 
 @blueprint.post("/<host>/edit")
