@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from flask import Flask, g
+from flask import Flask, g, render_template_string
 
+from virtmgr.console.app import create_console
 from virtmgr.console.pages.workload_bulk import filters_of
 from virtmgr.console.pages.workload_create import quota_lines
 from virtmgr.console.placements import placed
@@ -185,3 +186,30 @@ def test_many_are_those_of_the_list(project: str | None, wanted: str | None) -> 
         found = filters_of("?q=a&cdrom=tools&label=a:b&label=c:d&sort=-name&cursor=x")
     of_project = {} if wanted is None else {"project": wanted}
     assert found == {"q": "a", "cdrom": "tools", "label": ["a:b", "c:d"], **of_project}
+
+
+def rendered(template: str, **content: Any) -> str:
+    """A piece of a page, as the console renders it for somebody."""
+    app = create_console(lambda _environ, _start: [])
+    with app.test_request_context("/workloads"):
+        return render_template_string(
+            '{% import "workloads/parts.html" as parts with context %}' + template, **content
+        )
+
+
+def test_a_state_is_told_with_its_age_where_the_host_is_silent() -> None:
+    seen = {
+        **workload("unknown"),
+        "host": {"id": "1", "name": "h1"},
+        "status": {
+            "state": "unknown",
+            "reason": {"message": "<script>alert(1)</script>"},
+            "needs_restart": ["env"],
+            "progress": None,
+        },
+    }
+    shown = rendered("{{ parts.state(w, {'1': '2026-01-01T00:00:00+00:00'}) }}", w=seen)
+    assert "as of <time" in shown
+    assert "needs restart" in shown
+    assert "<script>" not in shown
+    assert "as of" not in rendered("{{ parts.state(w, {}) }}", w=seen)
