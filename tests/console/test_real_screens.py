@@ -111,9 +111,9 @@ def test_a_display_takes_keys_and_shows_the_answer(viewer: Viewer, shown: Machin
     _sees(page)
     page.wait_for_timeout(1500)
     before = page.locator("#view canvas").screenshot()
-    page.keyboard.type("echo by-vnc_Keys", delay=100)
+    page.keyboard.type("echo by-vnc-keys", delay=100)
     page.keyboard.press("Enter")
-    wait_until(lambda: "by-vnc_Keys" in shown.said())
+    wait_until(lambda: "by-vnc-keys" in shown.said())
     page.wait_for_timeout(1500)
     assert page.locator("#view canvas").screenshot() != before
     page.click("[data-do=type]")
