@@ -28,9 +28,8 @@ clean-host: ## Stop, and remove every trace: domains, containers, bridges, mount
 test: ## Set up, then run all checks and tests, as CI does (needs root)
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
-	@echo "==> tests"; $(VENV)/python -m pytest --ignore tests/system --ignore tests/drivers/libvirt --ignore tests/multihost -n 2 --dist loadfile $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-vms test-system
-	@$(MAKE) --no-print-directory test-multihost
+	@echo "==> tests"; $(VENV)/python -m pytest --ignore tests/system --ignore tests/drivers/libvirt --ignore tests/multihost --ignore tests/console -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-multihost test-system test-vms test-console
 
 .PHONY: test-long
 test-long: ## What takes too long for each change: Ansible on bare hosts, enrolment by ssh, control planes killed (needs root)
@@ -44,18 +43,30 @@ test-vms: ## Only the tests of VMs, which share one libvirtd (needs root)
 	@echo "==> tests of VMs"
 	@$(VENV)/python -m pytest tests/drivers/libvirt $(PYTEST_ARGS)
 
-.PHONY: test-system
-test-system: ## Only the tests of the whole product, on a throw-away host (needs root)
+.PHONY: build-cache
+build-cache:
 	@scripts/fill-build-cache
+
+.PHONY: test-system
+test-system: build-cache ## Only the tests of the whole product, on a throw-away host (needs root)
 	@echo "==> tests of the whole product"
 	@scripts/in-lab $(VENV)/python -m pytest tests/system $(PYTEST_ARGS)
 
 .PHONY: test-multihost
-test-multihost: ## Only the tests on several hosts, which they make of namespaces (needs root)
-	@scripts/fill-build-cache
+test-multihost: build-cache ## Only the tests on several hosts, which they make of namespaces (needs root)
 	@$(VENV)/python -m tests.lab trees
 	@echo "==> tests on several hosts, of Debian 12 and 13"
 	@$(VENV)/python -m pytest tests/multihost $(PYTEST_ARGS)
+
+.PHONY: test-console
+test-console: ## Only the tests of the web console, in a real browser; pictures in .cache/screenshots
+	@echo "==> tests of the web console"
+	@$(VENV)/python -m pytest tests/console $(PYTEST_ARGS)
+
+.PHONY: screenshots
+screenshots: ## Make the pictures of the web console in docs/images
+	@scripts/setup test
+	@$(VENV)/python -m tests.console.screenshots
 
 HOSTS ?= 3
 .PHONY: lab
@@ -72,6 +83,11 @@ bench: ## Measure the product on a throw-away host, against the floor: make benc
 	@scripts/setup test
 	@scripts/fill-build-cache
 	@scripts/in-lab $(VENV)/python -m bench.one_machine $(BENCH_ARGS)
+
+.PHONY: bench-console
+bench-console: ## Measure the web console's pages with 10,000 workloads and 500 hosts
+	@scripts/setup test
+	@$(VENV)/python -m bench.console $(BENCH_ARGS)
 
 .PHONY: lint
 lint: ## Formatting, lint, types, layers, lock file

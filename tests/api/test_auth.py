@@ -155,3 +155,32 @@ def test_initialising_twice_makes_nothing(api: Api, services: Services) -> None:
     network = api.get("/projects/default/networks/default").body
     assert network["project"] is None
     assert network["ipv6"].startswith("fd")
+
+
+def test_a_session_ends_when_it_is_not_used(api: Api, alice: str, clock: StillClock) -> None:
+    asked = {"name": alice, "password": PASSWORD, "idle_seconds": 1800}
+    own = api.as_token(api.as_token(None).post("/login", asked).body["token"])
+    for _ in range(3):
+        clock.advance(minutes=29)
+        assert own.get("/whoami").status == 200
+    for _ in range(2):  # what a page asks by itself is no use
+        clock.advance(minutes=14)
+        assert own.call("GET", "/whoami", headers={"X-Background": "1"}).status == 200
+    clock.advance(minutes=3)
+    refused = own.call("GET", "/whoami", headers={"X-Background": "1"})
+    assert (refused.status, refused.code) == (401, "session_idle")
+    assert own.get("/whoami").status == 401
+    assert api.get("/whoami").status == 200, "other tokens do not idle"
+
+
+def test_a_session_tells_where_it_was_begun(api: Api, alice: str) -> None:
+    agent = {"User-Agent": "Firefox/999 " + "x" * 500}
+    asked = {"name": alice, "password": PASSWORD}
+    made = api.as_token(None).post("/login", asked, headers=agent).body
+    by_password = api.get(f"/tokens/{made['token_id']}").body
+    made = api.post("/tokens", {"name": "console", "idle_seconds": 1800}, headers=agent).body
+    for token in (by_password, made):
+        assert token["address"] == "127.0.0.1"
+        assert token["user_agent"] == ("Firefox/999 " + "x" * 500)[:256]
+    assert (by_password["idle_seconds"], made["idle_seconds"]) == (None, 1800)
+    assert api.post("/tokens", {"name": "console", "idle_seconds": 1}).status == 422

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
-from virtmgr.api.merge_patch import merge
+from virtmgr.api.merge_patch import Patch, merge
+from virtmgr.api.problems import InvalidFields
+from virtmgr.domain.workload import Kind, WorkloadSpec
 
 JSON_TYPE = {"Content-Type": "application/json"}
 
@@ -310,3 +312,16 @@ _JSON = st.recursive(
 def test_merging_twice_is_merging_once(target: Any, patch: Any) -> None:
     once = merge(target, patch)
     assert merge(once, patch) == once
+
+
+def test_a_patch_cannot_remove_what_no_resource_has(api: Api) -> None:
+    refused = api.patch("/projects/default", {"descripton": None})
+    assert refused.status == 422
+    assert refused.body["errors"][0]["field"] == "descripton"
+    assert api.patch("/projects/default", {"description": None}).status == 200
+
+
+def test_nor_deeper_inside() -> None:
+    with pytest.raises(InvalidFields) as refused:
+        Patch({"resources": {"memry": None}}).apply(WorkloadSpec(name="a", kind=Kind.VM, image="a"))
+    assert refused.value.field == "resources.memry"

@@ -109,3 +109,17 @@ def test_a_bad_last_event_id_is_refused(api: Api, number: str) -> None:
     headers = STREAM | {"Last-Event-ID": number}
     refused = api.call("GET", "/events", headers=headers)
     assert (refused.status, refused.code) == (400, "bad_request")
+
+
+def test_events_of_a_time(api: Api) -> None:
+    api.post("/projects", {"name": "early"})
+    (early,) = api.get("/events", type="project.created", limit=1).body["items"]
+    assert api.get("/events", type="project.created", until=early["at"]).body["items"] == [
+        event
+        for event in api.get("/events", type="project.created").body["items"]
+        if event["at"] < early["at"]
+    ]
+    found = api.get("/events", type="project.created", since=early["at"]).body["items"]
+    assert [event["target"]["name"] for event in found] == ["early"]
+    assert api.get("/events", since="yesterday").status == 422
+    assert api.get("/events", since="2026-01-01T00:00:00").status == 422, "it lacks a zone"

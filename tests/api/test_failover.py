@@ -222,6 +222,50 @@ def test_volumes_keep_it_where_it_is(api: Api, services: Services) -> None:
     assert (row["code"], "data" in row["message"]) == ("local_volumes", True)
 
 
+def test_an_operator_lets_volumes_behind(api: Api, services: Services) -> None:
+    lost, other = PretendHost(services), None
+    data = "/projects/default/volumes/data"
+    api.post("/projects/default/volumes", {"name": "data", "size": "1GiB"})
+    volumes = [{"volume": "data", "path": "/data"}]
+    assert api.post(ALL, ha("web1", volumes=volumes)).status == 202
+    lost.converge()
+    other = PretendHost(services)
+    seen = fall_silent(services, other)
+    path = f"/hosts/{lost.id}/confirm-off"
+    assert api.post(path).status == 200
+    assert failover.look(services, seen) == 0
+    row = api.get("/failovers").body["items"][0]
+    assert (row["code"], "--without-volumes" in row["message"]) == ("local_volumes", True)
+    assert api.post(path, query={"without_volumes": "true"}).status == 200
+    assert failover.look(services, seen) == 1
+    shown = api.get(ONE).body
+    assert (shown["host"]["id"], shown["spec"]["volumes"]) == (other.id, [])
+    event = api.get("/events", type="workload.failed_over").body["items"][0]
+    assert event["data"]["without_volumes"] == ["data"]
+    other.converge()
+    assert other.wish("web1").deleting is False
+    left = api.get(data).body
+    assert (left["host"]["id"], left["workload"]) == (lost.id, None)
+    lost.converge()  # it is back: what it had of web1 goes, and its volume stays
+    assert lost.last is not None
+    assert not lost.last.removed_volumes
+    lost.converge()
+    assert claimed(api, lost) == 0.0
+    # They come together again where the volume is.
+    assert api.post(f"{ONE}/volumes", volumes[0]).code == "volume_on_other_host"
+
+
+def test_the_word_on_volumes_counts_until_the_host_is_back(trio: Trio) -> None:
+    path = f"/hosts/{trio.lost.id}/confirm-off"
+    trio.look()
+    assert trio.api.post(path, query={"without_volumes": "true"}).status == 200
+    trio.lost.sync_down()
+    with trio.services.units(read_only=True) as uow:
+        host = uow.hosts.get(trio.lost.id)
+    assert host is not None
+    assert not host.without_volumes
+
+
 def test_the_greater_priority_gets_the_room(api: Api, services: Services) -> None:
     lost = PretendHost(services)
     for name, priority in (("low", 0), ("high", 7)):

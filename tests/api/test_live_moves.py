@@ -255,6 +255,27 @@ def test_a_host_that_can_take_it_live_is_found(api: Api, services: Services) -> 
     assert (planned["mode"], planned["target"]["id"]) == ("live", able.id)
 
 
+def test_a_drain_prefers_hosts_that_take_it_live_and_says_why_not(
+    api: Api, services: Services
+) -> None:
+    source = PretendHost(services)
+    assert api.post(ALL, {"name": "vm1", "kind": "vm", "image": "busybox-vm"}).status == 202
+    source.converge()
+    for _ in range(3):
+        PretendHost(services, without=frozenset({Feature.LIVE_MIGRATION}))
+    able = PretendHost(services)
+
+    def planned() -> Any:
+        return api.post(f"/hosts/{source.id}/drain", query=DRY).body["would"]["plan"][0]
+
+    assert (planned()["mode"], planned()["target"]["id"]) == ("live", able.id)
+    assert api.post(f"/hosts/{able.id}/cordon").status == 200
+    assert planned()["mode"] == "cold"
+    reasons = {why["code"]: why["message"] for why in planned()["not_live"]}
+    assert set(reasons) == {"host_not_able", "not_taken_live"}
+    assert "it is cordoned" in reasons["not_taken_live"]
+
+
 def test_a_drain_says_how_each_goes(api: Api, pair: Pair) -> None:
     assert api.post(f"/hosts/{pair.target.id}/cordon").status == 200
     assert api.post(ALL, {"name": "app1", "kind": "container", "image": "busybox"}).status == 202

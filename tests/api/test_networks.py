@@ -90,7 +90,11 @@ def test_filters_and_addresses(api: Api) -> None:
     api.post(NETWORKS, bridge)
     assert [n["name"] for n in api.get(NETWORKS, type="bridge").body["items"]] == ["b"]
     assert api.get("/networks", project="nowhere").status == 404
-    assert api.get(NETWORKS + "/b/addresses").body == {"items": [], "next_cursor": None}
+    assert api.get(NETWORKS + "/b/addresses").body == {
+        "items": [],
+        "next_cursor": None,
+        "total": None,
+    }
 
 
 def test_a_volume_grows_and_never_shrinks(api: Api) -> None:
@@ -154,3 +158,38 @@ def test_vlans_are_for_hosts_that_can_make_them(api: Api, services: Services) ->
     assert network.bridge.startswith("vmb")
     (nic,) = host.wish("web1").nics
     assert (nic.dhcp, nic.dns, nic.gateway4) == (False, (), "192.0.2.1")
+
+
+def test_a_shared_network_needs_no_project(api: Api, as_role: Callable[..., Api]) -> None:
+    made = api.post("/networks", {"name": "all", "ipv4": "10.2.0.0/16"})
+    assert made.headers["Location"] == f"/api/v1/networks/{made.body['id']}"
+    api.post(NETWORKS, {"name": "own", "ipv4": "10.3.0.0/16"})
+    assert api.get("/networks/all").body == made.body
+    assert api.get("/networks/own").status == 404, "it is a project's"
+    assert api.get("/networks/all/addresses").body["items"] == []
+    member = as_role("member", "default")
+    assert member.get("/networks/all").status == 200
+    assert member.patch("/networks/all", {"labels": {"a": "b"}}).status == 403
+    assert api.patch("/networks/all", {"labels": {"a": "b"}}).body["labels"] == {"a": "b"}
+    assert api.delete("/networks/all").status == 204
+
+
+def test_topology_counts_what_may_be_seen(
+    api: Api, services: Services, as_role: Callable[..., Api]
+) -> None:
+    host = PretendHost(services)
+    api.post("/projects", {"name": "shop"})
+    for project, names in (("default", ("web1", "web2")), ("shop", ("db",))):
+        for name in names:
+            spec = {"name": name, "kind": "container", "image": "busybox"}
+            assert api.post(f"/projects/{project}/workloads", spec).status == 202
+    (shared,) = api.get("/topology").body["items"]
+    assert [load["workloads"] for load in shared["loads"]] == [3]
+    assert shared["loads"][0]["host"]["id"] == host.id
+    (seen,) = as_role("viewer", "shop").get("/topology").body["items"]
+    assert [load["workloads"] for load in seen["loads"]] == [1]
+    (narrowed,) = api.get("/topology", project="shop").body["items"]
+    assert [load["workloads"] for load in narrowed["loads"]] == [1]
+    members = api.get("/workloads", network=shared["id"]).body["items"]
+    assert [item["name"] for item in members] == ["db", "web1", "web2"]
+    assert api.get("/workloads", network="nothing").body["items"] == []

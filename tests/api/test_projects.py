@@ -57,3 +57,14 @@ def test_one_sees_only_ones_projects(api: Api, as_role: Callable[..., Api]) -> N
     assert viewer.get("/projects/default").status == 404
     assert viewer.get("/projects/shop").status == 200
     assert viewer.patch("/projects/shop", {"description": "x"}).status == 403
+
+
+def test_lists_show_quotas(api: Api) -> None:
+    api.post("/projects", {"name": "shop"})
+    api.patch("/projects/shop/quota", {"limit_volumes": 3})
+    api.post("/projects/shop/volumes", {"name": "data", "size": "1GiB"})
+    listed = {item["name"]: item["quota"] for item in api.get("/projects").body["items"]}
+    assert listed["shop"] == api.get("/projects/shop/quota").body
+    assert (listed["shop"]["used_volumes"], listed["shop"]["limit_volumes"]) == (1, 3)
+    assert listed["default"]["used_volumes"] == 0
+    assert api.get("/projects", q="nothing").body["items"] == []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.cli.conftest import Run
 from tests.cli.fake_server import State
-from virtmgr.cli.difference import merged, patch_between, patch_for
+from virtmgr.domain.difference import merged, patch_between, patch_for
 
 FILE = """
 type: volume

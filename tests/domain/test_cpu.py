@@ -12,10 +12,19 @@ from hypothesis import strategies as st
 
 from virtmgr.domain.cpu import AUTO, HOST, baseline, resolved
 from virtmgr.domain.host import Host
-from virtmgr.domain.live_migration import Wish, findings, settled
+from virtmgr.domain.live_migration import Wish, findings, live_targets, settled
+from virtmgr.domain.machine_type import newest_common, versioned
 from virtmgr.domain.migration import MigrationMode
 from virtmgr.domain.volume import Volume
-from virtmgr.domain.workload import Kind, Reason, State, Workload, WorkloadSpec, WorkloadStatus
+from virtmgr.domain.workload import (
+    Hardware,
+    Kind,
+    Reason,
+    State,
+    Workload,
+    WorkloadSpec,
+    WorkloadStatus,
+)
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 OLD, NEW = ("Nehalem", "Westmere", "qemu64"), ("Nehalem", "Westmere", "Haswell", "qemu64")
@@ -91,6 +100,64 @@ def test_all_findings_are_said_at_once() -> None:
 )
 def test_a_cluster_of_different_hosts(cpu: str, fits: bool) -> None:
     assert codes(vm(), host("b", cpu_model="B"), cpu) == (set() if fits else {"cpu_differs"})
+
+
+def test_what_a_vm_runs_with_counts_and_not_what_it_gets_at_its_next_start() -> None:
+    target = host("b", cpu_model="B", driver={"machine_types": ["pc-q35-7.1", "pc-q35-7.2"]})
+    for machine, cpu, found in (
+        ("pc-q35-7.2", "Nehalem", set()),
+        ("pc-q35-10.0", "Nehalem", {"machine_differs"}),
+        ("pc-q35-7.2", HOST, {"cpu_differs"}),
+        ("pc-q35-10.0", "Haswell", {"machine_differs", "cpu_differs"}),
+    ):
+        running = vm()
+        hardware = Hardware(machine=machine, cpu=cpu)
+        running.status = running.status.model_copy(update={"hardware": hardware})
+        assert codes(running, target, AUTO) == found
+    assert codes(running, host("b"), AUTO) == {"cpu_differs"}  # an agent that names no machines
+
+
+MACHINES = ("pc-q35-7.2", "pc-q35-9.2", "pc-q35-10.0", "pc-q35-10.0.1", "q35", "pc-q35-noble")
+
+
+def test_the_newest_machine_type_that_all_have() -> None:
+    assert versioned(["q35", *reversed(MACHINES)]) == MACHINES[:4]
+    assert newest_common([MACHINES, MACHINES[:3], ()]) == "pc-q35-10.0"
+    assert newest_common([MACHINES, ["pc-q35-7.2", "pc-q35-rhel9.2.0"]]) == "pc-q35-7.2"
+    assert newest_common([MACHINES, ["pc-q35-noble"]]) is None
+    assert newest_common([]) is None
+
+
+facts = st.fixed_dictionaries(
+    {},
+    optional={
+        "accelerator": st.sampled_from(["kvm", "tcg"]),
+        "cpu_model": st.sampled_from(["A", "B"]),
+        "driver": st.fixed_dictionaries(
+            {},
+            optional={
+                "features": st.sampled_from([[], ["live_migration"]]),
+                "cpu_models": st.sampled_from([list(OLD), list(NEW), []]),
+                "machine_types": st.sampled_from([list(MACHINES[:1]), list(MACHINES[:3])]),
+                "version": st.sampled_from(["libvirt 9", "libvirt 11"]),
+            },
+        ),
+    },
+)
+
+
+@given(st.lists(facts, max_size=8), st.sampled_from([HOST, AUTO, *NEW]), st.booleans())
+def test_hosts_of_a_kind_are_looked_at_once_and_all_are_right(
+    fleet: list[dict[str, Any]], cpu: str, known: bool
+) -> None:
+    running = vm()
+    if known:
+        hardware = Hardware(machine=MACHINES[1], cpu=NEW[2])
+        running.status = running.status.model_copy(update={"hardware": hardware})
+    hosts = [host(str(number), **dict(each)) for number, each in enumerate(fleet)]
+    assert live_targets(running, (), host("a"), hosts, cpu) == {
+        each.id for each in hosts if not findings(running, (), host("a"), each, cpu)
+    }
 
 
 def test_what_is_asked_for_is_done_or_refused() -> None:

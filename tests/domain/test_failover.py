@@ -24,6 +24,7 @@ hosts = st.builds(
     lease=st.floats(3, 60),
     self_fencing=st.booleans(),
     known_off=st.sampled_from([None, Release.FENCED, Release.CONFIRMED]),
+    without_volumes=st.booleans(),
 )
 policies = st.builds(
     Policy,
@@ -63,7 +64,10 @@ def test_nothing_is_released_that_may_still_run(
         workload = verdict.workload
         if verdict.release is None:
             continue
-        assert not any((workload.local_volumes, workload.moving, workload.being_cloned))
+        assert not any((workload.moving, workload.being_cloned))
+        if workload.local_volumes:
+            assert host.without_volumes
+            assert host.known_off is not None
         assert not workload.leaving
         assert not any((workload.pinned, workload.deleting))
         assert workload.wanted is not PowerState.STOPPED

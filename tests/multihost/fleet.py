@@ -1,7 +1,8 @@
 """virtmgr on the lab: the control plane in its place in the network, agents on hosts.
 
-Agents run from the repository, which hosts see at its own path, so on hosts of the machine's
-Debian release: those have the Python that the repository's environment is for.
+Agents run from the repository, which hosts see at its own path, where those are of the machine's
+Debian release: they have the Python that the repository's environment is for. On others they are
+installed first, from wheels.
 """
 
 from __future__ import annotations
@@ -59,14 +60,17 @@ class Fleet:
             assert time.monotonic() < deadline, f"still not so after {_PATIENCE:.0f} s"
             time.sleep(0.2)
 
-    def join(self, host: LabHost, *options: str) -> None:
-        """Start an agent with ``options`` on the host, also at each power-on; wait until ready."""
+    def join(self, host: LabHost, *options: str, virtmgr: str = str(VIRTMGR)) -> None:
+        """Start an agent with ``options`` on the host, also at each power-on; wait until ready.
+
+        :param virtmgr: where the host has it.
+        """
         self.joined.append(host.name)
         token = self.run("host", "token", host.name).stdout
         ca_file = Path(self.environment["VIRTMGR_DATA_DIRECTORY"]) / "pki/ca.crt"
         host.run("sh", "-c", "umask 077; cat >/root/join-token", input=token)
         host.run("sh", "-c", "cat >/root/ca.crt", input=ca_file.read_text())
-        agent = [str(VIRTMGR), "agent", "--server", f"https://{CONTROL_ADDRESS}:7444",
+        agent = [virtmgr, "agent", "--server", f"https://{CONTROL_ADDRESS}:7444",
                  "--stream-listen", f"{host.address}:7446", "--ca-file", "/root/ca.crt",
                  "--join-token-file", "/root/join-token", *options]  # fmt: skip
         script = f"#!/bin/sh\nexec {shlex.join(agent)}\n"
@@ -75,6 +79,21 @@ class Fleet:
 
     def host_state(self, name: str) -> str:
         return str(self.json("host", "show", name)["state"])
+
+
+def install(host: LabHost, wheels: Path) -> str:
+    """Install virtmgr on a host as the collection does; where it is then.
+
+    :param wheels: the archive of a wheelhouse for the host's Python.
+    """
+    home = "/opt/virtmgr"
+    host.run("python3", "-m", "venv", "--system-site-packages", home)
+    shutil.copyfile(wheels, host.path(f"{home}/wheels.tar"))
+    host.run("sh", "-c", f"cd {home}; mkdir wheels; tar -xf wheels.tar -C wheels")
+    host.run(f"{home}/bin/pip", "--isolated", "install", "--quiet", "--no-index", "--no-deps",
+             "--ignore-installed", "--require-hashes", f"--find-links={home}/wheels",
+             f"--requirement={home}/wheels/requirements.txt", timeout=_PATIENCE)  # fmt: skip
+    return f"{home}/bin/virtmgr"
 
 
 @contextmanager

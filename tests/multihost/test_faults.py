@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
 ]
 _ROOT = Path(__file__).resolve().parents[2]
+_PATIENCE = 400.0  # seconds; a control plane on a busy machine takes a minute to start
 _SLEEPS = {f"app{number}": str(86000 + number) for number in range(4)}
 
 
@@ -42,16 +44,26 @@ def three() -> Iterator[Lab]:
         lab.down()
 
 
-def all_is_well(fleet: Fleet, checker: Checker) -> bool:
-    """Every host is ready, and every workload runs, once."""
+def until_all_is_well(fleet: Fleet, checker: Checker) -> None:
+    """Until every host is ready, and every workload runs, once."""
+    deadline = time.monotonic() + _PATIENCE
+    while wrong := what_is_wrong(fleet, checker):
+        assert time.monotonic() < deadline, wrong
+        time.sleep(0.2)
+
+
+def what_is_wrong(fleet: Fleet, checker: Checker) -> str:
     hosts, workloads = listed(fleet, "host", "list"), listed(fleet, "list")
     if not hosts or not workloads:
-        return False  # the control plane was killed
-    if any(host["state"] != "ready" for host in hosts):
-        return False
-    if any(one["status"]["state"] != "running" for one in workloads):
-        return False
-    return all(len(pids) == 1 for pids in checker.running().values())
+        return "the control plane does not answer"
+    rest = [f"{one['name']} is {one['state']}" for one in hosts if one["state"] != "ready"]
+    rest += [
+        f"{one['name']} is {one['status']} on {one['host']}"
+        for one in workloads
+        if one["status"]["state"] != "running"
+    ]
+    rest += [f"{name} runs as {pids}" for name, pids in checker.running().items() if len(pids) != 1]
+    return "; ".join(rest)
 
 
 def listed(fleet: Fleet, *words: str) -> list[Any]:
@@ -75,7 +87,7 @@ def test_never_two_under_faults(three: Lab, pytestconfig: pytest.Config) -> None
             for _ in range(count):
                 faults.one()
                 assert not checker.twice, (checker.twice, faults.done)
-                fleet.wait_until(lambda: all_is_well(fleet, checker))
+                until_all_is_well(fleet, checker)
             fleet.wait_until(
                 lambda: all(one["finished_at"] for one in listed(fleet, "failover", "list"))
             )

@@ -11,13 +11,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.lab.fleet import Lab
 from tests.lab.host import LabHost
-from tests.multihost.fleet import VIRTMGR, Fleet, running_fleet
+from tests.multihost.fleet import VIRTMGR, Fleet, install, running_fleet
 from tests.multihost.watching import Watch
+from virtmgr.enrollment.wheelhouse import make_wheelhouse
 
 pytestmark = [
     pytest.mark.host,
@@ -70,12 +72,21 @@ class Guest:
 
 
 @contextmanager
-def guest(lab: Lab) -> Iterator[tuple[Fleet, Guest, LabHost, LabHost]]:
-    """Two hosts of one release; ``vm1`` runs on the first, ``c1`` on the other beside it."""
-    first, _, third = lab.hosts()
+def guest(lab: Lab, wheels: Path | None = None) -> Iterator[tuple[Fleet, Guest, LabHost, LabHost]]:
+    """Two hosts of one release; ``vm1`` runs on the first, ``c1`` on the other beside it.
+
+    :param wheels: for the other host's Python, which is of another release then.
+    """
+    first, second, third = lab.hosts()
     with running_fleet(lab) as fleet:
-        for host in (first, third):
-            fleet.join(host)
+        fleet.join(first)
+        if wheels is None:
+            fleet.join(third)
+        else:
+            third = second
+            fleet.join(third, virtmgr=install(third, wheels))
+            # The releases' QEMU differ, and with them what "host" means as a CPU.
+            fleet.run("cluster", "edit", "default", "--cpu", "auto")
         fleet.run("image", "build", "busybox", "--name", "vm", "--kind", "vm")
         fleet.run("image", "build", "busybox", "--name", "app", "--kind", "container")
         fleet.run("network", "create", "far", "--type", "overlay", "--ipv4", "10.91.0.0/24")
@@ -176,6 +187,45 @@ def test_a_vm_moves_while_it_runs(whole_lab: Lab) -> None:
         assert fleet.json("migration", "list", "--phase", "done")
         assert settle(fleet, vm, first, third) == first.name
         assert vm.sum(first) == content
+
+
+def test_a_vm_moves_between_releases_there_and_back(whole_lab: Lab, tmp_path: Path) -> None:
+    """Its CPU has features that only the newer QEMU names, and a machine type that both have."""
+    make_wheelhouse(tmp_path, ("3.13",))
+    (wheels,) = tmp_path.glob("*-cp313-*.tar")
+    with guest(whole_lab, wheels) as (fleet, vm, older, newer), watch(older, newer) as watched:
+        vm.shell(older, "dd if=/dev/urandom of=/dev/vdb bs=1M count=16 2>/dev/null")
+        content = vm.sum(older)
+        before = fleet.json("show", "vm1")["status"]
+        versions = {
+            host.name: fleet.json("host", "show", host.name)["facts"]["drivers"]
+            for host in (older, newer)
+        }
+        print([driver["version"] for each in versions.values() for driver in each])
+        print(before["hardware"])
+
+        def goes_to(target: LabHost, *verb: str) -> None:
+            fleet.run(*verb)
+            assert settle(fleet, vm, older, newer) == target.name
+            assert fleet.json("migration", "list")[0]["mode"] == "live"
+            after = fleet.json("show", "vm1")["status"]
+            assert (after["started_at"], after["hardware"]) == (
+                before["started_at"],
+                before["hardware"],
+            )
+            assert vm.sum(target) == content
+
+        goes_to(newer, "move", "vm1")
+        goes_to(older, "move", "vm1")
+        goes_to(newer, "host", "drain", older.name)
+        fleet.run("host", "activate", older.name)
+        # Started on the newer host it gets what both have, and so it can go back once more.
+        fleet.run("restart", "vm1")
+        fleet.wait_until(lambda: pings(fleet, vm.address))
+        before = fleet.json("show", "vm1")["status"]
+        goes_to(older, "move", "vm1")
+        assert watched.most == 1
+        assert_nothing_left(newer)
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -113,6 +114,14 @@ def test_serve(environment: dict[str, str], tmp_path: Path) -> None:
     for path in ("openapi.json", "docs"):
         with urllib.request.urlopen(url + path, context=context, timeout=10) as answer:
             assert answer.status == 200
+    console = f"https://{environment['VIRTMGR_LISTEN']}"
+    with urllib.request.urlopen(f"{console}/", context=context, timeout=10) as answer:
+        assert answer.geturl() == f"{console}/login"
+        files = re.findall(r'(?:src|href)="(/static/[^"]+)"', answer.read().decode())
+    assert len(files) > 3
+    for path in (*files, "/static/x/vendor/htmx.min.js", "/static/x/vendor/novnc/core/rfb.js"):
+        with urllib.request.urlopen(console + path, context=context, timeout=10) as answer:
+            assert len(answer.read()) > 100
 
 
 def _run(

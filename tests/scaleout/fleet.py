@@ -91,9 +91,13 @@ class FakeHost:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.fall_silent()
+        self._streams.close()
+
+    def fall_silent(self) -> None:
+        """Sync no more. Twice is once."""
         self._agent.stop()
         self._thread.join()
-        self._streams.close()
 
     def _find(self, workload_id: str) -> tuple[WorkloadDriver, DesiredWorkload] | None:
         workload = self._reconciler.desired(workload_id)

@@ -23,10 +23,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 from websockets.sync.server import Server, ServerConnection, serve
 
-from virtmgr.agent import moving
+from virtmgr.agent import fencing, moving
 from virtmgr.agent.migrating import ACTION as MIGRATE
 from virtmgr.agent.migrating import Receiver
 from virtmgr.domain.errors import InvalidRequest, NotFound, Unsupported, VirtmgrError
+from virtmgr.domain.fencing import RELAY
 from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, frame
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.ports.certificates import CONTROL_PLANE, Peer, common_name
@@ -122,6 +123,9 @@ class StreamServer:
         if request.action == "arrive":  # of a workload that is another host's yet
             moving.receive(self._storage, request.parameters, _incoming(connection))
             _end(connection, {"exit_code": 0})
+            return
+        if request.action == RELAY:
+            fencing.carry(connection, request.parameters)
             return
         found = self._find(request.workload_id)
         if found is None:

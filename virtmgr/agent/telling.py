@@ -34,6 +34,7 @@ def observed(
     # Only a control plane that moves workloads knows these fields.
     arrived = {"arrived": memory.arrived} if memory.arrived else {}
     moved = {"move": move} if move is not None else {}
+    hardware = {"hardware": seen.hardware} if seen is not None and seen.hardware else {}
     return ObservedWorkload(
         **arrived,
         **moved,
@@ -52,6 +53,7 @@ def observed(
             finished_at=seen.finished_at if seen else None,
             needs_restart=memory.needs_restart,
             progress=progress,
+            **hardware,
         ),
     )
 

@@ -18,6 +18,7 @@ from virtmgr.domain.values import Value
 from virtmgr.domain.workload import WorkloadSpec
 from virtmgr.services import auth
 from virtmgr.services.context import Context
+from virtmgr.services.tokens import IdleSeconds
 
 
 class LoginBody(Value):
@@ -25,6 +26,7 @@ class LoginBody(Value):
 
     name: str = Field(max_length=128)
     password: str = Field(max_length=256)
+    idle_seconds: IdleSeconds = None
 
 
 class VersionView(View):
@@ -60,7 +62,13 @@ def show_health(call: RawRequest) -> Response:
 
 def log_in(call: RawRequest, body: LoginBody) -> Response:
     """Log in with a password: answers a token that is good for twelve hours"""
-    made = auth.log_in(call.services, body.name, body.password)
+    made = auth.log_in(
+        call.services,
+        body.name,
+        body.password,
+        idle_seconds=body.idle_seconds,
+        origin=call.origin,
+    )
     view = LoginView(
         token=made.secret,
         token_id=made.token_id,
@@ -72,7 +80,10 @@ def log_in(call: RawRequest, body: LoginBody) -> Response:
 
 def who_am_i(context: Context) -> Answer[WhoAmIView]:
     """Show who asks, and with which roles"""
-    principal, project = context.principal, Referrer(context.uow.projects.get)
+    principal, project = (
+        context.principal,
+        Referrer(context.uow.projects, [id for _, id in context.principal.bindings]),
+    )
     roles = [RoleView(role=role, project=project(id)) for role, id in principal.bindings]
     view = WhoAmIView(
         user=ReferenceView(id=principal.user_id, name=principal.name),

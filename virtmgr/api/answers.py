@@ -28,6 +28,9 @@ class Listing(BaseModel, Generic[V]):
     next_cursor: str | None = Field(
         description="Pass it as 'cursor' for the next page; null: this is the last one."
     )
+    total: int | None = Field(
+        None, description="How many match on all pages; null: 'count' was not asked for."
+    )
 
     @classmethod
     def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
@@ -65,4 +68,6 @@ def listing(page: Page[T], present: Callable[[T], V]) -> Answer[Listing[V]]:
     items = [present(item) for item in page.items]
     kind: Any = type(items[0]) if items else View
     # The items are views already; checking each again would double the cost of a long list.
-    return Answer(Listing[kind].model_construct(items=items, next_cursor=page.next_cursor))
+    return Answer(
+        Listing[kind].model_construct(items=items, next_cursor=page.next_cursor, total=page.total)
+    )

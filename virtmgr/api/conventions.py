@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from virtmgr.ports.unit_of_work import ListQuery
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("it is beyond the years that can be told in UTC") from error
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time with its zone, as a query parameter."""
 
 
 class Query(BaseModel):
@@ -57,6 +69,8 @@ class ListParameters(Query):
         "name,status.state. Items then lack the others, required or not.",
     )
 
+    count: bool = Field(False, description="Also count how many match on all pages: total.")
+
     @field_validator("label")
     @classmethod
     def _labels_are_pairs(cls, pairs: list[str]) -> list[str]:
@@ -80,4 +94,5 @@ class ListParameters(Query):
             limit=self.limit,
             cursor=self.cursor,
             project_ids=project_ids,
+            count=self.count,
         )

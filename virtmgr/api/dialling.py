@@ -64,7 +64,7 @@ class WebSocketDialler:
                 compression=None,
                 open_timeout=DIAL_SECONDS,
                 proxy=None,
-            )
+            ).__enter__()  # whoever is given the stream closes it
         except (OSError, WebSocketException) as error:
             raise unreachable(error) from error
         stream = _Stream(connection)

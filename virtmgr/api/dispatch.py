@@ -28,6 +28,7 @@ from virtmgr.api.sparse import check_fields, item_model, parse_fields, select
 from virtmgr.api.uploads import Upload, receive
 from virtmgr.domain.access import Action, Principal
 from virtmgr.domain.errors import InvalidRequest, NameTaken, Unavailable
+from virtmgr.domain.project import Origin
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import auth, operations
 from virtmgr.services.auth import Recognised
@@ -40,6 +41,7 @@ log = structlog.get_logger(__name__)
 _JSON: Final = "application/json"
 _TRIES: Final = 8
 _PAUSE: Final = 0.005  # seconds; doubles with each try
+_LONGEST_AGENT: Final = 256  # characters that are kept of a User-Agent
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class RawRequest:
         """The token that was sent."""
         return auth.bearer_token(self.request.headers.get("Authorization"))
 
+    @property
+    def origin(self) -> Origin:
+        """Where the request comes from."""
+        return _origin(self.request)
+
     @contextmanager
     def context(self, action: Action) -> Iterator[Context]:
         """A context for reading, in a unit of work of its own."""
@@ -76,6 +83,7 @@ class _Parsed:
     key: str | None
     hash: str
     upload: Upload | None
+    origin: Origin
 
 
 def dispatch(
@@ -97,11 +105,24 @@ def dispatch(
     return _change(services, route, principal, parsed, path)
 
 
+def is_background(request: Request) -> bool:
+    """Whether a program asks by itself, with nobody in front of it: no session lives on that."""
+    return "X-Background" in request.headers
+
+
+def _origin(request: Request) -> Origin:
+    agent = request.headers.get("User-Agent", "")
+    printable = "".join(sign for sign in agent if sign.isprintable())
+    return Origin(request.remote_addr, printable[:_LONGEST_AGENT] or None)
+
+
 @contextmanager
-def _authenticated(services: Services, secret: str) -> Iterator[tuple[UnitOfWork, Recognised]]:
+def _authenticated(services: Services, request: Request) -> Iterator[tuple[UnitOfWork, Recognised]]:
     """A unit of work for reading, and who asks."""
+    secret = auth.bearer_token(request.headers.get("Authorization"))
+    background = is_background(request)
     with services.units(read_only=True) as uow:
-        known = auth.recognise(uow, secret, services.clock.now())
+        known = auth.recognise(uow, secret, services.clock.now(), background=background)
         yield uow, known
     auth.note_use(services, known)
 
@@ -112,8 +133,7 @@ def _admit(
     """Refuse before the body is even read; who asks, and the id of the path's project."""
     if route.access is Access.PUBLIC:
         return None, None
-    secret = auth.bearer_token(request.headers.get("Authorization"))
-    with _authenticated(services, secret) as (uow, known):
+    with _authenticated(services, request) as (uow, known):
         who = known.principal
         context = open_context(services, uow, who, route.action, project=path.get("project"))
         return who, context.project.id if context.project else None
@@ -140,6 +160,7 @@ def _parse(services: Services, route: Route, request: Request, path: Mapping[str
         key=key if route.method == "POST" and not getattr(query, "dry_run", False) else None,
         hash=idempotency.request_hash(request.method, request.full_path, body),
         upload=upload,
+        origin=_origin(request),
     )
 
 
@@ -211,12 +232,13 @@ def _read(
     path: Mapping[str, str],
 ) -> Remembered:
     secret = auth.bearer_token(request.headers.get("Authorization"))
-    key = (auth.hash_secret(secret), request.full_path)
+    asker = "background" if is_background(request) else "person"
+    key = (auth.hash_secret(secret), asker, request.full_path)
     stamp, now = services.units.stamp(), services.clock.now()
     kept = cache.find(key, stamp, now)
     if kept is not None:
         return kept
-    with _authenticated(services, secret) as (uow, known):
+    with _authenticated(services, request) as (uow, known):
         who = known.principal
         context = open_context(services, uow, who, route.action, project=path.get("project"))
         parsed = _parse(services, route, request, path)  # whoever may not, learns nothing of this
@@ -307,6 +329,7 @@ def _once(
             project=path.get("project"),
             expected_versions=parsed.if_match,
             overtaken=overtaken,
+            origin=parsed.origin,
         )
         if parsed.key is not None:
             remembered = idempotency.recall(context, parsed.key, parsed.hash)

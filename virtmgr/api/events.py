@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
@@ -10,7 +11,7 @@ from flask import Response
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, listing
-from virtmgr.api.conventions import ListParameters
+from virtmgr.api.conventions import ListParameters, Moment
 from virtmgr.api.dispatch import RawRequest, answer_read
 from virtmgr.api.filters import by_id
 from virtmgr.api.parsing import bad_request
@@ -43,6 +44,8 @@ class EventParameters(ListParameters):
     user: str | None = Field(None, max_length=128, description="Who asked, by name or id.")
     operation: str | None = Field(None, max_length=64, description="Id of an operation.")
     host: str | None = Field(None, max_length=128, description="Host, by name or id.")
+    since: Moment | None = Field(None, description="At this time or later, RFC 3339.")
+    until: Moment | None = Field(None, description="Before this time, RFC 3339.")
 
 
 def show(call: RawRequest) -> Response:
@@ -55,7 +58,6 @@ def show(call: RawRequest) -> Response:
 
 def _page(context: Context, query: EventParameters) -> Answer[Listing[EventView]]:
     filters = _filters(context, query)
-    present = event_presenter(context.uow)
     if query.after is None:
         asked = ListQuery(
             filters=filters,
@@ -64,12 +66,14 @@ def _page(context: Context, query: EventParameters) -> Answer[Listing[EventView]
             limit=query.limit,
             cursor=query.cursor,
             project_ids=context.visible,
+            count=query.count,
         )
-        return listing(events.list_(context, asked), present)
+        page = events.list_(context, asked)
+        return listing(page, event_presenter(context.uow, page.items))
     start = query.after if query.cursor is None else _position(query.cursor)
     found = events.after(context, start, query.limit, filters)
     more = str(found[-1].sequence) if len(found) == query.limit else None
-    return listing(Page(found, more), present)
+    return listing(Page(found, more), event_presenter(context.uow, found))
 
 
 def _position(cursor: str) -> int:
@@ -116,11 +120,15 @@ def _frames(call: RawRequest, start: int, filters: dict[str, Any]) -> Iterator[s
         filters=filters,
         heartbeat=HEARTBEAT,
     )
+    checked_at = time.monotonic()
     try:
         for event in followed:
-            if event is None:
-                if auth.authenticate(call.services, call.secret) != call.principal:
+            if event is None or time.monotonic() - checked_at >= HEARTBEAT:
+                # A stream is no use of a session: it goes on while nobody is there.
+                if auth.authenticate(call.services, call.secret, background=True) != call.principal:
                     return
+                checked_at = time.monotonic()
+            if event is None:
                 yield ": still here\n\n"
                 continue
             with call.services.units(read_only=True) as uow:

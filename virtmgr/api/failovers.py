@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, listing
-from virtmgr.api.conventions import ListParameters
+from virtmgr.api.conventions import ListParameters, Query
 from virtmgr.api.filters import by_id
 from virtmgr.api.routing import Route, change, read
 from virtmgr.api.schemas.failovers import FailoverView, presenter
@@ -23,7 +23,9 @@ class FailoverParameters(ListParameters):
 
     default_sort: ClassVar[str] = "-created_at"
 
-    phase: FailoverPhase | None = Field(None, description="waiting, restarted, done, …")
+    phase: list[FailoverPhase] | None = Field(
+        None, max_length=16, description="waiting, restarted, done, …; repeat it for several."
+    )
     workload: str | None = Field(None, max_length=64, description="Id of the workload.")
     project: str | None = Field(None, max_length=128, description="Project, by name or id.")
 
@@ -31,7 +33,8 @@ class FailoverParameters(ListParameters):
 def list_(context: Context, query: FailoverParameters) -> Answer[Listing[FailoverView]]:
     """List failovers, newest first: what was restarted elsewhere, and what waits for what"""
     asked = query.query(project_ids=context.visible, **by_id(context.uow, query))
-    return listing(failovers.list_(context, asked), presenter(context.uow))
+    page = failovers.list_(context, asked)
+    return listing(page, presenter(context.uow, page.items))
 
 
 def show(context: Context, failover: str) -> Answer[FailoverView]:
@@ -39,9 +42,19 @@ def show(context: Context, failover: str) -> Answer[FailoverView]:
     return Answer(presenter(context.uow)(failovers.find(context, failover)))
 
 
-def confirm_off(context: Context, *, host: str) -> Answer[HostView]:
+class ConfirmOffParameters(Query):
+    """What is left behind."""
+
+    without_volumes: bool = Field(
+        False,
+        description="Workloads with volumes start elsewhere, too. Their volumes are detached, and "
+        "stay on the host.",
+    )
+
+
+def confirm_off(context: Context, query: ConfirmOffParameters, *, host: str) -> Answer[HostView]:
     """Say that an unreachable host is off: what is highly available starts elsewhere"""
-    found = failovers.confirm_off(context, host)
+    found = failovers.confirm_off(context, host, without_volumes=query.without_volumes)
     return Answer(host_presenter(context.uow)(found), found.version, f"/hosts/{found.id}")
 
 

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from virtmgr.api.answers import Answer, Started
 from virtmgr.api.routing import Route, change, delete, read, start
-from virtmgr.api.schemas.fencing import FenceDevicesView, FenceDeviceView
+from virtmgr.api.schemas.fencing import FenceDevicesView, FenceDeviceView, presenter
 from virtmgr.domain.access import Action
 from virtmgr.services import fencing
 from virtmgr.services.context import Context
 from virtmgr.services.fencing import FenceFields
 
-present = FenceDeviceView.model_validate
-
 
 def list_(context: Context, host: str) -> Answer[FenceDevicesView]:
     """List the fence devices of a host, as they are tried"""
     devices = fencing.list_(context, host)
-    return Answer(FenceDevicesView(items=[present(device) for device in devices]))
+    return Answer(FenceDevicesView(items=list(map(presenter(context.uow), devices))))
 
 
 def put(context: Context, host: str, name: str, body: FenceFields) -> Answer[FenceDeviceView]:
     """Set a fence device of a host; its password is kept sealed"""
-    return Answer(present(fencing.put(context, host, name, body)))
+    return Answer(presenter(context.uow)(fencing.put(context, host, name, body)))
 
 
 def remove(context: Context, host: str, name: str) -> Answer[FenceDeviceView]:
     """Forget a fence device of a host"""
-    return Answer(present(fencing.remove(context, host, name)))
+    return Answer(presenter(context.uow)(fencing.remove(context, host, name)))
 
 
 def test(context: Context, *, host: str) -> Started:

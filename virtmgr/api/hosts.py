@@ -10,7 +10,7 @@ from flask import Response
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, Started, listing
-from virtmgr.api.conventions import ChangeQuery, ListParameters
+from virtmgr.api.conventions import ChangeQuery, ListParameters, Moment
 from virtmgr.api.dispatch import RawRequest, answer_view
 from virtmgr.api.filters import by_id
 from virtmgr.api.merge_patch import Patch
@@ -38,15 +38,26 @@ from virtmgr.services.hosts import HostCreate, HostFields
 class HostParameters(ListParameters):
     """Filters of the list of hosts."""
 
-    state: HostState | None = Field(None, description="ready, cordoned, unreachable, …")
+    state: list[HostState] | None = Field(
+        None, max_length=16, description="ready, cordoned, unreachable, …; repeat it for several."
+    )
     cluster: str | None = Field(None, max_length=128, description="Cluster, by name or id.")
     architecture: str | None = Field(None, max_length=32, description="Such as x86_64.")
+    certificate_before: Moment | None = Field(
+        None, description="Those whose certificate ends until then."
+    )
+    drain_incomplete: bool | None = Field(
+        None, description="Whether something was left behind by the last drain, which failed."
+    )
 
 
 class PoolParameters(ListParameters):
     """Filters of the list of pools."""
 
     host: str | None = Field(None, max_length=128, description="Host, by name or id.")
+    fullness: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="Those at least so full, such as 0.85."
+    )
 
 
 class ScanBody(Value):
@@ -85,7 +96,7 @@ def _answer(context: Context, host: Host) -> Answer[HostView]:
 def list_(context: Context, query: HostParameters) -> Answer[Listing[HostView]]:
     """List hosts with what they have, what is claimed and what is free"""
     page = hosts.list_(context, query.query(**by_id(context.uow, query)))
-    return listing(page, host_presenter(context.uow))
+    return listing(page, host_presenter(context.uow, page.items))
 
 
 def add(context: Context, body: HostAdd) -> Started | Answer[NewHostView]:
@@ -192,7 +203,7 @@ def maintain(context: Context, host: str) -> Answer[HostView]:
 def list_pools(context: Context, query: PoolParameters) -> Answer[Listing[PoolView]]:
     """List pools"""
     page = pools.list_(context, query.query(**by_id(context.uow, query)))
-    return listing(page, pool_presenter(context.uow))
+    return listing(page, pool_presenter(context.uow, page.items))
 
 
 _ONE = "/hosts/{host}"

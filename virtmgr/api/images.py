@@ -13,8 +13,10 @@ from virtmgr.api.merge_patch import Patch
 from virtmgr.api.routing import Route, change, delete, read, start, upload
 from virtmgr.api.schemas.images import (
     ImageView,
+    ListedImageView,
     PrunedView,
     ShownImageView,
+    image_presenter,
     present,
     present_fully,
     present_pruned,
@@ -59,9 +61,10 @@ def _started(context: Context, operation: Operation) -> Started:
     return Started([operation], would=would)
 
 
-def list_(context: Context, query: ImageParameters) -> Answer[Listing[ImageView]]:
+def list_(context: Context, query: ImageParameters) -> Answer[Listing[ListedImageView]]:
     """List images"""
-    return listing(images.list_(context, query.query()), present)
+    page = images.list_(context, query.query())
+    return listing(page, image_presenter(context.uow, page.items))
 
 
 def show(context: Context, image: str) -> Answer[ShownImageView]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from virtmgr.api.problems import from_validation
+from virtmgr.api.problems import FieldError, InvalidFields, from_validation
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -25,6 +25,34 @@ def merge(target: Any, patch: Any) -> Any:
     return result
 
 
+def _removed_in_vain(model: type[BaseModel], patch: dict[str, Any], prefix: str = "") -> list[str]:
+    """Members that the patch removes and that no value of ``model`` has: most likely misspelt.
+
+    What it sets to a value is checked with the result, where a removed one leaves no trace.
+    """
+    if model.model_config.get("extra") != "forbid":
+        return []
+    found = []
+    for name, value in patch.items():
+        field = model.model_fields.get(name)
+        if value is None and field is None:
+            found.append(prefix + name)
+        elif isinstance(value, dict) and field is not None:
+            inner = _model_of(field.annotation)
+            found += _removed_in_vain(inner, value, f"{prefix}{name}.") if inner else []
+    return found
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The one model that a field may hold, beside null; None: it holds something else."""
+    models = [
+        part
+        for part in (annotation, *get_args(annotation))
+        if isinstance(part, type) and issubclass(part, BaseModel)
+    ]
+    return models[0] if len(models) == 1 else None
+
+
 class Patch(Generic[M]):
     """A merge patch of the fields that ``M`` describes."""
 
@@ -36,6 +64,12 @@ class Patch(Generic[M]):
 
         :raises InvalidFields: the result breaks the schema.
         """
+        unknown = [
+            FieldError(field=name, code="extra_forbidden", message="is not known here")
+            for name in _removed_in_vain(type(current), self.document)
+        ]
+        if unknown:
+            raise InvalidFields(unknown)
         before = current.model_dump(mode="json", exclude_unset=True)
         try:
             merged = json.dumps(merge(before, self.document))

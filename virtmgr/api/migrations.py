@@ -26,7 +26,11 @@ class MigrationParameters(ListParameters):
 
     default_sort: ClassVar[str] = "-created_at"
 
-    phase: Phase | None = Field(None, description="planned, copying, …, done, failed.")
+    phase: list[Phase] | None = Field(
+        None,
+        max_length=16,
+        description="planned, copying, …, done, failed; repeat it for several.",
+    )
     workload: str | None = Field(None, max_length=64, description="Id of the workload.")
     drain: str | None = Field(None, max_length=64, description="Id of a drain's operation.")
     project: str | None = Field(None, max_length=128, description="Project, by name or id.")
@@ -52,7 +56,8 @@ class DrainBody(Value):
 def list_(context: Context, query: MigrationParameters) -> Answer[Listing[MigrationView]]:
     """List migrations, newest first"""
     asked = query.query(project_ids=context.visible, **by_id(context.uow, query))
-    return listing(migrations.list_(context, asked), presenter(context.uow))
+    page = migrations.list_(context, asked)
+    return listing(page, presenter(context.uow, page.items))
 
 
 def show(context: Context, migration: str) -> Answer[MigrationView]:

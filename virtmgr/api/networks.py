@@ -13,11 +13,14 @@ from virtmgr.api.routing import Route, change, create, delete, read
 from virtmgr.api.schemas.networks import (
     AddressView,
     NetworkView,
+    TopologyView,
     network_presenter,
     present_addresses,
+    topology_presenter,
 )
 from virtmgr.domain.access import Action
 from virtmgr.domain.network import Network, NetworkType
+from virtmgr.ports.unit_of_work import Page
 from virtmgr.services import networks, projects
 from virtmgr.services.context import Context
 from virtmgr.services.networks import NetworkCreate, NetworkFields
@@ -43,9 +46,8 @@ class AddressParameters(ListParameters):
 
 def _answer(context: Context, network: Network) -> Answer[NetworkView]:
     view = network_presenter(context.uow)(network)
-    project = context.project.id if context.project else None
-    below = "" if project is None else f"/projects/{project}"
-    return Answer(view, network.version, f"{below}/networks/{network.id}" if below else None)
+    below = f"/projects/{context.project.id}" if context.project else ""
+    return Answer(view, network.version, f"{below}/networks/{network.id}")
 
 
 def list_all(context: Context, query: AllNetworkParameters) -> Answer[Listing[NetworkView]]:
@@ -61,10 +63,14 @@ def list_(context: Context, query: NetworkParameters) -> Answer[Listing[NetworkV
 def _list(
     context: Context, query: NetworkParameters, project: str | None
 ) -> Answer[Listing[NetworkView]]:
+    page = _page(context, query, project)
+    return listing(page, network_presenter(context.uow, page.items))
+
+
+def _page(context: Context, query: NetworkParameters, project: str | None) -> Page[Network]:
     asked = query.query(project_ids=projects.scope(context, project))
     filters = {name: value for name, value in asked.filters.items() if name != "project"}
-    page = networks.list_(context, replace(asked, filters=filters))
-    return listing(page, network_presenter(context.uow))
+    return networks.list_(context, replace(asked, filters=filters))
 
 
 def make(context: Context, body: NetworkCreate) -> Answer[NetworkView]:
@@ -104,12 +110,25 @@ def list_addresses(
     return listing(page, lambda address: views[address.id])
 
 
+def list_topology(context: Context, query: AllNetworkParameters) -> Answer[Listing[TopologyView]]:
+    """List networks with how many workloads of which hosts are on each"""
+    page = _page(context, query, query.project)
+    seen = projects.scope(context, query.project)
+    return listing(page, topology_presenter(context.uow, page.items, seen))
+
+
 _ALL = "/projects/{project}/networks"
+_SHARED = "/networks/{network}"
 _ONE = _ALL + "/{network}"
 
 ROUTES: tuple[Route, ...] = (
     read("/networks", list_all, Action.NETWORKS_VIEW),
     create("/networks", make_shared, Action.SHARED_NETWORKS_CREATE),
+    read(_SHARED, show, Action.SHARED_NETWORKS_VIEW),
+    change("PATCH", _SHARED, patch, Action.SHARED_NETWORKS_UPDATE),
+    delete(_SHARED, remove, Action.SHARED_NETWORKS_DELETE),
+    read(_SHARED + "/addresses", list_addresses, Action.SHARED_NETWORKS_VIEW),
+    read("/topology", list_topology, Action.NETWORKS_VIEW),
     read(_ALL, list_, Action.NETWORKS_VIEW),
     create(_ALL, make, Action.NETWORKS_CREATE),
     read(_ONE, show, Action.NETWORKS_VIEW),

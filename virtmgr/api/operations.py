@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, listing
-from virtmgr.api.conventions import ListParameters, Query
+from virtmgr.api.conventions import ListParameters, Moment, Query
 from virtmgr.api.filters import by_id
 from virtmgr.api.routing import Route, read
 from virtmgr.api.schemas.operations import (
@@ -28,11 +28,14 @@ class OperationParameters(ListParameters):
     default_sort: ClassVar[str] = "-created_at"
 
     verb: str | None = Field(None, max_length=64, description="create, start, import, …")
-    state: OperationState | None = Field(None, description="pending, running, succeeded, …")
+    state: list[OperationState] | None = Field(
+        None, max_length=16, description="pending, running, succeeded, …; repeat it for several."
+    )
     target: str | None = Field(None, max_length=64, description="Id of what it is about.")
     target_type: str | None = Field(None, max_length=64, description="workload, image, …")
     project: str | None = Field(None, max_length=128, description="Project, by name or id.")
     user: str | None = Field(None, max_length=128, description="Who asked, by name or id.")
+    since: Moment | None = Field(None, description="Those that were asked for since then.")
 
 
 class OperationLogQuery(Query):
@@ -47,7 +50,8 @@ class OperationLogQuery(Query):
 def list_(context: Context, query: OperationParameters) -> Answer[Listing[OperationView]]:
     """List operations, newest first"""
     asked = query.query(project_ids=context.visible, **by_id(context.uow, query))
-    return listing(operations.list_(context, asked), presenter(context.uow))
+    page = operations.list_(context, asked)
+    return listing(page, presenter(context.uow, page.items))
 
 
 def show(context: Context, operation: str) -> Answer[OperationView]:

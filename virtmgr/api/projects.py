@@ -6,7 +6,12 @@ from virtmgr.api.answers import Answer, Listing, listing
 from virtmgr.api.conventions import ListParameters
 from virtmgr.api.merge_patch import Patch
 from virtmgr.api.routing import Route, change, create, delete, read
-from virtmgr.api.schemas.projects import ProjectView, QuotaView
+from virtmgr.api.schemas.projects import (
+    ListedProjectView,
+    ProjectView,
+    QuotaView,
+    project_presenter,
+)
 from virtmgr.domain.access import Action
 from virtmgr.domain.project import Project
 from virtmgr.services import projects, quotas
@@ -21,9 +26,10 @@ def _answer(project: Project) -> Answer[ProjectView]:
     return Answer(present(project), project.version, f"/projects/{project.id}")
 
 
-def list_(context: Context, query: ListParameters) -> Answer[Listing[ProjectView]]:
-    """List projects"""
-    return listing(projects.list_(context, query.query(project_ids=context.visible)), present)
+def list_(context: Context, query: ListParameters) -> Answer[Listing[ListedProjectView]]:
+    """List projects with their quotas"""
+    page = projects.list_(context, query.query(project_ids=context.visible))
+    return listing(page, project_presenter(context.uow, page.items))
 
 
 def make(context: Context, body: ProjectFields) -> Answer[ProjectView]:

@@ -19,7 +19,7 @@ from virtmgr.api.idempotency import Remembered
 LIFETIME: Final = timedelta(seconds=5)
 _MOST_CHARACTERS: Final = 8_000_000  # in all
 _LONGEST: Final = 1_000_000  # characters of one answer
-_Key = tuple[str, str]
+_Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def _answer(context: Context, binding: RoleBinding) -> Answer[RoleBindingView]:
 def list_(context: Context, query: RoleBindingParameters) -> Answer[Listing[RoleBindingView]]:
     """List role bindings"""
     page = role_bindings.list_(context, query.query(**by_id(context.uow, query)))
-    return listing(page, role_binding_presenter(context.uow))
+    return listing(page, role_binding_presenter(context.uow, page.items))
 
 
 def make(context: Context, body: RoleBindingCreate) -> Answer[RoleBindingView]:

@@ -16,6 +16,7 @@ from virtmgr.api import (
     migrations,
     networks,
     operations,
+    overview,
     partial_uploads,
     projects,
     role_bindings,
@@ -29,6 +30,7 @@ from virtmgr.api.routing import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
     *about.ROUTES,
+    *overview.ROUTES,
     *projects.ROUTES,
     *users.ROUTES,
     *role_bindings.ROUTES,

@@ -25,7 +25,7 @@ def list_(context: Context, query: TokenParameters) -> Answer[Listing[TokenView]
     owner = tokens.owner_filter(context, query.user)
     asked = query.query() if owner is None else query.query(user=owner)
     page = tokens.list_(context, asked)
-    return listing(page, token_presenter(context.uow))
+    return listing(page, token_presenter(context.uow, page.items))
 
 
 def make(context: Context, body: TokenCreate) -> Answer[NewTokenView]:

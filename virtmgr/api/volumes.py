@@ -49,7 +49,8 @@ def _list(
     context: Context, query: VolumeParameters, project_ids: frozenset[str] | None
 ) -> Answer[Listing[VolumeView]]:
     asked = query.query(project_ids=project_ids, **by_id(context.uow, query))
-    return listing(volumes.list_(context, asked), volume_presenter(context.uow))
+    page = volumes.list_(context, asked)
+    return listing(page, volume_presenter(context.uow, page.items))
 
 
 def make(context: Context, body: VolumeFields) -> Answer[VolumeView]:

@@ -43,13 +43,20 @@ from virtmgr.services.workloads import Changed
 class WorkloadParameters(ListParameters):
     """Filters of lists of workloads."""
 
-    kind: Kind | None = Field(None, description="vm or container.")
-    init: Init | None = Field(None, description="system or app.")
-    state: State | None = Field(None, description="Observed state.")
+    kind: list[Kind] | None = Field(
+        None, max_length=16, description="vm or container; repeat it for several."
+    )
+    init: list[Init] | None = Field(
+        None, max_length=16, description="system or app; repeat it for several."
+    )
+    state: list[State] | None = Field(
+        None, max_length=16, description="Observed state; repeat it for several."
+    )
     host: str | None = Field(None, max_length=128, description="Host, by name or id.")
     image: str | None = Field(None, max_length=128, description="Image, by name or id.")
     cdrom: str | None = Field(None, max_length=128, description="CD image, by name or id.")
     cluster: str | None = Field(None, max_length=128, description="Cluster, by name or id.")
+    network: str | None = Field(None, max_length=64, description="Id of a network it has a NIC on.")
 
 
 class AllWorkloadsParameters(WorkloadParameters):

@@ -13,11 +13,11 @@ from virtmgr.cli.client import Resource, segment
 from virtmgr.cli.command import command, dry_run_option, output_option, project_option, yes_option
 from virtmgr.cli.command import wait_options as wait_options_
 from virtmgr.cli.devices import tell_if_restart_is_needed
-from virtmgr.cli.difference import colour_of, merged, patch_for, unified
 from virtmgr.cli.documents import Document, comparable, in_order, parse
 from virtmgr.cli.output import to_json
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.waiting import is_dry_run, operations_in, raise_first, wait_for_all
+from virtmgr.domain.difference import merged, patch_for, unified
 from virtmgr.domain.errors import InvalidRequest, NotFound
 
 
@@ -79,7 +79,7 @@ def apply(
             changed.append((change.path, document.name))
         if not quiet:
             for line in change.lines:
-                click.secho(line, fg=colour_of(line))
+                click.secho(line, fg=_colour_of(line))
         if change.patch and not dry_run:
             _ask(change, yes=yes)
         answer = carry_out(session, change, dry_run=dry_run)
@@ -187,3 +187,10 @@ def _result(change: Change, answer: Any, *, dry_run: bool) -> dict[str, Any]:
     elif isinstance(answer, dict) and "verb" in answer:
         result["operation"] = answer
     return result
+
+
+def _colour_of(line: str) -> str | None:
+    """The colour of a line of a difference."""
+    if line.startswith(("---", "+++")):
+        return None
+    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])

@@ -16,10 +16,9 @@ from virtmgr.cli.command import (
     wait_options,
     workload_argument,
 )
-from virtmgr.cli.difference import patch_between
-from virtmgr.cli.output import to_yaml
 from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.waiting import settle
+from virtmgr.domain.difference import patch_between, to_yaml
 from virtmgr.domain.errors import InvalidRequest, VirtmgrError
 
 _HEADER = """\

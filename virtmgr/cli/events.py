@@ -12,9 +12,10 @@ import click
 
 from virtmgr.cli.client import Client
 from virtmgr.cli.command import command, output_option
-from virtmgr.cli.output import at, cell, local_time, to_yaml
+from virtmgr.cli.output import at, cell, local_time
 from virtmgr.cli.problems import TIMEOUT, UNREACHABLE
 from virtmgr.cli.session import Session, pass_session
+from virtmgr.domain.difference import to_yaml
 from virtmgr.domain.errors import Unavailable
 
 Events = Generator[dict[str, Any], None, None]

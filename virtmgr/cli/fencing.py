@@ -20,6 +20,7 @@ _COLUMNS = (
     column("ADDRESS", "address"),
     column("PORT", "port"),
     column("USER", "user"),
+    column("VIA", "via"),
 )
 
 
@@ -46,6 +47,12 @@ def _path(name: str, *more: str) -> str:
 @click.option("--level", type=click.IntRange(1, 9), help="The lowest is tried first. Default 1.")
 @click.option("--system", metavar="PATH", help="Redfish: of several systems, which one.")
 @click.option("--no-verify", is_flag=True, help="Redfish: do not check the certificate.")
+@click.option(
+    "--via",
+    metavar="HOST",
+    help="The host that reaches it, or any: whichever other one of the cluster is ready. "
+    "Default: the control plane.",
+)
 @output_option
 @pass_session
 def set_(

@@ -116,22 +116,34 @@ def maintenance(session: Session, name: str) -> None:
 
 @host.command("confirm-off")
 @click.argument("name")
+@click.option(
+    "--without-volumes",
+    is_flag=True,
+    help="Those with volumes start elsewhere, too. Their volumes are detached, and stay on NAME.",
+)
 @yes_option
 @output_option
 @pass_session
-def confirm_off(session: Session, name: str, yes: bool) -> None:
+def confirm_off(session: Session, name: str, without_volumes: bool, yes: bool) -> None:
     """Say that an unreachable host is off, after you have seen so yourself.
 
     Its highly available workloads are started on other hosts at once. If it is not off, they run
     twice, with the same addresses: nobody checks.
+
+    With --without-volumes also those that have volumes, without what is on them: a database begins
+    empty, and a VM whose /etc/fstab needs a volume may not boot.
     """
     click.echo(
         f"highly available workloads of host {name} are started elsewhere; if it still runs, "
         "they run twice",
         err=True,
     )
+    if without_volumes:
+        click.echo("those with volumes start without what is on them", err=True)
     confirm(f"Is the power of host {name} off for certain?", yes=yes)
-    _post(session, name, "confirm-off", f"host {name} is taken for off")
+    path = NOUN.path(session, name, "confirm-off")
+    answer = session.client.post(path, query={"without_volumes": without_volumes or None})
+    finish(session, answer, f"host {name} is taken for off")
 
 
 @host.command("drain")

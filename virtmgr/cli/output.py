@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from virtmgr.cli.session import Session
+from virtmgr.domain.difference import to_yaml
 
 Item = Mapping[str, Any]
 
@@ -167,12 +168,6 @@ def local_time(timestamp: str) -> str:
 
 def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def to_yaml(value: Any) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
 
 
 def _padded(text: str, width: int) -> str:

@@ -110,7 +110,7 @@ def _given(values: Mapping[str, Any]) -> Spec:
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in values.items()
-        if value not in (None, (), {}, False)
+        if value is not None and value is not False and value not in ((), {})
     }
 
 

@@ -14,12 +14,16 @@ def is_partial() -> bool:
     return request.headers.get("HX-Request") == "true"
 
 
-def toast(message: str, *, hint: str | None = None, level: str = "success") -> str:
+def toast(
+    message: str, *, hint: str | None = None, level: str = "success", later: bool = False
+) -> str:
     """The value of ``HX-Trigger`` that shows a message (ASCII, as headers are).
 
     :param level: success, info, warning or danger.
+    :param later: on the page that is gone to.
     """
-    return json.dumps({"toast": {"message": message, "hint": hint, "level": level}})
+    told = {"message": message, "hint": hint, "level": level, "later": later}
+    return json.dumps({"toast": told})
 
 
 def done(message: str, *, goto: str | None = None, refresh: str | None = None) -> Response:
@@ -30,10 +34,10 @@ def done(message: str, *, goto: str | None = None, refresh: str | None = None) -
     if not is_partial():
         return redirect(goto or request.referrer or "/", 303)
     response = make_response("", 200 if goto else 204)
-    events: dict[str, Any] = json.loads(toast(message))
+    events: dict[str, Any] = json.loads(toast(message, later=goto is not None))
     if refresh is not None:
         events[refresh] = {}
     response.headers["HX-Trigger"] = json.dumps(events)
     if goto is not None:
-        response.headers["HX-Location"] = json.dumps({"path": goto, "target": "body"})
+        response.headers["HX-Redirect"] = goto  # a whole page: it has styles and scripts of its own
     return response

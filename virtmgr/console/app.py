@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import structlog
 from flask import Flask, Response, g, make_response, redirect, render_template, request
@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 PROJECT_COOKIE: Final = "virtmgr-project"
 THEME_COOKIE: Final = "virtmgr-theme"
 _PUBLIC: Final = ("assets.serve", "account.log_in", "account.check")
+_BACKGROUND: Final = ("frame.live",)  # EventSource cannot send headers
 _ICONS: Final = "vendor/icons.svg"
 
 
@@ -36,7 +37,7 @@ def create_console(api: Wsgi) -> Flask:
     app.register_blueprint(assets.blueprint)
     for blueprint in pages.BLUEPRINTS:
         app.register_blueprint(blueprint)
-    app.before_request(partial(_begin, Rest.transport(api)))
+    app.before_request(partial(_begin, api))
     app.after_request(_finish)
     app.context_processor(_frame)
     app.register_error_handler(Refusal, _refused)
@@ -45,10 +46,13 @@ def create_console(api: Wsgi) -> Flask:
     return app
 
 
-def _begin(transport: Any) -> AnyResponse | None:
+def _begin(api: Wsgi) -> AnyResponse | None:
     """Who asks; without a session all but the log-in leads there."""
     session.check_origin()
-    g.rest = Rest(transport, session.secret())
+    headers = {"User-Agent": request.headers.get("User-Agent", "")}
+    if _is_background():
+        headers["X-Background"] = "1"
+    g.rest = Rest(api, session.secret(), address=request.remote_addr, headers=headers)
     if request.endpoint in _PUBLIC:
         return None
     if session.secret() is None:
@@ -58,15 +62,21 @@ def _begin(transport: Any) -> AnyResponse | None:
     return None
 
 
+def _is_background() -> bool:
+    """Whether the page asks by itself: that keeps no session from idling."""
+    return "X-Background" in request.headers or request.endpoint in _BACKGROUND
+
+
 def to_log_in() -> AnyResponse:
     """Lead to the log-in, and from there back."""
     back = request.full_path.rstrip("?") if request.method == "GET" else "/"
     if is_partial():
-        current = urlsplit(request.headers.get("HX-Current-URL", ""))
+        shown = urlsplit(request.headers.get("HX-Current-URL", ""))
+        back = f"{shown.path or '/'}?{shown.query}".rstrip("?")
         response = make_response("", 401)
-        response.headers["HX-Redirect"] = f"/login?next={current.path or '/'}"
+        response.headers["HX-Redirect"] = f"/login?{urlencode({'next': back})}"
         return response
-    return redirect("/login" if back == "/" else f"/login?next={back}")
+    return redirect("/login" if back == "/" else f"/login?{urlencode({'next': back})}")
 
 
 def _frame() -> dict[str, Any]:
@@ -88,6 +98,7 @@ def _finish(response: Response) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
     response.headers.setdefault("Content-Security-Policy", policy())
     if _keeps_session(response):
         session.keep(response)
@@ -95,10 +106,13 @@ def _finish(response: Response) -> Response:
 
 
 def _keeps_session(response: Response) -> bool:
-    """A person did something; what a page fetches by itself does not count."""
+    """A person did something; what a page fetches by itself does not count.
+
+    The API ends idle sessions by the same rule, whatever cookies a browser still has.
+    """
     in_use = g.get("who") is not None and response.status_code < 400
     told = any(name == "Set-Cookie" for name, _ in response.headers)
-    return in_use and not told and "X-Background" not in request.headers
+    return in_use and not told and not _is_background()
 
 
 def _refused(refusal: Refusal) -> AnyResponse:

@@ -12,6 +12,7 @@ _SPANS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 TONES: Final = {
     "running": "green",
+    "active": "green",
     "ready": "green",
     "available": "green",
     "succeeded": "green",
@@ -31,6 +32,7 @@ TONES: Final = {
     "unreachable": "red",
     "unknown": "orange",
     "failed": "red",
+    "locked": "red",
     "error": "red",
     "lost": "red",
     "fenced": "red",

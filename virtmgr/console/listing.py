@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from flask import g, request
 
 SIZE: Final = 50  # rows of a page
+_FIXED: Final = ("limit", "count", "fields")  # what an address cannot ask for
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class ListPage:
     live: str = ""  # type of the events' targets after which the list is to be read again
     of_project: bool = False  # filtered by the project that the viewer has chosen
     searchable: bool = True
+    own: Sequence[str] = ()  # parameters of the address that the page has for itself
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,25 @@ class Shown:
     @property
     def filtered(self) -> bool:
         """Whether less is shown than there is."""
-        return bool(self.labels) or any(name != "sort" for name in self.given)
+        return bool(self.labels) or any(
+            name != "sort" and name not in self.page.own for name in self.given
+        )
+
+    @property
+    def several(self) -> frozenset[str]:
+        """The filters of which the address gives several values."""
+        return frozenset(name for name, value in self.given.items() if not isinstance(value, str))
+
+    @property
+    def unseen(self) -> Sequence[tuple[str, str]]:
+        """What the address filters by and no field shows: other filters, and several values."""
+        seen = {"q", "sort", *self.page.own, *(choice.name for choice in self.page.choices)}
+        return [
+            (name, value)
+            for name, values in self.given.items()
+            for value in ([values] if isinstance(values, str) else values)
+            if name not in seen or not isinstance(values, str)
+        ]
 
     @property
     def address(self) -> str:
@@ -99,10 +119,10 @@ def show(page: ListPage, **fixed: Any) -> Shown:
     :param fixed: filters that the address cannot change.
     :raises Refusal: the API refused, such as for a filter that is not one.
     """
-    names = ["q", "sort", *(choice.name for choice in page.choices)]
-    given = {name: request.args[name] for name in names if request.args.get(name)}
+    given = _given()
     labels = [label for label in request.args.getlist("label") if label]
-    asked: dict[str, Any] = {**given, "limit": SIZE, "cursor": request.args.get("cursor")}
+    asked: dict[str, Any] = {name: given[name] for name in given if name not in page.own}
+    asked |= {"limit": SIZE, "cursor": request.args.get("cursor"), "count": "true"}
     asked["sort"] = given.get("sort") or page.default_sort
     asked["label"] = labels
     if page.of_project and g.project and "project" not in given:
@@ -112,3 +132,13 @@ def show(page: ListPage, **fixed: Any) -> Shown:
     return Shown(
         page, document["items"], document["next_cursor"], document.get("total"), given, labels
     )
+
+
+def _given() -> dict[str, Any]:
+    """What the address filters and sorts by; the API refuses what it does not know."""
+    found: dict[str, Any] = {}
+    for name, values in request.args.lists():
+        kept = [value for value in values if value]
+        if kept and name not in ("cursor", "label", *_FIXED):
+            found[name] = kept[0] if len(kept) == 1 else kept
+    return found

@@ -31,10 +31,15 @@ PLACES: Final = (
     Place("Settings", "/settings", "settings", "certificates, sessions, about"),
 )
 
+_OF_HOSTS: Final = ("/migrations", "/failovers", "/pools")
+
 
 def current(path: str) -> Place | None:
     """The place that a page belongs to."""
+    parts = path.split("/")
+    if len(parts) > 4 and parts[1] == "projects":  # /projects/P/volumes/V
+        path = f"/{parts[3]}"
     below = [place for place in PLACES if path == place.path or path.startswith(place.path + "/")]
-    if path.startswith("/projects/") and "/workloads/" in path:
-        return PLACES[1]
+    if path.startswith(_OF_HOSTS):
+        return PLACES[2]
     return max(below, key=lambda place: len(place.path), default=None)

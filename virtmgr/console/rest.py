@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import IO, Any, Final
 from urllib.parse import quote
 
@@ -67,20 +68,27 @@ class Rest:
     """The API as one session. Paths are templates: ``get("/hosts/{host}", host=name)``.
 
     :param secret: the session's token; None for what is public.
+    :param address: whose request it is that the API is asked for.
+    :param headers: sent with everything.
     """
 
-    def __init__(self, transport: httpx2.BaseTransport, secret: str | None) -> None:
-        self._transport = transport
+    def __init__(
+        self,
+        api: Wsgi,
+        secret: str | None,
+        *,
+        address: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._api = api
+        self._transport = httpx2.WSGITransport(app=api, remote_addr=address or "127.0.0.1")
         self._secret = secret
-
-    @staticmethod
-    def transport(application: Wsgi) -> httpx2.BaseTransport:
-        """How all sessions reach ``application``."""
-        return httpx2.WSGITransport(app=application)
+        self._address = address
+        self._headers = headers
 
     def as_token(self, secret: str) -> Rest:
         """The same API as another session."""
-        return Rest(self._transport, secret)
+        return Rest(self._api, secret, address=self._address, headers=self._headers)
 
     def get(self, path: str, query: Mapping[str, Any] | None = None, /, **parameters: str) -> Reply:
         """Read.
@@ -135,15 +143,15 @@ class Rest:
 
         :raises Refusal: the API refused.
         """
-        assert isinstance(self._transport, httpx2.WSGITransport)
+        sent = {**self._headers, **headers, "Authorization": f"Bearer {self._secret}"}
         builder = EnvironBuilder(
             PREFIX + _filled(path, parameters),
             method=method,
             query_string=dict(query),
-            headers=[*headers.items(), ("Authorization", f"Bearer {self._secret}")],
+            headers=[(name, _sendable(value)) for name, value in sent.items()],
         )
         environ = builder.get_environ() | {"wsgi.input": body, "CONTENT_LENGTH": str(size)}
-        pieces, status, _ = run_wsgi_app(self._transport.app, environ)
+        pieces, status, _ = run_wsgi_app(self._api, environ)
         content = b"".join(pieces)
         code = int(status.split(" ", 1)[0])
         if code >= 400:
@@ -183,18 +191,34 @@ class Rest:
             content.pop("json", None)
         elif method == "PATCH":
             headers = {"Content-Type": "application/merge-patch+json", **headers}
+        sent = {name: _sendable(value) for name, value in {**self._headers, **headers}.items()}
         request = httpx2.Request(
             method,
             f"http://console{PREFIX}{_filled(path, parameters)}",
             params=httpx2.QueryParams(given),
-            headers=headers,
+            headers=sent,
             **content,
         )
         return self._transport.handle_request(request)
 
 
 def _filled(path: str, parameters: Mapping[str, str]) -> str:
-    return path.format(**{name: quote(text, safe="") for name, text in parameters.items()})
+    return path.format(**{name: _segment(text) for name, text in parameters.items()})
+
+
+def _segment(text: str) -> str:
+    """A name in a path: one segment of it, whatever it is.
+
+    :raises Refusal: it would be none, or several; nothing is called so.
+    """
+    if not text or "/" in text or not text.isascii():
+        raise Refusal(404, {"detail": f"there is nothing called {text!r}"})
+    return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+
+
+def _sendable(value: str) -> str:
+    """A header's value of what browsers send: of ASCII, as headers are."""
+    return "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in value)
 
 
 def _pieces(response: httpx2.Response) -> Iterator[bytes]:

@@ -105,6 +105,7 @@ class LostHost:
     lease: float  # seconds, that its last sync was granted
     self_fencing: bool
     known_off: Release | None = None
+    without_volumes: bool = False  # an operator: they start elsewhere without what is on it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +234,11 @@ def _obstacle(host: LostHost, workload: Protected) -> tuple[str, str] | None:
         return "being_cloned", "the copy that it starts from is not made, and is on its host"
     if workload.pinned:
         return "pinned", f"it may only run on host {host.name}"
-    if workload.local_volumes:
+    if workload.local_volumes and not (host.without_volumes and host.known_off is not None):
         names = ", ".join(workload.local_volumes)
-        return "local_volumes", f"its volumes are on host {host.name}: {names}"
+        return (
+            "local_volumes",
+            f"its volumes are on host {host.name}: {names}; if it is to start elsewhere without "
+            f"them: 'virtmgr host confirm-off {host.name} --without-volumes'",
+        )
     return None

@@ -88,6 +88,7 @@ class DriverFacts(Value):
     inits: tuple[str, ...] = ()  # of system, app
     features: tuple[str, ...] = ()  # declared capabilities, see ports.driver.Feature
     cpu_models: tuple[str, ...] = ()  # named ones that VMs can have here
+    machine_types: tuple[str, ...] = ()  # versioned ones that VMs can have here (pc-q35-7.2)
     reason: Reason | None = None  # why it is not healthy, or what is reduced
 
 
@@ -134,7 +135,8 @@ class Host:
     ``scheduling_state`` is what an operator made of it (ready, cordoned, draining, maintenance);
     a host that speaks is in that state, and one that was silent comes back to it.
     ``lease_seconds`` is what its last sync was granted. ``known_off`` says how it is known to be
-    off while its state is fenced.
+    off while its state is fenced; with ``without_volumes`` an operator says as well that what is
+    highly available starts elsewhere without the volumes that are on it.
     """
 
     id: str
@@ -164,6 +166,7 @@ class Host:
     renewals: int = 0  # counts syncs: each renews the lease
     last_seen_at: datetime | None = None
     known_off: str | None = None  # fenced | confirmed
+    without_volumes: bool = False
     revision: int = 0
     prune_nonce: int = 0  # counts requests to remove the images that it does not need
     version: int = 1

@@ -6,18 +6,21 @@ this CPU fit, exactly) they find out before the guest is touched, and refuse it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
 from virtmgr.domain.cpu import AUTO, HOST
 from virtmgr.domain.host import Host
 from virtmgr.domain.migration import MigrationMode, Phase
+from virtmgr.domain.scheduling import Decision, PlacementRequest
 from virtmgr.domain.sync import ObservedMove
 from virtmgr.domain.volume import Volume
-from virtmgr.domain.workload import Kind, Reason, State, Workload
+from virtmgr.domain.workload import Hardware, Kind, Reason, State, Workload
 
 FEATURE = "live_migration"  # ports.driver.Feature.LIVE_MIGRATION, as hosts declare it
+
+_SHOWN = 3  # hosts that are named where many are meant
 
 
 class Wish(StrEnum):
@@ -94,7 +97,8 @@ def findings(
 ) -> tuple[Reason, ...]:
     """Everything that stands against moving the workload live between these hosts.
 
-    :param cpu: what VMs of the source's cluster see.
+    :param cpu: what VMs of the source's cluster see from their next start; counts where it is not
+        known what this one sees.
     """
     if workload.kind is not Kind.VM:
         return (Reason(code="no_live_containers", message="containers do not move while they run"),)
@@ -102,9 +106,66 @@ def findings(
         return (Reason(code="not_running", message=f"it is {workload.status.state}"),)
     found = [_not_able(host) for host in (source, target)]
     found += [_read_only(workload), _other_architecture(source, target)]
-    found += [_other_accelerator(source, target), _other_cpu(source, target, cpu)]
+    hardware = workload.status.hardware
+    found += [_other_accelerator(source, target), _other_machine(hardware, target)]
+    found += [_other_cpu(source, target, hardware.cpu if hardware is not None else cpu)]
     found += [_not_ready(volume) for volume in volumes]
     return tuple(reason for reason in found if reason is not None)
+
+
+def live_targets(
+    workload: Workload, volumes: Sequence[Volume], source: Host, hosts: Iterable[Host], cpu: str
+) -> frozenset[str]:
+    """Ids of the hosts that the workload could go to live: against which there are no findings."""
+    able: set[str] = set()
+    alike: dict[Hashable, bool] = {}  # fleets are of few kinds of hosts
+    for host in hosts:
+        kind = _as_target(host)
+        if kind not in alike:
+            alike[kind] = not findings(workload, volumes, source, host, cpu)
+        if alike[kind]:
+            able.add(host.id)
+    return frozenset(able)
+
+
+def _as_target(host: Host) -> Hashable:
+    """All of a host that ``findings`` looks at, names apart."""
+    driver, facts = _driver(host), host.facts
+    seen = ("features", "cpu_models", "machine_types")
+    return (
+        host.architecture,
+        facts.get("accelerator", "none"),
+        facts.get("cpu_model", ""),
+        driver.get("version", ""),
+        *(tuple(driver.get(name, ())) for name in seen),
+    )
+
+
+def choosy_first(requests: Iterable[PlacementRequest]) -> list[PlacementRequest]:
+    """In the order to place them in: those first that can go live to few hosts only, so that none
+    takes a place from them that could as well go elsewhere."""
+    return sorted(requests, key=lambda one: len(one.live_host_ids) or float("inf"))
+
+
+def not_taken(request: PlacementRequest, decision: Decision) -> tuple[Reason, ...]:
+    """Why it goes to none of the hosts that it could go to live."""
+    refusing = [
+        f"{verdict.host_name} ({'; '.join(reason.message for reason in verdict.reasons)})"
+        for verdict in decision.explanation.verdicts
+        if verdict.host_id in request.live_host_ids and not verdict.fits
+    ]
+    if not refusing:
+        return ()
+    more = f", and {len(refusing) - _SHOWN} more" if len(refusing) > _SHOWN else ""
+    return (
+        Reason(
+            code="not_taken_live",
+            message="hosts that could take it live do not take it now: "
+            + ", ".join(refusing[:_SHOWN])
+            + more,
+            hint="mend that, and move it again",
+        ),
+    )
 
 
 def _driver(host: Host) -> dict[str, Any]:
@@ -158,6 +219,23 @@ def _other_accelerator(source: Host, target: Host) -> Reason | None:
 def cpu_models(host: Host) -> tuple[str, ...]:
     """The named CPU models that VMs can have on the host."""
     return tuple(_driver(host).get("cpu_models", ()))
+
+
+def machine_types(host: Host) -> tuple[str, ...]:
+    """The versioned machine types that VMs can have on the host; none: its agent does not say."""
+    return tuple(_driver(host).get("machine_types", ()))
+
+
+def _other_machine(hardware: Hardware | None, target: Host) -> Reason | None:
+    known = machine_types(target)
+    if hardware is None or not known or hardware.machine in known:
+        return None
+    return Reason(
+        code="machine_differs",
+        message=f"its machine type {hardware.machine} is one that host {target.name} does not "
+        f"have, whose newest is {known[-1]}",
+        hint="set the cluster's cpu to auto and restart the VM, then it can move",
+    )
 
 
 def _other_cpu(source: Host, target: Host, cpu: str) -> Reason | None:

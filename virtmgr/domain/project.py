@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 
 @dataclass(kw_only=True)
@@ -82,7 +83,8 @@ class Token:
     """A bearer token. Only the SHA-256 of its secret is kept.
 
     ``role`` and ``project_id``, where given, narrow what the token may do to less than its
-    user's bindings allow, never to more.
+    user's bindings allow, never to more. ``address`` and ``user_agent`` are those of the request
+    that made it.
     """
 
     id: str
@@ -92,5 +94,26 @@ class Token:
     role: Role | None = None
     project_id: str | None = None
     expires_at: datetime | None = None
+    idle_seconds: int | None = None  # it ends when it was not used for so long; None: never so
     last_used_at: datetime | None = None
+    address: str | None = None
+    user_agent: str | None = None
     created_at: datetime
+
+    @property
+    def idle_at(self) -> datetime | None:
+        """When it ends unless it is used before; None: never for that."""
+        if self.idle_seconds is None:
+            return None
+        return (self.last_used_at or self.created_at) + timedelta(seconds=self.idle_seconds)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a request comes from, as far as it can be told; shown to people, trusted by nobody."""
+
+    address: str | None = None
+    user_agent: str | None = None
+
+
+NOWHERE: Final = Origin()

@@ -27,8 +27,9 @@ LARGEST_MESSAGE = 1 << 20
 class StreamRequest(Value):
     """The first message on a connection to an agent, as JSON text."""
 
-    workload_id: str
-    action: str  # exec | console | vnc | logs | pull | push | export | leave | arrive | migrate
+    workload_id: str  # empty for what is about none
+    # exec | console | vnc | logs | pull | push | export | leave | arrive | migrate | fence
+    action: str
     parameters: dict[str, Any]
 
 

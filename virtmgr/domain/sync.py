@@ -125,6 +125,7 @@ class DesiredWorkload(Value):
     clone_of: CloneSource | None = None  # until the copy is made
     arrival: Arrival | None = None  # until it is taken up
     cpu: str | None = None  # the model that a VM sees from its next start; None: its host's own
+    machine: str | None = None  # its machine type from its next start; None: its host's newest
     incoming: Incoming | None = None  # it is another host's, until that has let go of it
     outgoing: Outgoing | None = None  # until it is known how that went
 

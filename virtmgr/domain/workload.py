@@ -374,6 +374,13 @@ class Usage(Value):
         return self.model_copy(update={"cpus": round(used / seconds, 4)})
 
 
+class Hardware(Value):
+    """What a VM that runs sees, until its next start, wherever it moves meanwhile."""
+
+    machine: str  # machine type, with its version
+    cpu: str  # model; "host": its host's own
+
+
 class WorkloadStatus(Value):
     """What was last observed of a workload on its host."""
 
@@ -387,6 +394,7 @@ class WorkloadStatus(Value):
     finished_at: datetime | None = None
     needs_restart: tuple[str, ...] = ()  # spec fields that take effect at the next start
     progress: str | None = None  # what is being done, for people: "fetching image 43%"
+    hardware: Hardware | None = None  # of a VM that runs
     usage: Usage | None = None
 
 

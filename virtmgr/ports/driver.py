@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from virtmgr.domain.host import DriverFacts
 from virtmgr.domain.sync import DesiredNic, DesiredWorkload, MigrationLimits
-from virtmgr.domain.workload import Init, Kind, Reason, Usage
+from virtmgr.domain.workload import Hardware, Init, Kind, Reason, Usage
 
 
 class Feature(StrEnum):
@@ -39,6 +39,7 @@ class Feature(StrEnum):
     PUBLISH = "publish"
     MOVE = "move"
     LIVE_MIGRATION = "live_migration"
+    POST_COPY = "post_copy"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Inspection:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     pid: int | None = None  # of init or QEMU, in the host's namespace
+    hardware: Hardware | None = None  # of a VM that runs
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from virtmgr.domain.streaming import Channel, StreamRequest
 
 
 class AgentStream(Protocol):
-    """An open stream; used by one thread at a time."""
+    """An open stream; one thread may send while another one receives. Any may close it."""
 
     def send(self, channel: Channel, content: bytes) -> None:
         """:raises Unavailable: the agent is gone."""

@@ -23,6 +23,7 @@ from virtmgr.domain.leases import HostLease
 from virtmgr.domain.migration import Migration
 from virtmgr.domain.network import Address, Network
 from virtmgr.domain.operation import Event, IdempotencyKey, LogLine, Operation, StreamTicket
+from virtmgr.domain.overview import HostSize, WorkloadCount
 from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
 from virtmgr.domain.scheduling import Amounts
 from virtmgr.domain.volume import Volume
@@ -40,7 +41,7 @@ class ListQuery:
     of values, any of which matches. ``labels`` must all be carried. ``text`` matches names that
     contain it, case-insensitively. ``sort`` is a column's API name, ``-`` in front for
     descending; ids break ties. ``cursor`` is what a page gave as ``next_cursor``.
-    ``project_ids`` limits to those projects (None: no limit).
+    ``project_ids`` limits to those projects (None: no limit). ``count`` asks how many match in all.
     """
 
     filters: Mapping[str, Any] = field(default_factory=dict)
@@ -50,12 +51,16 @@ class ListQuery:
     limit: int = 100
     cursor: str | None = None
     project_ids: frozenset[str] | None = None
+    count: bool = False
 
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
+    """``total`` is how many match on all pages; None: that was not asked."""
+
     items: Sequence[T]
     next_cursor: str | None = None
+    total: int | None = None
 
 
 class Repository(Protocol[T]):
@@ -69,6 +74,14 @@ class Repository(Protocol[T]):
         ...
 
     def get(self, id: str) -> T | None: ...
+
+    def by_ids(self, ids: Iterable[str]) -> Mapping[str, T]:
+        """Those of these that there are, by id, in one query."""
+        ...
+
+    def called(self, ids: Iterable[str]) -> Mapping[str, str]:
+        """Their names alone by id, in one query; of resources that have names."""
+        ...
 
     def lock(self, id: str) -> T | None:
         """Like ``get``, but fresh from the database and locked until the end of the unit."""
@@ -126,6 +139,17 @@ class NetworkRepository(ProjectRepository[Network], Protocol):
         """By id or name in the project, else among the shared networks."""
         ...
 
+    def find_shared(self, reference: str) -> Network | None:
+        """By id or name among those that all projects share."""
+        ...
+
+    def loads(
+        self, network_ids: Iterable[str], project_ids: frozenset[str] | None
+    ) -> Sequence[NetworkLoad]:
+        """How many workloads of these projects (None: of all) have NICs on these networks, by
+        network and host."""
+        ...
+
     def of_host(self, host_id: str) -> Sequence[Network]:
         """Networks that workloads on the host have NICs on, or some that come to it live."""
         ...
@@ -141,6 +165,15 @@ class NetworkRepository(ProjectRepository[Network], Protocol):
     def overlays(self, network_ids: Iterable[str]) -> Sequence[str]:
         """Those of these networks that are overlays, by id."""
         ...
+
+
+class NetworkLoad(NamedTuple):
+    """How many workloads of a host are on a network."""
+
+    network_id: str
+    host_id: str | None  # None: not placed
+    host_name: str | None
+    workloads: int
 
 
 class NetworkMember(NamedTuple):
@@ -190,6 +223,10 @@ class WorkloadRepository(ProjectRepository[Workload], Protocol):
 
     def ha_claims(self) -> Mapping[str, Amounts]:
         """What the highly available workloads of each host claim; hosts with none are left out."""
+        ...
+
+    def counts(self, project_ids: frozenset[str] | None) -> Sequence[WorkloadCount]:
+        """How many there are of each kind in each state, in these projects (None: in all)."""
         ...
 
     def copies_of(self, workload_id: str) -> Sequence[Workload]:
@@ -248,6 +285,10 @@ class Renewal(NamedTuple):
 class HostRepository(NamedRepository[Host], Protocol):
     def all(self, *, locked: bool = False) -> Sequence[Host]:
         """Every host; ``locked``: fresh, and nobody else claims before this unit ends."""
+        ...
+
+    def sizes(self) -> Sequence[HostSize]:
+        """Every host as sums need it; loads no entity."""
         ...
 
     def lock_all_of(self, ids: Iterable[str]) -> Sequence[Host]:

@@ -14,7 +14,16 @@ from virtmgr.domain.host import Cluster
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.network import Network
 from virtmgr.domain.operation import Event
-from virtmgr.domain.project import Project, Quota, Role, RoleBinding, Token, User
+from virtmgr.domain.project import (
+    NOWHERE,
+    Origin,
+    Project,
+    Quota,
+    Role,
+    RoleBinding,
+    Token,
+    User,
+)
 from virtmgr.ports.clock import Clock
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.container import Services
@@ -66,20 +75,23 @@ class Recognised:
     to_be_noted: bool
 
 
-def authenticate(services: Services, secret: str) -> Principal:
+def authenticate(services: Services, secret: str, *, background: bool = False) -> Principal:
     """Whose token it is.
 
     :raises Unauthenticated: it is unknown or has expired, or its user is disabled.
     """
     with services.units(read_only=True) as uow:
-        known = recognise(uow, secret, services.clock.now())
+        known = recognise(uow, secret, services.clock.now(), background=background)
     note_use(services, known)
     return known.principal
 
 
-def recognise(uow: UnitOfWork, secret: str, now: datetime) -> Recognised:
+def recognise(
+    uow: UnitOfWork, secret: str, now: datetime, *, background: bool = False
+) -> Recognised:
     """Whose token it is; ``note_use`` is to follow.
 
+    :param background: a program asks by itself: that is no use that keeps the token from idling.
     :raises Unauthenticated: it is unknown or has expired, or its user is disabled.
     """
     token = uow.tokens.by_secret_hash(hash_secret(secret))
@@ -92,7 +104,16 @@ def recognise(uow: UnitOfWork, secret: str, now: datetime) -> Recognised:
             code="token_expired",
             hint="log in again: 'virtmgr login'",
         )
+    if token.idle_at is not None and token.idle_at <= now:
+        raise Unauthenticated(
+            f"the session ended at {token.idle_at:%Y-%m-%d %H:%M} UTC, for it was not used",
+            code="session_idle",
+            hint="log in again",
+        )
     stale = token.last_used_at is None or now - token.last_used_at >= _USED_EVERY
+    if background:
+        until = min(filter(None, (now + _USED_EVERY, token.expires_at, token.idle_at)))
+        return Recognised(_principal(user, token, uow), token.id, until, now, to_be_noted=False)
     noted = now if stale or token.last_used_at is None else token.last_used_at
     until = min(filter(None, (noted + _USED_EVERY, token.expires_at)))
     return Recognised(_principal(user, token, uow), token.id, until, now, to_be_noted=stale)
@@ -130,7 +151,14 @@ class LoggedIn:
     expires_at: datetime
 
 
-def log_in(services: Services, name: str, password: str) -> LoggedIn:
+def log_in(
+    services: Services,
+    name: str,
+    password: str,
+    *,
+    idle_seconds: int | None = None,
+    origin: Origin = NOWHERE,
+) -> LoggedIn:
     """Make a token for a user who knows the password.
 
     After five failures in a row each further one locks the user for twice as long as before. The
@@ -169,6 +197,9 @@ def log_in(services: Services, name: str, password: str) -> LoggedIn:
             name="login",
             secret_hash=secret_hash,
             expires_at=now + _LOGIN_LIFETIME,
+            idle_seconds=idle_seconds,
+            address=origin.address,
+            user_agent=origin.user_agent,
             created_at=now,
         )
         uow.tokens.add(token)

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from virtmgr.domain.errors import NotFound
 from virtmgr.domain.host import Cluster, Convergence, FailoverPolicy, SchedulingPolicy
 from virtmgr.domain.ids import new_id
+from virtmgr.domain.overview import HostSize
 from virtmgr.domain.scheduling.reserve import survived
 from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.values import Labels, Name, Value
@@ -77,7 +78,8 @@ class ClusterFields(Value):
     cpu: CpuModel = Field(
         "host",
         description="What VMs that start see as their CPU. host: all that their host has; auto: "
-        "the best model that all hosts of the cluster have; or a model's name.",
+        "the best model that all hosts of the cluster have; or a model's name. With the last two "
+        "they get the newest machine type that all hosts have, too.",
     )
     migration_bandwidth: int = Field(
         0, ge=0, le=1_000_000, description="MiB a second of each live migration; 0: no limit."
@@ -114,7 +116,12 @@ def find(context: Context, reference: str, field: str | None = None) -> Cluster:
 
 def survives(context: Context, cluster: Cluster) -> int:
     """How many further hosts may fail so that what is highly available has room on the others."""
-    return survived(Tally(placement.fleet(context.uow, with_ha=True)), cluster.id)
+    sums = placement.sums(context.uow, [cluster], _hosts_of(context, cluster))
+    return survived(Tally(sums), cluster.id)
+
+
+def _hosts_of(context: Context, cluster: Cluster) -> list[HostSize]:
+    return [host for host in context.uow.hosts.sizes() if host.cluster_id == cluster.id]
 
 
 def lock(context: Context, reference: str) -> Cluster:

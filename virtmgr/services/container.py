@@ -12,7 +12,7 @@ from virtmgr.domain.streaming import StreamRequest
 from virtmgr.ports.certificates import Authority
 from virtmgr.ports.clock import Clock, SystemClock
 from virtmgr.ports.images import BlobStore
-from virtmgr.ports.power import PowerControl
+from virtmgr.ports.power import PowerControl, Way
 from virtmgr.ports.streams import AgentStream, Dialler
 from virtmgr.ports.unit_of_work import UnitOfWorkFactory
 from virtmgr.ports.vault import Vault
@@ -41,10 +41,20 @@ class NoVault:
 class NoPower:
     """For processes that switch no machine's power."""
 
-    def is_on(self, device: FenceDevice, password: str) -> bool:  # noqa: ARG002
+    def is_on(
+        self,
+        device: FenceDevice,
+        password: str,  # noqa: ARG002
+        way: Way | None = None,  # noqa: ARG002
+    ) -> bool:
         raise Unavailable(f"this process asks no fence device, such as {device.name}")
 
-    def turn_off(self, device: FenceDevice, password: str) -> None:  # noqa: ARG002
+    def turn_off(
+        self,
+        device: FenceDevice,
+        password: str,  # noqa: ARG002
+        way: Way | None = None,  # noqa: ARG002
+    ) -> None:
         raise Unavailable(f"this process cuts no power, such as by {device.name}")
 
 

@@ -15,7 +15,7 @@ from virtmgr.domain.access import Action, Principal, Verdict, may, visible_proje
 from virtmgr.domain.errors import Forbidden, NotFound, PreconditionFailed
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.operation import Event, Operation
-from virtmgr.domain.project import Project
+from virtmgr.domain.project import NOWHERE, Origin, Project
 from virtmgr.ports.unit_of_work import Repository, UnitOfWork
 from virtmgr.services.container import Services
 
@@ -41,6 +41,7 @@ class Context:
     expected_versions: frozenset[int] | None = None  # If-Match; None: any
     version_checked: bool = False
     overtaken: bool = False  # an earlier try was: now wait for one's turn
+    origin: Origin = NOWHERE
     now: datetime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -187,6 +188,7 @@ def open_context(
     project: str | None = None,
     expected_versions: frozenset[int] | None = None,
     overtaken: bool = False,
+    origin: Origin = NOWHERE,
 ) -> Context:
     """Check that ``principal`` may do ``action`` and give the context to do it in.
 
@@ -210,4 +212,5 @@ def open_context(
         project=found,
         expected_versions=expected_versions,
         overtaken=overtaken,
+        origin=origin,
     )

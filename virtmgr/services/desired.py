@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from virtmgr.domain.cpu import AUTO, HOST, resolved
+from virtmgr.domain.cpu import HOST, resolved
 from virtmgr.domain.host import Cluster, Convergence
 from virtmgr.domain.image import Image
-from virtmgr.domain.live_migration import cpu_models
+from virtmgr.domain.live_migration import cpu_models, machine_types
+from virtmgr.domain.machine_type import newest_common
 from virtmgr.domain.migration import AT_TARGET_TOO, Migration, Phase
 from virtmgr.domain.moving import at_its_host, at_target, left_behind
 from virtmgr.domain.network import (
@@ -127,10 +128,11 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
     images = _Cache(uow.images.get)
     projects = _Cache(uow.projects.get)
     volumes = _volumes(uow, workloads)
-    cpus = _Cache(partial(_cpu_model, uow))
+    seen = _Cache(partial(_hardware, uow))
     found = []
     for workload in workloads:
-        cpu = cpus[workload.host_id] if workload.kind is Kind.VM and workload.host_id else None
+        is_vm = workload.kind is Kind.VM and workload.host_id is not None
+        hardware = seen[workload.host_id] if is_vm and workload.host_id is not None else None
         project = projects[workload.project_id]
         found.append(
             DesiredWorkload(
@@ -154,20 +156,24 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
                 ),
                 volumes=_mounts(workload, volumes.get(workload.id, ())),
                 clone_of=_clone_source(uow, workload.clone_of),
-                **({} if cpu is None else {"cpu": cpu}),  # not every agent knows the field
+                **(hardware or {}),  # not every agent knows these fields
             )
         )
     return found
 
 
-def _cpu_model(uow: UnitOfWork, host_id: str) -> str | None:
-    """What a VM that is started on the host now sees as its CPU; None: the host's own."""
+def _hardware(uow: UnitOfWork, host_id: str) -> Mapping[str, str]:
+    """What a VM that is started on the host now gets that all hosts of its cluster have; what is
+    left out is as the host has it."""
     host = uow.hosts.get(host_id)
     cluster = uow.clusters.get(host.cluster_id) if host is not None else None
     if host is None or cluster is None or cluster.cpu == HOST or not cpu_models(host):
-        return None
-    hosts = uow.hosts.all() if cluster.cpu == AUTO else ()
-    return resolved(cluster.cpu, [cpu_models(one) for one in hosts if one.cluster_id == cluster.id])
+        return {}
+    hosts = [one for one in uow.hosts.all() if one.cluster_id == cluster.id]
+    cpu = resolved(cluster.cpu, map(cpu_models, hosts))
+    machine = newest_common(map(machine_types, hosts)) if machine_types(host) else None
+    found = {"cpu": cpu, "machine": machine}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 _NEWER: Final = {"ha": HaSpec()}

@@ -35,7 +35,8 @@ from virtmgr.domain.ids import new_id
 from virtmgr.domain.leases import Seen
 from virtmgr.domain.migration import Phase
 from virtmgr.domain.scheduling import Decision, PlacementRequest
-from virtmgr.domain.workload import PowerState, Workload, WorkloadStatus
+from virtmgr.domain.volume import Volume
+from virtmgr.domain.workload import PowerState, Workload, WorkloadSpec, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import fencing, overlays, placement
 from virtmgr.services.container import Services
@@ -103,15 +104,20 @@ def _fail_over(services: Services, host_id: str, seen: Mapping[str, Seen]) -> in
             return 0  # it spoke, or was removed
         verdicts = _judged(uow, host, seen)
         placed = _place(uow, host, [one for one in verdicts if one.release is not None])
+        workloads = {one.workload.id: uow.workloads.lock(one.workload.id) for one in verdicts}
+        left = _lock_volumes(uow, [id for id, one in placed.items() if isinstance(one, Decision)])
         for verdict in verdicts:
-            workload = uow.workloads.lock(verdict.workload.id)
+            workload = workloads[verdict.workload.id]
             if workload is None or workload.host_id != host.id:
                 continue
             if verdict.code == LEAVING:
                 _end_migration(services, uow, workload, verdict, now)
             outcome = placed.get(workload.id)
             if isinstance(outcome, Decision):
-                _restart(services, uow, host, workload, verdict, outcome, now)
+                volumes = left.get(workload.id, ())
+                if volumes and not host.without_volumes:
+                    raise placement.Overtaken(host.id)  # one was attached meanwhile
+                _restart(services, uow, host, workload, verdict, outcome, volumes, now)
             else:
                 _wait(uow, host, workload, outcome or verdict, now)
         if any(one.code in _FENCING_HELPS for one in verdicts):
@@ -135,6 +141,7 @@ def _judged(uow: UnitOfWork, host: Host, seen: Mapping[str, Seen]) -> list[Verdi
         lease=host.lease_seconds,
         self_fencing=bool(host.facts.get("self_fencing")),
         known_off=Release(host.known_off) if host.known_off is not None else None,
+        without_volumes=host.without_volumes,
     )
     return judge(lost, _policy(uow, host), [_protected(uow, one) for one in workloads])
 
@@ -215,8 +222,19 @@ def _place(uow: UnitOfWork, host: Host, free: Sequence[Verdict]) -> dict[str, De
     return found
 
 
+def _lock_volumes(uow: UnitOfWork, workload_ids: Sequence[str]) -> dict[str, list[Volume]]:
+    """The volumes that stay on the lost host, locked after all workloads, by workload."""
+    attached = [volume for id in workload_ids for volume in uow.volumes.of_workload(id)]
+    found: dict[str, list[Volume]] = {}
+    for id in sorted(volume.id for volume in attached):
+        volume = uow.volumes.lock(id)
+        if volume is not None and volume.workload_id is not None:
+            found.setdefault(volume.workload_id, []).append(volume)
+    return found
+
+
 def _request(uow: UnitOfWork, workload_id: str) -> PlacementRequest:
-    """Where it may go.
+    """Where it may go: without its volumes, if it has any, or it would not be asked.
 
     :raises VirtmgrError: what it needs is not there any more.
     """
@@ -224,7 +242,8 @@ def _request(uow: UnitOfWork, workload_id: str) -> PlacementRequest:
     if workload is None:
         raise AssertionError(f"workload {workload_id} was locked with its host")
     nics = uow.nics.of_workloads([workload.id]).get(workload.id, ())
-    references = resolve(uow, workload.project_id, pinned(workload, workload.spec, nics))
+    spec = _without_volumes(workload.spec)
+    references = resolve(uow, workload.project_id, pinned(workload, spec, nics))
     left = uow.failovers.open_of(workload.id)
     return replace(
         placement_request(workload.project_id, workload.id, references),
@@ -243,9 +262,11 @@ def _restart(
     workload: Workload,
     verdict: Verdict,
     decision: Decision,
+    volumes: Sequence[Volume],
     now: datetime,
 ) -> None:
-    """From here on the workload is its new host's, and the lost one is to remove what it has."""
+    """From here on the workload is its new host's, and the lost one is to remove what it has, but
+    for its volumes: they are detached."""
     target = uow.hosts.get(decision.host_id or "")
     if target is None:
         raise AssertionError("the host was claimed in this transaction")
@@ -254,6 +275,9 @@ def _restart(
     row.code, row.message, row.updated_at = verdict.code, verdict.message, now
     row.claim_vcpus, row.claim_memory = workload.claim_vcpus, workload.claim_memory
     row.claim_disk = workload.claim_disk
+    for volume in volumes:
+        volume.workload_id = None
+    workload.spec = _without_volumes(workload.spec)
     workload.host_id = target.id
     workload.placement = decision.explanation.to_json()
     workload.generation += 1
@@ -264,14 +288,21 @@ def _restart(
     uow.after_commit(partial(services.wake_host, target.id))
     nics = uow.nics.of_workloads([workload.id]).get(workload.id, ())
     overlays.announce(services, uow, [nic.network_id for nic in nics], told=(lost.id, target.id))
+    names = [volume.name for volume in volumes]
+    without = f", without its volumes ({', '.join(names)})" if names else ""
+    data = {"failover": row.id, "from": lost.name, "to": target.name, "release": row.release}
     add_event(
         uow,
         "workload.failed_over",
         workload_target(workload),
         now=now,
-        message=f"from host {lost.name} to host {target.name}: {verdict.message}",
-        data={"failover": row.id, "from": lost.name, "to": target.name, "release": row.release},
+        message=f"from host {lost.name} to host {target.name}{without}: {verdict.message}",
+        data={**data, "without_volumes": names} if names else data,
     )
+
+
+def _without_volumes(spec: WorkloadSpec) -> WorkloadSpec:
+    return spec.model_copy(update={"volumes": ()}) if spec.volumes else spec
 
 
 def _wait(uow: UnitOfWork, host: Host, workload: Workload, verdict: Verdict, now: datetime) -> None:

@@ -27,12 +27,14 @@ def find(context: Context, id: str) -> Failover:
     return found
 
 
-def confirm_off(context: Context, reference: str) -> Host:
+def confirm_off(context: Context, reference: str, *, without_volumes: bool = False) -> Host:
     """An operator says that a silent host is off: nothing runs on it. Twice is once.
 
     Its highly available workloads are restarted elsewhere at once, whatever its lease. If it is not
     off, they run twice: nobody checks.
 
+    :param without_volumes: those with volumes are restarted as well, and their volumes are detached
+        and stay where they are. It counts until the host speaks again.
     :raises NotFound: there is no such host.
     :raises IllegalTransition: it is not silent.
     """
@@ -47,5 +49,9 @@ def confirm_off(context: Context, reference: str) -> Host:
         host.state, host.known_off = HostState.FENCED, Release.CONFIRMED.value
         message = f"host {host.name} is off, says an operator"
         context.record("host.confirmed_off", host, message, host_id=host.id)
-        context.uow.flush()
+    if without_volumes and not host.without_volumes:
+        host.without_volumes = True
+        message = f"what is highly available on host {host.name} starts without its volumes"
+        context.record("host.without_volumes", host, message, host_id=host.id)
+    context.uow.flush()
     return host

@@ -10,22 +10,24 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import structlog
 
 from virtmgr.domain.errors import Unavailable, VirtmgrError
 from virtmgr.domain.failover import Release
-from virtmgr.domain.fencing import FenceDevice, by_level
+from virtmgr.domain.fencing import by_level
 from virtmgr.domain.host import HostState
 from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.services.container import Services
-from virtmgr.services.fencing import FENCE, VERBS, purpose
-from virtmgr.services.holding import keep_working, new_holder
+from virtmgr.services.fence_ways import Reached, reached
+from virtmgr.services.fencing import FENCE, VERBS
+from virtmgr.services.holding import heartbeat, keep_working, new_holder
 from virtmgr.services.records import add_event, host_target
 
-_LEASE: Final = timedelta(seconds=180)  # longer than all levels of a host take
+_LEASE: Final = timedelta(seconds=15)  # without a heartbeat
 _IDLE: Final = 0.5
 _OFF_WITHIN: Final = 20.0  # seconds after it was asked for
 _ASK_AGAIN: Final = 0.5
@@ -52,68 +54,81 @@ class FenceWorker:
             if operation is None:
                 return False
             uow.commit()
+        with heartbeat(partial(self._beat, operation.id), name="fence"):
+            self._carry_out(operation)
+        return True
+
+    def _beat(self, operation_id: str) -> None:
+        """Hold on to an operation for as long as its devices take."""
+        now = self._services.clock.now()
+        with self._services.units() as uow:
+            held = uow.operations.lock(operation_id)
+            if held is not None and held.owner == self._owner and held.finished_at is None:
+                held.lease_expires_at = now + _LEASE
+                uow.commit()
+
+    def _carry_out(self, operation: Operation) -> None:
         with self._services.units(read_only=True) as uow:
             host = uow.hosts.get(operation.target_id)
-            devices = list(uow.fence_devices.of_host(operation.target_id))
+            devices = uow.fence_devices.of_host(operation.target_id)
+            ways = {one.id: reached(self._services, uow, host, one) for one in devices if host}
+            levels = by_level(devices if host is not None else ())
+        found = [[ways[device.id] for device in level] for level in levels]
         came_back = host is None or host.state not in SILENT
         if operation.parameters.get("lost") and came_back:
             self._end(operation, OperationState.CANCELLED, "the host came back")
-            return True
+            return
         try:
-            told = self._cut(devices) if operation.verb == FENCE else self._test(devices)
+            told = self._cut(found) if operation.verb == FENCE else self._test(found)
         except VirtmgrError as error:
             self._end(operation, OperationState.FAILED, error.message, error)
         else:
             self._end(operation, OperationState.SUCCEEDED, told)
-        return True
 
-    def _cut(self, devices: Sequence[FenceDevice]) -> str:
+    def _cut(self, levels: Sequence[Sequence[Reached]]) -> str:
         """Level after level, until all devices of one say that the power is off.
 
         :raises Unavailable: none did.
         """
         failures = []
-        for level in by_level(devices):
+        for level in levels:
             try:
                 for device in level:
-                    self._services.power.turn_off(device, self._password(device))
+                    device.turn_off()
                 for device in level:
                     self._await_off(device)
             except VirtmgrError as error:
                 failures.append(error.message)
             else:
-                return f"the power is off, says {', '.join(device.name for device in level)}"
+                return f"the power is off, says {', '.join(map(str, level))}"
         raise Unavailable(
             "; ".join(failures) or "there is no fence device any more",
             code="not_fenced",
             hint="look at the host itself; if it is off: 'virtmgr host confirm-off'",
         )
 
-    def _await_off(self, device: FenceDevice) -> None:
+    def _await_off(self, device: Reached) -> None:
         deadline = time.monotonic() + _OFF_WITHIN
-        while self._services.power.is_on(device, self._password(device)):
+        while device.is_on():
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"fence device {device.name!r} took the order, and says after "
+                    f"fence device {device.device.name!r} took the order, and says after "
                     f"{_OFF_WITHIN:.0f} s that the power is still on",
                     code="still_on",
                     hint="look at the host itself",
                 )
             time.sleep(_ASK_AGAIN)
 
-    def _test(self, devices: Sequence[FenceDevice]) -> str:
+    def _test(self, levels: Sequence[Sequence[Reached]]) -> str:
         """Ask every device; nothing is switched.
 
         :raises VirtmgrError: one does not answer.
         """
         found = []
-        for device in devices:
-            is_on = self._services.power.is_on(device, self._password(device))
-            found.append(f"{device.name}: {'on' if is_on else 'off'}")
+        for device in (one for level in levels for one in level):
+            is_on = device.is_on()
+            found.append(f"{device}: {'on' if is_on else 'off'}")
         return ", ".join(found)
-
-    def _password(self, device: FenceDevice) -> str:
-        return self._services.vault.open(device.sealed, purpose(device.id)).decode()
 
     def _end(
         self,

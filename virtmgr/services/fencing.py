@@ -9,11 +9,11 @@ from typing import Final
 from pydantic import Field, SecretStr, model_validator
 
 from virtmgr.domain.errors import InvalidRequest, NotFound
-from virtmgr.domain.fencing import FenceAgent, FenceDevice
+from virtmgr.domain.fencing import ANY, FenceAgent, FenceDevice
 from virtmgr.domain.host import Host
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.operation import Operation, OperationState
-from virtmgr.domain.values import Name, Value
+from virtmgr.domain.values import Name, Reference, Value
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import hosts
 from virtmgr.services.context import Context
@@ -47,6 +47,11 @@ class FenceFields(Value):
         None, max_length=256, pattern="^/", description="Redfish: path of the system."
     )
     verify: bool = Field(True, description="Redfish: check the certificate.")
+    via: Reference | None = Field(
+        None,
+        description="The host that it is reached through, by name or id, or any: whichever other "
+        "host of the cluster is ready. Default: the control plane reaches it itself.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> FenceFields:
@@ -71,10 +76,11 @@ def list_(context: Context, reference: str) -> Sequence[FenceDevice]:
 def put(context: Context, reference: str, name: Name, fields: FenceFields) -> FenceDevice:
     """Set a device of a host; twice is once.
 
-    :raises NotFound: there is no such host.
-    :raises InvalidRequest: it is new, and has no password.
+    :raises NotFound: there is no such host, or none that it is to be reached through.
+    :raises InvalidRequest: it is new, and has no password; or is to be reached through its host.
     """
     host = hosts.lock(context, reference)
+    via = _relay(context, host, fields.via)
     present = _named(context, host, name)
     if present is not None:
         context.uow.fence_devices.remove(present)
@@ -102,12 +108,29 @@ def put(context: Context, reference: str, name: Name, fields: FenceFields) -> Fe
         level=fields.level,
         system=fields.system,
         verify=fields.verify,
+        via=via,
         created_at=context.now,
     )
     context.uow.fence_devices.add(device)
-    message = f"fence device {name} ({fields.agent} at {fields.address}) was set"
+    through = f" through {fields.via}" if fields.via is not None else ""
+    message = f"fence device {name} ({fields.agent} at {fields.address}{through}) was set"
     context.record("host.fence_device_set", host, message, host_id=host.id)
     return device
+
+
+def _relay(context: Context, host: Host, via: str | None) -> str | None:
+    """What is kept of ``via``: a host keeps its id when it is renamed."""
+    if via is None or via == ANY:
+        return via
+    relay = hosts.find(context, via, "via")
+    if relay.id == host.id:
+        raise InvalidRequest(
+            f"a fence device of host {host.name!r} cannot be reached through that host: when it is "
+            "needed, the host is lost",
+            field="via",
+            hint=f"name another host, or {ANY}",
+        )
+    return relay.id
 
 
 def remove(context: Context, reference: str, name: str) -> FenceDevice:

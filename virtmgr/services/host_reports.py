@@ -36,7 +36,7 @@ def note_host(
         _note_fingerprint(host, overlays.with_usable_tunnel(uow, host, request.fingerprint))
     was = host.state
     host.state = spoke(host)
-    host.known_off = None
+    host.known_off, host.without_volumes = None, False
     if was in SILENT:
         failover_end.recovered(uow, host, now)
     if was in COMING or was in SILENT:

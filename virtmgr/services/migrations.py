@@ -13,7 +13,14 @@ from virtmgr.domain.cpu import HOST
 from virtmgr.domain.errors import Conflict, IllegalTransition, NotFound, VirtmgrError
 from virtmgr.domain.host import Host
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.live_migration import Wish, findings, settled
+from virtmgr.domain.live_migration import (
+    Wish,
+    choosy_first,
+    findings,
+    live_targets,
+    not_taken,
+    settled,
+)
 from virtmgr.domain.migration import (
     AT_SOURCE,
     Downtime,
@@ -26,7 +33,8 @@ from virtmgr.domain.migration import (
 from virtmgr.domain.migration import expected_downtime as downtime_of
 from virtmgr.domain.operation import Operation
 from virtmgr.domain.scheduling import Decision, PlacementRequest
-from virtmgr.domain.workload import Reason, Workload
+from virtmgr.domain.volume import Volume
+from virtmgr.domain.workload import Kind, Reason, Workload
 from virtmgr.ports.driver import Feature
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services import features, placement
@@ -77,32 +85,72 @@ def propose(
 
     :param to: the only host that they may go to.
     """
+    checks = _Checks(context, source)
     found = [_request(context, workload, to) for workload in workloads]
-    wanted = [one for one in found if one.request is not None]
+    if wish is not Wish.COLD:
+        found = [_with_live_hosts(one, checks) for one in found]
+    requests = [one.request for one in found if one.request is not None]
     decisions = placement.decide(
-        context.uow,
-        [one.request for one in wanted if one.request is not None],
-        alone=context.overtaken,
-        moving_from=source.id,
+        context.uow, choosy_first(requests), alone=context.overtaken, moving_from=source.id
     )
     decided = {decision.request_id: decision for decision in decisions}
     placed = [
         one if one.request is None else _decided(one, decided[one.request.id]) for one in found
     ]
-    return [_with_mode(context, one, source, wish) for one in placed]
+    return [_with_mode(one, checks, wish) for one in placed]
 
 
-def _with_mode(context: Context, proposal: Proposal, source: Host, wish: Wish) -> Proposal:
+class _Checks:
+    """What stands against moving workloads of one host live, read once for all of them."""
+
+    def __init__(self, context: Context, source: Host) -> None:
+        self._uow = context.uow
+        self._source = source
+        cluster = context.uow.clusters.get(source.cluster_id)
+        self._cpu = cluster.cpu if cluster is not None else HOST
+        self._hosts = {
+            host.id: host
+            for host in context.uow.hosts.all()
+            if host.cluster_id == source.cluster_id and host.id != source.id
+        }
+        self._volumes: dict[str, Sequence[Volume]] = {}
+
+    def findings(self, workload: Workload, target_id: str) -> tuple[Reason, ...]:
+        target = self._hosts.get(target_id)
+        if target is None:  # it may go nowhere else than within its cluster
+            return ()
+        return findings(workload, self._volumes_of(workload), self._source, target, self._cpu)
+
+    def live_hosts(self, workload: Workload) -> frozenset[str]:
+        """The hosts against which nothing stands."""
+        volumes = self._volumes_of(workload)
+        hosts = self._hosts.values()
+        return live_targets(workload, volumes, self._source, hosts, self._cpu)
+
+    def _volumes_of(self, workload: Workload) -> Sequence[Volume]:
+        if workload.kind is not Kind.VM:  # whatever it has, it does not go live
+            return ()
+        if workload.id not in self._volumes:
+            self._volumes[workload.id] = self._uow.volumes.of_workload(workload.id)
+        return self._volumes[workload.id]
+
+
+def _with_live_hosts(proposal: Proposal, checks: _Checks) -> Proposal:
+    if proposal.request is None:
+        return proposal
+    live = checks.live_hosts(proposal.workload)
+    return replace(proposal, request=replace(proposal.request, live_host_ids=live))
+
+
+def _with_mode(proposal: Proposal, checks: _Checks, wish: Wish) -> Proposal:
     """The proposal, live where that is wished for and possible; refused where it may not be
     cold."""
     target_id, workload = proposal.target_id, proposal.workload
     if proposal.why_not is not None or target_id is None:
         return proposal
-    target = context.uow.hosts.get(target_id)
-    volumes = context.uow.volumes.of_workload(workload.id)
-    cluster = context.uow.clusters.get(source.cluster_id)
-    cpu = cluster.cpu if cluster is not None else HOST
-    why = findings(workload, volumes, source, target, cpu) if target is not None else ()
+    why = checks.findings(workload, target_id)
+    if why and proposal.request is not None and proposal.decision is not None:
+        why = (*why, *not_taken(proposal.request, proposal.decision))
     mode, refusal = settled(workload, wish, why)
     if refusal is not None:
         return replace(proposal, not_live=why, why_not=refusal, decision=None, mode=mode)
@@ -238,7 +286,7 @@ def move(
             field="to",
             hint="name another host, or none",
         )
-    proposal = _best(context, workload, source, target, wish)
+    (proposal,) = propose(context, [workload], source, target, wish)
     if proposal.decision is None and proposal.why_not is not None:
         why = proposal.why_not
         raise IllegalTransition(
@@ -253,21 +301,6 @@ def move(
     if live and not is_busy(context.uow, moved.migration):  # else a worker does, when there is room
         begin_preparing(context.services, context.uow, moved.migration, workload, context.now)
     return moved
-
-
-def _best(
-    context: Context, workload: Workload, source: Host, target: Host | None, wish: Wish
-) -> Proposal:
-    """Where it would go. Where the best host cannot take it live, any other one that can."""
-    (first,) = propose(context, [workload], source, target, wish)
-    if target is not None or first.mode is not MigrationMode.LIVE or not first.not_live:
-        return first
-    for other in context.uow.hosts.all():
-        if other.cluster_id == source.cluster_id and other.id != source.id:
-            (found,) = propose(context, [workload], source, other, wish)
-            if found.target_id is not None:
-                return found
-    return first
 
 
 def list_(context: Context, query: ListQuery) -> Page[Migration]:

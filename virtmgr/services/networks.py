@@ -109,10 +109,15 @@ def list_(context: Context, query: ListQuery) -> Page[Network]:
 
 
 def find(context: Context, reference: str) -> Network:
-    """A network of the context's project, or a shared one.
+    """A network of the context's project, or a shared one; without a project, a shared one.
 
     :raises NotFound: there is none.
     """
+    if context.project is None:
+        shared = context.uow.networks.find_shared(reference)
+        if shared is None:
+            raise NotFound(f"there is no network {reference!r} that all projects share")
+        return shared
     network = context.uow.networks.find(context.own_project.id, reference)
     if network is None:
         raise NotFound(f"there is no network {reference!r} in this project or shared by all")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from virtmgr.domain.errors import NoPlacement
 from virtmgr.domain.host import Cluster, Host
 from virtmgr.domain.migration import AT_SOURCE
+from virtmgr.domain.overview import HostSize
 from virtmgr.domain.scheduling import (
     Amounts,
     ClusterView,
@@ -106,6 +107,33 @@ def fleet(
             if without is None or (host.id != without and takes_moved(host))
         ),
         placed=tuple(one for one in placed if one.id not in leaving),
+    )
+
+
+def sums(uow: UnitOfWork, clusters: Sequence[Cluster], hosts: Sequence[HostSize]) -> Fleet:
+    """The inventory as far as sums need it: what hosts have, and what is claimed there."""
+    ha = uow.workloads.ha_claims()
+    return Fleet(
+        clusters=[cluster_view(cluster) for cluster in clusters],
+        hosts=[_sized(host, ha.get(host.id, _NOTHING)) for host in hosts],
+    )
+
+
+def _sized(host: HostSize, ha: Amounts) -> HostView:
+    return HostView(
+        id=host.id,
+        name=host.name,
+        cluster_id=host.cluster_id,
+        state=host.state,
+        capacity_vcpus=host.capacity.vcpus,
+        capacity_memory=host.capacity.memory,
+        capacity_disk=host.capacity.disk,
+        claimed_vcpus=host.claimed.vcpus,
+        claimed_memory=host.claimed.memory,
+        claimed_disk=host.claimed.disk,
+        ha_vcpus=ha.vcpus,
+        ha_memory=ha.memory,
+        ha_disk=ha.disk,
     )
 
 

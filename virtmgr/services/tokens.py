@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import AwareDatetime, Field
 
 from virtmgr.domain.access import Action
@@ -13,6 +15,11 @@ from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services.auth import new_secret
 from virtmgr.services.context import Context
 
+IdleSeconds = Annotated[
+    int | None,
+    Field(ge=60, le=30 * 86400, description="It ends when it was not used for so long."),
+]
+
 
 class TokenCreate(Value):
     """A new token."""
@@ -22,6 +29,7 @@ class TokenCreate(Value):
     role: Role | None = Field(None, description="Narrows it to less than its user may do.")
     project: Reference | None = Field(None, description="Narrows it to one project.")
     expires_at: AwareDatetime | None = Field(None, description="RFC 3339; null: never.")
+    idle_seconds: IdleSeconds = None
 
 
 def list_(context: Context, query: ListQuery) -> Page[Token]:
@@ -82,6 +90,9 @@ def create(context: Context, fields: TokenCreate) -> tuple[Token, str]:
         role=fields.role,
         project_id=_project_id(context, fields.project),
         expires_at=fields.expires_at,
+        idle_seconds=fields.idle_seconds,
+        address=context.origin.address,
+        user_agent=context.origin.user_agent,
         created_at=context.now,
     )
     context.uow.tokens.add(token)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -38,11 +38,13 @@ class Listing:
     """What lists of one noun can filter and sort by, under the names that the API uses.
 
     ``project`` is the column that ``project_ids`` limits; ``shared`` lets rows through where it
-    is NULL. ``default_sort`` stands in for ``name`` where rows have no name.
+    is NULL. ``default_sort`` stands in for ``name`` where rows have no name. ``conditions`` are
+    the filters that are no comparison with a column: each makes a criterion of its value.
     """
 
     tie: Expression
     filters: Mapping[str, Expression] = field(default_factory=dict)
+    conditions: Mapping[str, Callable[[Any], Expression]] = field(default_factory=dict)
     sorts: Mapping[str, Expression] = field(default_factory=dict)
     text: Expression | None = None
     labels: Expression | None = None
@@ -59,16 +61,23 @@ def page(session: Session, entity: Any, listing: Listing, query: ListQuery) -> P
     name, descending = _direction(listing, query.sort)
     key = _sort_key(listing.sorts[name])
     sort = f"-{name}" if descending else name
-    statement = select(entity, key.label("sort_key")).where(*_criteria(session, listing, query))
+    criteria = _criteria(session, listing, query)
+    total = _count(session, listing, criteria) if query.count else None
+    statement = select(entity, key.label("sort_key")).where(*criteria)
     if query.cursor is not None:
         statement = statement.where(_beyond(listing, key, sort, query.cursor, descending))
     order = [e.desc() if descending else e.asc() for e in _order(listing, key)]
     rows = session.execute(statement.order_by(*order).limit(query.limit + 1)).all()
     items = [row[0] for row in rows[: query.limit]]
     if len(rows) <= query.limit or not items:
-        return Page(items)
+        return Page(items, total=total)
     tie = getattr(items[-1], "sequence", None) or items[-1].id
-    return Page(items, cursor.encode(sort, rows[query.limit - 1][1], tie))
+    return Page(items, cursor.encode(sort, rows[query.limit - 1][1], tie), total)
+
+
+def _count(session: Session, listing: Listing, criteria: Sequence[Expression]) -> int:
+    counted = select(func.count()).select_from(listing.tie.table).where(*criteria)
+    return int(session.scalar(counted) or 0)
 
 
 def matching(listing: Listing, filters: Mapping[str, Any]) -> list[Expression]:
@@ -148,6 +157,8 @@ def _carries_one(column: Expression, key: str, value: str) -> Expression:
 
 
 def _filter(listing: Listing, name: str, value: Any) -> Expression:
+    if name in listing.conditions:
+        return listing.conditions[name](value)
     if name not in listing.filters:
         raise _unknown("filter by", name, name, listing.filters)
     column = listing.filters[name]

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy import text as text_
 
@@ -195,7 +196,10 @@ tokens = Table(
     Column("role", Enumerated(Role)),
     _reference("project_id", "projects", "CASCADE", nullable=True),
     Column("expires_at", UtcDateTime()),
+    Column("idle_seconds", Integer),
     Column("last_used_at", UtcDateTime()),
+    Column("address", String(64)),
+    Column("user_agent", String(256)),
     _created_at(),
     one_of("role", Role),
 )
@@ -268,6 +272,7 @@ hosts = Table(
     Column("renewals", Count, nullable=False, server_default="0"),
     Column("last_seen_at", UtcDateTime()),
     Column("known_off", String(16)),
+    Column("without_volumes", Flag, nullable=False, server_default=false()),
     Column("revision", Count, nullable=False),
     Column("prune_nonce", Count, nullable=False),
     *_version(),
@@ -307,6 +312,7 @@ fence_devices = Table(
     Column("level", Integer, nullable=False),
     Column("system", String(256)),
     Column("verify", Flag, nullable=False),
+    Column("via", String(36)),
     _created_at(),
     UniqueConstraint("host_id", "name"),
     one_of("agent", FenceAgent),
@@ -462,6 +468,8 @@ workloads = Table(
     UniqueConstraint("project_id", "name"),
     Index("ix_workloads_state_id", "state", "id"),
     Index("ix_workloads_kind_id", "kind", "id"),
+    # Counting them by kind and state reads this alone.
+    Index("ix_workloads_counted", "kind", "init", "state", "project_id"),
     Index("ix_workloads_created_at_id", "created_at", "id"),
     Index("ix_workloads_host_id_revision", "host_id", "revision"),
     Index(

@@ -45,6 +45,7 @@ _OBSERVED: dict[type[Any], frozenset[str]] = {
             "lease_seconds",
             "renewals",
             "known_off",
+            "without_volumes",
             "last_seen_at",
             "revision",
             "prune_nonce",

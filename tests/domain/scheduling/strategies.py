@@ -149,6 +149,7 @@ def requests(draw: st.DrawFn, number: int = 0) -> PlacementRequest:
         vlans=seldom(st.just(True), False),
         volume_host_ids=seldom(st.frozensets(an_id, max_size=2), frozenset()),
         ports=seldom(st.frozensets(ports, max_size=2), frozenset()),
+        live_host_ids=seldom(st.frozensets(an_id, max_size=4), frozenset()),
     )
 
 

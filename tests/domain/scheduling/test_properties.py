@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtmgr.domain.host import HostState
+from virtmgr.domain.live_migration import choosy_first
 from virtmgr.domain.scheduling import (
     Amounts,
     ClusterView,
@@ -95,6 +96,29 @@ def test_a_host_fits_exactly_when_no_reason_is_true(fleet: Fleet, wanted: Placem
         assert number == sum(
             code in {reason.code for reason in verdict.reasons} for verdict in explanation.verdicts
         )
+
+
+@given(fleets(), batches(), st.data())
+def test_where_it_can_go_live_comes_before_all_else(
+    fleet: Fleet, batch: list[PlacementRequest], data: st.DataObject
+) -> None:
+    ids = st.frozensets(st.sampled_from([host.id for host in fleet.hosts] or ["none"]))
+    batch = [dataclasses.replace(one, live_host_ids=data.draw(ids)) for one in batch]
+    for wanted, decision in zip(batch, place(fleet, batch), strict=True):
+        fitting = {one.host_id for one in decision.explanation.verdicts if one.fits}
+        able = fitting & wanted.live_host_ids
+        assert not able or decision.host_id in able
+    (without,) = place(fleet, [dataclasses.replace(batch[0], live_host_ids=frozenset())])
+    (first, *_) = place(fleet, batch)
+    assert (first.host_id is None) == (without.host_id is None)  # a wish, and no condition
+
+
+@given(batches())
+def test_who_can_go_live_to_few_hosts_chooses_first(batch: list[PlacementRequest]) -> None:
+    counts = [len(one.live_host_ids) for one in choosy_first(batch)]
+    live = [count for count in counts if count]
+    assert counts == sorted(live) + [0] * (len(counts) - len(live))
+    assert {one.id for one in choosy_first(batch)} == {one.id for one in batch}
 
 
 @given(fleets(), batches())

@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree
 
+import libvirt
 import pytest
 
 from tests.drivers.libvirt.kit import (
+    URI,
     Libvirtd,
     VmKit,
     disk_image,
@@ -29,7 +32,7 @@ from virtmgr.domain.ids import new_id
 from virtmgr.domain.network import port_name
 from virtmgr.domain.workload import IoLimits, Resources, RootDisk
 from virtmgr.drivers.libvirt.errors import UNAVAILABLE
-from virtmgr.ports.driver import LocalImage, Provision, RuntimeState
+from virtmgr.ports.driver import Feature, LocalImage, Provision, RuntimeState
 
 pytestmark = pytest.mark.host
 MIB = 1 << 20
@@ -50,6 +53,9 @@ def test_a_vm_boots_shows_itself_and_stops_when_asked(kit: VmKit) -> None:
     assert running.state is RuntimeState.RUNNING
     assert running.started_at is not None
     assert running.pid is not None
+    assert running.hardware is not None
+    assert running.hardware.machine in driver.facts().machine_types  # q35 is an alias
+    assert running.hardware.cpu == "host"
     assert Path(f"/proc/{running.pid}").exists()
     usage = driver.stats([desired.id, new_id()])
     assert list(usage) == [desired.id]
@@ -200,6 +206,21 @@ def test_pause_resume_and_a_guest_that_does_not_answer_the_button(kit: VmKit) ->
     ended = driver.inspect(workload_id)
     assert (ended.state, ended.exit_code) == (RuntimeState.EXITED, 0)
     kit.booted(desired)  # and again, after it ended
+
+
+def test_libvirt_has_no_post_copy_for_guests_that_arrive_paused(kit: VmKit) -> None:
+    """Why it is not offered; it is refused before it goes anywhere, here to its own host."""
+    desired = workload(kit.kernel_image())
+    kit.booted(desired)
+    there = "qemu+unix:///system?socket=/run/libvirt/libvirt-sock"
+    flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_PAUSED
+    with closing(libvirt.open(URI)) as connection:
+        domain = connection.lookupByUUIDString(desired.id)
+        with pytest.raises(libvirt.libvirtError, match=r"post-copy .* not supported .* paused"):
+            domain.migrateToURI3(there, {}, flags | libvirt.VIR_MIGRATE_POSTCOPY)
+    why = kit.driver.capabilities().why_not[Feature.POST_COPY]
+    assert "arrives paused" in why
+    assert kit.driver.inspect(desired.id).state is RuntimeState.RUNNING
 
 
 def test_ends_by_itself(kit: VmKit) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -15,12 +16,16 @@ from hypothesis import strategies as st
 from tests.drivers.libvirt.test_xml import VMS
 from virtmgr.drivers.libvirt import domain_xml
 from virtmgr.drivers.libvirt.gate import Gate, Refused, check_domain, expected
+from virtmgr.drivers.libvirt.implied import Words
 from virtmgr.ports.driver import Passage
 
 PASSAGE = Passage(Path("/run/virtmgr-agent/migrations/m1"))
 REMOTE, KEEPALIVE = 0x20008086, 0x6B656570
 FLAGS = 0xAB  # as libvirt 9.0 and 11.3 send it
 STATE = "unix:///run/virtmgr-agent/migrations/m1/state"
+OLD, NEW = (
+    Words(version, vendors={"EPYC": "AMD", "Nehalem": "Intel"}) for version in (7002022, 10000008)
+)
 DISKS = "unix:///run/virtmgr-agent/migrations/m1/disks"
 
 
@@ -28,8 +33,8 @@ def own(name: str = "disk_vm") -> Element:
     return domain_xml.build(VMS[name]())
 
 
-def gate(name: str = "disk_vm") -> Gate:
-    return Gate(expected(own(name), PASSAGE))
+def gate(name: str = "disk_vm", words: Words = OLD) -> Gate:
+    return Gate(expected(own(name), PASSAGE, words))
 
 
 def message(procedure: int, body: bytes = b"", *, program: int = REMOTE, kind: int = 0) -> bytes:
@@ -196,7 +201,7 @@ def _display(domain: Element) -> None:
 )
 def test_other_guests_are_refused(change: Callable[[Element], None]) -> None:
     domain = own()
-    wanted = expected(own(), PASSAGE)
+    wanted = expected(own(), PASSAGE, OLD)
     check_domain(domain, wanted)
     change(domain)
     with pytest.raises(Refused):
@@ -210,3 +215,71 @@ def test_nonsense_is_refused_or_waited_for(content: bytes) -> None:
         assert content.startswith(opened.pass_on(content))
     except Refused:
         pass
+
+
+# ---- in the target's words
+
+_FOUR = '<topology sockets="1" dies="1" cores="4" threads="1"/>'
+_ONE = '<topology sockets="1" dies="1" cores="1" threads="1"/>'
+
+
+def described(model: str, *features: str, topology: str = _FOUR, check: str = "full") -> bytes:
+    named = "".join(f'<feature policy="require" name="{name}" />' for name in features)
+    return (
+        f'<qemu-migration><name>x</name><cpu mode="custom" match="exact" check="{check}">'
+        f"<model>{model}</model>{topology}{named}</cpu></qemu-migration>\0"
+    ).encode()
+
+
+def features(passed: bytes) -> list[str | None]:
+    """Of the cookie in a PREPARE3_PARAMS, by reading the call as libvirtd does."""
+    assert struct.unpack_from(">I", passed)[0] == len(passed)
+    found = passed[passed.index(b"<qemu-migration") : passed.index(b"</qemu-migration>") + 17]
+    cpu = ElementTree.fromstring(found).find("cpu")
+    assert cpu is not None
+    return [each.get("name") for each in cpu.iterfind("feature")]
+
+
+@pytest.mark.parametrize(
+    ("words", "cookie", "expected_features"),
+    [
+        (NEW, described("Nehalem", "vme"), ["vme", "ht"]),
+        (NEW, described("EPYC", "vme"), ["vme", "ht", "cmp_legacy"]),
+        (NEW, described("qemu64"), ["ht", "cmp_legacy"]),
+        (NEW, described("kvm64"), ["ht"]),
+        (replace(NEW, vendor="Intel"), described("EPYC"), ["ht"]),  # KVM: the host's own maker
+        (OLD, described("Nehalem", "ht", "vme"), ["vme"]),
+        (OLD, described("EPYC", "cmp_legacy", "ht"), []),
+    ],
+)
+def test_the_cpu_is_told_as_the_target_names_it(
+    words: Words, cookie: bytes, expected_features: list[str]
+) -> None:
+    passed = gate(words=words).pass_on(call(cookie=cookie))
+    assert features(passed) == expected_features
+    # The other way round it is as it was, and nothing else has changed meanwhile.
+    back = gate(words=OLD if words is not OLD else NEW).pass_on(passed)
+    assert sorted(features(back), key=str) == sorted(features(call(cookie=cookie)), key=str)
+    assert gate(words=OLD).pass_on(passed)[-4:] == struct.pack(">I", FLAGS)
+
+
+@pytest.mark.parametrize("words", [OLD, NEW])
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        described("Nehalem", topology=_ONE),
+        described("Nehalem", topology=""),
+        described("Nehalem", check="partial"),
+        b"<qemu-migration/>\0",
+        b"",
+    ],
+)
+def test_all_else_passes_as_it_came(words: Words, cookie: bytes) -> None:
+    whole = call(cookie=cookie, bandwidth=20)
+    assert gate(words=words).pass_on(whole) == whole
+
+
+def test_what_comes_from_a_host_of_the_same_words_passes_as_it_came() -> None:
+    for words, cookie in ((NEW, described("EPYC", "ht")), (OLD, described("EPYC", "vme"))):
+        whole = call(cookie=cookie)
+        assert gate(words=words).pass_on(whole) == whole

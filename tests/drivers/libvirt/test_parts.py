@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,10 +17,12 @@ import pytest
 from tests.drivers.libvirt.kit import disk_image, nic, read_until, workload
 from virtmgr.domain.errors import DriverError, ImageError, StorageError
 from virtmgr.domain.ids import new_id
+from virtmgr.domain.workload import Hardware
 from virtmgr.drivers.libvirt import accelerator, disks, facts, leftovers, logs, run, seed, stats
 from virtmgr.drivers.libvirt.console import Consoles
 from virtmgr.drivers.libvirt.driver import LibvirtDriver
 from virtmgr.drivers.libvirt.errors import UNAVAILABLE
+from virtmgr.drivers.libvirt.hardware import Hardwares
 from virtmgr.drivers.libvirt.layout import Layout, Layouts, replacing
 from virtmgr.drivers.libvirt.locks import Locks
 from virtmgr.ports.driver import (
@@ -28,6 +31,7 @@ from virtmgr.ports.driver import (
     HasDisplay,
     HasFiles,
     HasLogs,
+    Inspection,
     RuntimeState,
     WorkloadDriver,
 )
@@ -370,3 +374,27 @@ def test_locks_are_per_key_and_are_not_kept() -> None:
     other.join(20)
     assert entered.is_set()
     assert not locks._locks
+
+
+def test_what_a_vm_runs_with_is_read_once_in_a_run() -> None:
+    reads: list[str] = []
+
+    def definition(machine: str) -> Callable[[], str]:
+        def read() -> str:
+            reads.append(machine)
+            return f"<domain><os><type machine='{machine}'>hvm</type></os></domain>"
+
+        return read
+
+    def seen(machine: str, day: int, pid: int | None = 7) -> Hardware | None:
+        at = datetime(2030, 1, day, tzinfo=UTC)
+        inspection = Inspection(RuntimeState.RUNNING, started_at=at, pid=pid)
+        return kept.put("a", inspection, definition(machine)).hardware
+
+    kept = Hardwares()
+    first, second = (Hardware(machine=each, cpu="host") for each in ("pc-q35-7.2", "pc-q35-10.0"))
+    assert seen("pc-q35-7.2", 1) == first
+    assert seen("pc-q35-10.0", 1) == first  # what it was started with
+    assert seen("pc-q35-10.0", 1, pid=None) is None  # it ended
+    assert seen("pc-q35-10.0", 2) == second
+    assert reads == ["pc-q35-7.2", "pc-q35-10.0"]

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from tests.drivers.libvirt.kit import disk_image, iso_image, workload
 from virtmgr.domain.image import Blob, ImageManifest, ImageType, Kernel
 from virtmgr.domain.sync import DesiredImage, DesiredNic, DesiredVolume
-from virtmgr.domain.workload import IoLimits, Resources, RootDisk
+from virtmgr.domain.workload import Hardware, IoLimits, Resources, RootDisk
 from virtmgr.drivers.libvirt import disks, domain_xml, shape, slots
 from virtmgr.drivers.libvirt.accelerator import Accelerator
 from virtmgr.drivers.libvirt.domain_xml import Blueprint
 from virtmgr.drivers.libvirt.facts import Firmware, HostFacts, Owner
+from virtmgr.drivers.libvirt.hardware import read
 from virtmgr.drivers.libvirt.layout import Layout
 from virtmgr.ports.driver import LocalImage, Provision
 
@@ -94,6 +95,13 @@ def iso_vm() -> Blueprint:
     return blueprint(desired, provision, replace(HOST, owner=None))
 
 
+def common_vm() -> Blueprint:
+    """As in a cluster of different hosts: of a CPU and a machine type that all of them have."""
+    built = kernel_vm()
+    common = {"cpu": "Westmere", "machine": "pc-q35-7.2"}
+    return replace(built, workload=built.workload.model_copy(update=common))
+
+
 def blueprint(desired: object, provision: Provision, host: HostFacts) -> Blueprint:
     return Blueprint(
         workload=desired,  # type: ignore[arg-type]
@@ -104,7 +112,7 @@ def blueprint(desired: object, provision: Provision, host: HostFacts) -> Bluepri
     )
 
 
-VMS = {"disk_vm": disk_vm, "kernel_vm": kernel_vm, "iso_vm": iso_vm}
+VMS = {"disk_vm": disk_vm, "kernel_vm": kernel_vm, "iso_vm": iso_vm, "common_vm": common_vm}
 
 
 @pytest.mark.parametrize("host", [HOST, KVM])
@@ -118,6 +126,14 @@ def test_a_cluster_gives_its_vms_a_cpu(host: HostFacts) -> None:
         "exact",
         "Westmere",
     )
+
+
+@pytest.mark.parametrize("hardware", [{}, {"machine": "pc-q35-7.2", "cpu": "Westmere"}])
+def test_what_is_built_is_what_is_read(hardware: dict[str, str]) -> None:
+    built = disk_vm()
+    wanted = built.workload.model_copy(update=hardware)
+    text = domain_xml.to_text(domain_xml.build(replace(built, workload=wanted)))
+    assert read(text) == Hardware(**({"machine": "q35", "cpu": "host"} | hardware))
 
 
 @pytest.mark.parametrize("name", VMS)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field
 
 from virtmgr.api.answers import View
+from virtmgr.ports.unit_of_work import Repository
 
 
 class ReferenceView(View):
@@ -26,11 +27,18 @@ class TargetView(View):
 
 
 class Referrer:
-    """Shows ids as references; each resource is looked up once, however often it occurs."""
+    """Shows ids as references; each resource is looked up once, however often it occurs.
 
-    def __init__(self, get: Callable[[str], Any]) -> None:
-        self._get = get
-        self._known: dict[str, ReferenceView | None] = {}
+    :param ids: what will be asked for, as far as it is known: one query finds them all.
+    """
+
+    def __init__(self, repository: Repository[Any], ids: Iterable[str | None] = ()) -> None:
+        self._get = repository.get
+        wanted = {id for id in ids if id is not None}
+        named = repository.called(wanted) if wanted else {}
+        self._known: dict[str, ReferenceView | None] = {
+            id: ReferenceView(id=id, name=named[id]) if id in named else None for id in wanted
+        }
 
     def __call__(self, id: str | None) -> ReferenceView | None:
         if id is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -29,10 +29,11 @@ class EventView(View):
     data: dict[str, Any]
 
 
-def event_presenter(uow: UnitOfWork) -> Callable[[Event], EventView]:
+def event_presenter(uow: UnitOfWork, events: Sequence[Event] = ()) -> Callable[[Event], EventView]:
     """How to present events; what they name may be gone by now."""
-    project, user = Referrer(uow.projects.get), Referrer(uow.users.get)
-    host = Referrer(uow.hosts.get)
+    project = Referrer(uow.projects, (event.project_id for event in events))
+    user = Referrer(uow.users, (event.user_id for event in events))
+    host = Referrer(uow.hosts, (event.host_id for event in events))
 
     def named(referrer: Referrer, id: str | None) -> ReferenceView | None:
         return None if id is None else referrer.known(id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pydantic import Field
@@ -35,9 +35,15 @@ class FailoverView(View):
     finished_at: datetime | None
 
 
-def presenter(uow: UnitOfWork) -> Callable[[Failover], FailoverView]:
+def presenter(
+    uow: UnitOfWork, failovers: Sequence[Failover] = ()
+) -> Callable[[Failover], FailoverView]:
     """How to present failovers, with the names of hosts."""
-    host, project = Referrer(uow.hosts.get), Referrer(uow.projects.get)
+    host = Referrer(
+        uow.hosts,
+        [id for failover in failovers for id in (failover.lost_host_id, failover.target_host_id)],
+    )
+    project = Referrer(uow.projects, (failover.project_id for failover in failovers))
 
     def present(failover: Failover) -> FailoverView:
         return FailoverView(

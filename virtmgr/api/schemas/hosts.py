@@ -11,7 +11,7 @@ from pydantic import Field
 from virtmgr.api.answers import View
 from virtmgr.api.schemas.common import ReferenceView, Referrer
 from virtmgr.api.secrets import secret_field
-from virtmgr.domain.host import Host, HostState, Pool
+from virtmgr.domain.host import Cluster, Host, HostState, Pool
 from virtmgr.domain.machine import MAY_REPLACE
 from virtmgr.domain.readiness import missing
 from virtmgr.domain.ssh import HostKey
@@ -106,15 +106,17 @@ def present_keys(address: str, port: int, keys: Sequence[HostKey]) -> ScannedVie
     return ScannedView(address=address, port=port, keys=shown)
 
 
-def host_presenter(uow: UnitOfWork) -> Callable[[Host], HostView]:
+def host_presenter(uow: UnitOfWork, hosts: Sequence[Host] = ()) -> Callable[[Host], HostView]:
     """How to present hosts."""
-    reference = Referrer(uow.clusters.get)
+    clusters = dict(uow.clusters.by_ids(host.cluster_id for host in hosts))
 
     def present(host: Host) -> HostView:
+        cluster = clusters.get(host.cluster_id) or uow.clusters.get(host.cluster_id)
+        assert cluster is not None  # a foreign key says so
         return HostView(
             id=host.id,
             name=host.name,
-            cluster=reference.known(host.cluster_id),
+            cluster=ReferenceView(id=cluster.id, name=cluster.name),
             state=host.state,
             scheduling_state=host.scheduling_state,
             lacks=_lacks(host),
@@ -127,7 +129,7 @@ def host_presenter(uow: UnitOfWork) -> Callable[[Host], HostView]:
             claimed=CapacityView(
                 vcpus=host.claimed_vcpus, memory=host.claimed_memory, disk=host.claimed_disk
             ),
-            free=_free(uow, host),
+            free=_free(cluster, host),
             facts={name: host.facts[name] for name in host.facts if name not in _OF_OURS},
             certificate_expires_at=host.certificate_expires_at,
             lease_expires_at=host.lease_expires_at,
@@ -143,23 +145,20 @@ def _lacks(host: Host) -> list[Reason]:
     return list(missing(host.facts)) if host.state is HostState.PROBING else []
 
 
-def _free(uow: UnitOfWork, host: Host) -> CapacityView:
-    cluster = uow.clusters.get(host.cluster_id)
-    ratios = (
-        (1.0, 1.0, 1.0)
-        if cluster is None
-        else (cluster.overcommit_vcpus, cluster.overcommit_memory, cluster.overcommit_disk)
-    )
+def _free(cluster: Cluster, host: Host) -> CapacityView:
+    vcpus = host.capacity_vcpus * cluster.overcommit_vcpus
+    memory = int(host.capacity_memory * cluster.overcommit_memory)
+    disk = int(host.capacity_disk * cluster.overcommit_disk)
     return CapacityView(
-        vcpus=max(0.0, round(host.capacity_vcpus * ratios[0] - host.claimed_vcpus, 3)),
-        memory=max(0, int(host.capacity_memory * ratios[1]) - host.claimed_memory),
-        disk=max(0, int(host.capacity_disk * ratios[2]) - host.claimed_disk),
+        vcpus=max(0.0, round(vcpus - host.claimed_vcpus, 3)),
+        memory=max(0, memory - host.claimed_memory),
+        disk=max(0, disk - host.claimed_disk),
     )
 
 
-def pool_presenter(uow: UnitOfWork) -> Callable[[Pool], PoolView]:
+def pool_presenter(uow: UnitOfWork, pools: Sequence[Pool] = ()) -> Callable[[Pool], PoolView]:
     """How to present pools."""
-    host = Referrer(uow.hosts.get)
+    host = Referrer(uow.hosts, (pool.host_id for pool in pools))
 
     def present(pool: Pool) -> PoolView:
         return PoolView(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from virtmgr.api.answers import View
 from virtmgr.api.schemas.common import ReferenceView
 from virtmgr.domain.host import Host
 from virtmgr.domain.image import Image, ImageManifest, ImageState, ImageType
+from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.image_pruning import Pruned
 from virtmgr.services.image_worker import Unused
 
@@ -32,6 +34,12 @@ class ImageView(View):
     labels: dict[str, str]
     created_at: datetime
     version: int
+
+
+class ListedImageView(ImageView):
+    """An image, and on how many hosts it is."""
+
+    at_hand: int = Field(description="How many hosts have it at hand.")
 
 
 class ShownImageView(ImageView):
@@ -87,6 +95,17 @@ def present(image: Image) -> ImageView:
         created_at=image.created_at,
         version=image.version,
     )
+
+
+def image_presenter(uow: UnitOfWork, images: Sequence[Image]) -> Callable[[Image], ListedImageView]:
+    """How to present these images; one query for all of them."""
+    by_host = uow.hosts.images_at_hand([image.id for image in images])
+    counts = Counter(id for held in by_host.values() for id in held)
+
+    def present_listed(image: Image) -> ListedImageView:
+        return ListedImageView(**dict(present(image)), at_hand=counts[image.id])
+
+    return present_listed
 
 
 def present_fully(image: Image, hosts: Sequence[Host]) -> ShownImageView:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -67,10 +67,20 @@ def _why_not(reason: Reason) -> WhyNotView:
     return WhyNotView(code=reason.code, message=reason.message, hint=reason.hint)
 
 
-def presenter(uow: UnitOfWork) -> Callable[[Migration], MigrationView]:
+def presenter(
+    uow: UnitOfWork, migrations: Sequence[Migration] = ()
+) -> Callable[[Migration], MigrationView]:
     """How to present migrations, with the names of workloads and hosts."""
-    workload, host = Referrer(uow.workloads.get), Referrer(uow.hosts.get)
-    project = Referrer(uow.projects.get)
+    workload = Referrer(uow.workloads, (migration.workload_id for migration in migrations))
+    host = Referrer(
+        uow.hosts,
+        [
+            id
+            for migration in migrations
+            for id in (migration.source_host_id, migration.target_host_id)
+        ],
+    )
+    project = Referrer(uow.projects, (migration.project_id for migration in migrations))
 
     def present(migration: Migration) -> MigrationView:
         return MigrationView(
@@ -95,7 +105,7 @@ def presenter(uow: UnitOfWork) -> Callable[[Migration], MigrationView]:
 
 def proposal_presenter(uow: UnitOfWork) -> Callable[[Proposal], ProposalView]:
     """How to present what is planned."""
-    host, project = Referrer(uow.hosts.get), Referrer(uow.projects.get)
+    host, project = Referrer(uow.hosts), Referrer(uow.projects)
 
     def present(proposal: Proposal) -> ProposalView:
         workload, why = proposal.workload, proposal.why_not

@@ -43,9 +43,11 @@ class AddressView(View):
     created_at: datetime
 
 
-def network_presenter(uow: UnitOfWork) -> Callable[[Network], NetworkView]:
+def network_presenter(
+    uow: UnitOfWork, networks: Sequence[Network] = ()
+) -> Callable[[Network], NetworkView]:
     """How to present networks."""
-    project = Referrer(uow.projects.get)
+    project = Referrer(uow.projects, (network.project_id for network in networks))
 
     def present(network: Network) -> NetworkView:
         return NetworkView(
@@ -65,6 +67,36 @@ def network_presenter(uow: UnitOfWork) -> Callable[[Network], NetworkView]:
             created_at=network.created_at,
             version=network.version,
         )
+
+    return present
+
+
+class NetworkLoadView(View):
+    """How many workloads of a host are on a network."""
+
+    host: ReferenceView | None = Field(description="null: not placed.")
+    workloads: int
+
+
+class TopologyView(NetworkView):
+    """A network with what is on it."""
+
+    loads: list[NetworkLoadView] = Field(description="By host; those with none are left out.")
+
+
+def topology_presenter(
+    uow: UnitOfWork, networks: Sequence[Network], visible: frozenset[str] | None
+) -> Callable[[Network], TopologyView]:
+    """How to present these networks with what of the visible projects is on them."""
+    present_network = network_presenter(uow, networks)
+    loads: dict[str, list[NetworkLoadView]] = {}
+    for load in uow.networks.loads([network.id for network in networks], visible):
+        host = load.host_id and ReferenceView(id=load.host_id, name=load.host_name or "")
+        view = NetworkLoadView(host=host or None, workloads=load.workloads)
+        loads.setdefault(load.network_id, []).append(view)
+
+    def present(network: Network) -> TopologyView:
+        return TopologyView(**dict(present_network(network)), loads=loads.get(network.id, []))
 
     return present
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -52,9 +52,12 @@ class OperationLogView(View):
     finished: bool = Field(description="Nothing comes after these lines.")
 
 
-def presenter(uow: UnitOfWork) -> Callable[[Operation], OperationView]:
+def presenter(
+    uow: UnitOfWork, operations: Sequence[Operation] = ()
+) -> Callable[[Operation], OperationView]:
     """How to present operations, with the names of their projects and users."""
-    project, user = Referrer(uow.projects.get), Referrer(uow.users.get)
+    project = Referrer(uow.projects, (operation.project_id for operation in operations))
+    user = Referrer(uow.users, (operation.user_id for operation in operations))
 
     def present(operation: Operation) -> OperationView:
         return OperationView(

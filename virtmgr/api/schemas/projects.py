@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from virtmgr.api.answers import View
+from virtmgr.domain.project import Project
+from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
 
 
 class ProjectView(View):
@@ -35,3 +38,24 @@ class QuotaView(View):
     used_volumes: int
     used_addresses: int
     version: int
+
+
+class ListedProjectView(ProjectView):
+    """A project with what it may take and uses."""
+
+    quota: QuotaView
+
+
+def project_presenter(
+    uow: UnitOfWork, projects: Sequence[Project]
+) -> Callable[[Project], ListedProjectView]:
+    """How to present these projects with their quotas; one query however many they are."""
+    ids = frozenset(project.id for project in projects)
+    query = ListQuery(sort="project", limit=len(ids) or 1, project_ids=ids)
+    quotas = {quota.project_id: quota for quota in uow.quotas.list(query).items}
+
+    def present(project: Project) -> ListedProjectView:
+        quota = QuotaView.model_validate(quotas[project.id])
+        return ListedProjectView(**dict(ProjectView.model_validate(project)), quota=quota)
+
+    return present

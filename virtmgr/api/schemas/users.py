@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pydantic import Field
@@ -46,7 +46,10 @@ class TokenView(View):
     role: Role | None = Field(description="Narrows what the token may do.")
     project: ReferenceView | None = Field(description="Narrows where it may do it.")
     expires_at: datetime | None
+    idle_seconds: int | None = Field(description="It ends when it was not used for so long.")
     last_used_at: datetime | None = Field(description="Within a minute.")
+    address: str | None = Field(description="Where the request that made it came from.")
+    user_agent: str | None = Field(description="Of the program that made it, as it says itself.")
     created_at: datetime
 
 
@@ -81,9 +84,12 @@ class WhoAmIView(View):
     token_project: ReferenceView | None
 
 
-def role_binding_presenter(uow: UnitOfWork) -> Callable[[RoleBinding], RoleBindingView]:
+def role_binding_presenter(
+    uow: UnitOfWork, bindings: Sequence[RoleBinding] = ()
+) -> Callable[[RoleBinding], RoleBindingView]:
     """How to present role bindings."""
-    user, project = Referrer(uow.users.get), Referrer(uow.projects.get)
+    user = Referrer(uow.users, (binding.user_id for binding in bindings))
+    project = Referrer(uow.projects, (binding.project_id for binding in bindings))
 
     def present(binding: RoleBinding) -> RoleBindingView:
         return RoleBindingView(
@@ -97,9 +103,10 @@ def role_binding_presenter(uow: UnitOfWork) -> Callable[[RoleBinding], RoleBindi
     return present
 
 
-def token_presenter(uow: UnitOfWork) -> Callable[[Token], TokenView]:
+def token_presenter(uow: UnitOfWork, tokens: Sequence[Token] = ()) -> Callable[[Token], TokenView]:
     """How to present tokens."""
-    user, project = Referrer(uow.users.get), Referrer(uow.projects.get)
+    user = Referrer(uow.users, (token.user_id for token in tokens))
+    project = Referrer(uow.projects, (token.project_id for token in tokens))
 
     def present(token: Token) -> TokenView:
         return TokenView(
@@ -109,7 +116,10 @@ def token_presenter(uow: UnitOfWork) -> Callable[[Token], TokenView]:
             role=token.role,
             project=project(token.project_id),
             expires_at=token.expires_at,
+            idle_seconds=token.idle_seconds,
             last_used_at=token.last_used_at,
+            address=token.address,
+            user_agent=token.user_agent,
             created_at=token.created_at,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pydantic import Field
@@ -30,10 +30,14 @@ class VolumeView(View):
     version: int
 
 
-def volume_presenter(uow: UnitOfWork) -> Callable[[Volume], VolumeView]:
+def volume_presenter(
+    uow: UnitOfWork, volumes: Sequence[Volume] = ()
+) -> Callable[[Volume], VolumeView]:
     """How to present volumes."""
-    project, host = Referrer(uow.projects.get), Referrer(uow.hosts.get)
-    pool, workload = Referrer(uow.pools.get), Referrer(uow.workloads.get)
+    project = Referrer(uow.projects, (volume.project_id for volume in volumes))
+    host = Referrer(uow.hosts, (volume.host_id for volume in volumes))
+    pool = Referrer(uow.pools, (volume.pool_id for volume in volumes))
+    workload = Referrer(uow.workloads, (volume.workload_id for volume in volumes))
 
     def present(volume: Volume) -> VolumeView:
         return VolumeView(

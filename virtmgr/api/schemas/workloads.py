@@ -70,9 +70,11 @@ class TicketView(View):
 def presenter(uow: UnitOfWork, workloads: Sequence[Workload]) -> Callable[[Workload], WorkloadView]:
     """How to present these workloads; a fixed number of queries however many they are."""
     ports = uow.nics.ports([workload.id for workload in workloads])
-    project, host = Referrer(uow.projects.get), Referrer(uow.hosts.get)
-    cluster, image = Referrer(uow.clusters.get), Referrer(uow.images.get)
-    network = Referrer(uow.networks.get)
+    project = Referrer(uow.projects, (workload.project_id for workload in workloads))
+    host = Referrer(uow.hosts, (workload.host_id for workload in workloads))
+    cluster = Referrer(uow.clusters, (workload.cluster_id for workload in workloads))
+    image = Referrer(uow.images, (workload.image_id for workload in workloads))
+    network = Referrer(uow.networks, [port.network_id for each in ports.values() for port in each])
 
     def present(workload: Workload) -> WorkloadView:
         return WorkloadView.model_construct(

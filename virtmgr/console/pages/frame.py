@@ -104,6 +104,11 @@ def choose_project() -> Any:
     response.headers.pop("HX-Trigger", None)
     response.headers["HX-Refresh"] = "true"
     response.set_cookie(
-        "virtmgr-project", name, max_age=_YEAR if name else 0, secure=True, samesite="Strict"
+        "virtmgr-project",
+        name,
+        max_age=_YEAR if name else 0,
+        secure=True,
+        httponly=True,
+        samesite="Strict",
     )
     return response

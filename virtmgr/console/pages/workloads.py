@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 from flask import Blueprint, g, render_template
-from werkzeug.wrappers import Response
 
 from virtmgr.console import listing
-from virtmgr.console.answers import done
 from virtmgr.console.listing import Choice, Column, ListPage
+from virtmgr.console.placements import placed
+from virtmgr.console.verbs import refusals
+from virtmgr.domain.workload import State
 
 blueprint = Blueprint("workloads", __name__)
 
 _ONE: Final = "/projects/{project}/workloads/{workload}"
+_FEW: Final = 100  # names to choose from; more are typed
 
 LIST: Final = ListPage(
     noun="workloads",
     path="/workloads",
     columns=(
         Column("Name", "name", optional=False),
-        Column("State", "state"),
+        Column("State", "state", optional=False),
         Column("Kind", "kind"),
         Column("Project"),
         Column("Host", "host"),
@@ -28,11 +32,14 @@ LIST: Final = ListPage(
         Column("Addresses"),
         Column("vCPUs"),
         Column("Memory"),
+        Column("Labels"),
         Column("Created", "created_at"),
+        Column("", optional=False),
     ),
     choices=(
         Choice("kind", "Kind", ("vm", "container")),
-        Choice("state", "State", ("running", "stopped", "paused", "failed", "unknown")),
+        Choice("init", "Container", ("system", "app")),
+        Choice("state", "State", tuple(state.value for state in State)),
         Choice("host", "Host"),
         Choice("image", "Image"),
         Choice("project", "Project"),
@@ -45,32 +52,107 @@ LIST: Final = ListPage(
 @blueprint.get("/workloads")
 def list_() -> str:
     """All workloads that may be seen."""
-    return render_template("workloads/list.html", list=listing.show(LIST))
+    names = {name: _names(f"/{name}s") for name in ("host", "image", "project")}
+    choices = [replace(one, values=names.get(one.name, one.values)) for one in LIST.choices]
+    shown = listing.show(replace(LIST, choices=choices))
+    return render_template(
+        "workloads/list.html",
+        list=shown,
+        silent=_silent_hosts(),
+        refusals=refusals,
+        kind_title=kind_title,
+    )
+
+
+def _names(path: str) -> Sequence[str]:
+    """The names to choose from; none where they are too many."""
+    reply = g.rest.get(path, {"limit": _FEW, "fields": "name"})
+    return () if reply["next_cursor"] else tuple(item["name"] for item in reply["items"])
+
+
+def _silent_hosts() -> Mapping[str, str]:
+    """Hosts that do not report, and since when: what is told of their workloads is as old."""
+    query = {"state": "unreachable", "limit": 500, "fields": "id,last_seen_at"}
+    return {one["id"]: one["last_seen_at"] for one in g.rest.get("/hosts", query)["items"]}
+
+
+def kind_title(workload: Mapping[str, Any]) -> str:
+    """The kind in words: VM, system container, app container."""
+    if workload["kind"] == "vm":
+        return "VM"
+    return f"{workload['init']} container" if workload["init"] else "container"
+
+
+# ---- one workload; each tab is a page of its own
 
 
 @blueprint.get("/projects/<project>/workloads/<workload>")
 def show(project: str, workload: str) -> str:
-    """One workload."""
-    found = g.rest.get(_ONE, project=project, workload=workload)
-    return render_template("workloads/show.html", workload=found.document)
+    """What it is and how it does."""
+    found = _find(project, workload)
+    operations = _operations(found, 8)
+    busy = any(one["finished_at"] is None for one in operations)
+    return tab("show", found, silent=_silent_hosts(), operations=operations, busy=busy)
 
 
-@blueprint.post("/projects/<project>/workloads/<workload>/start")
-def start(project: str, workload: str) -> Response:
-    """Start it."""
-    g.rest.ask("POST", _ONE + "/start", project=project, workload=workload)
-    return done(f"{workload} is being started", refresh="live-workload")
+@blueprint.get("/projects/<project>/workloads/<workload>/devices")
+def devices(project: str, workload: str) -> str:
+    """Its disks, NICs and ports."""
+    found = _find(project, workload)
+    volumes = g.rest.get("/projects/{project}/volumes", {"limit": 500}, project=project)["items"]
+    networks = g.rest.get("/networks", {"limit": 500, "fields": "name,project,type,ipv4"})["items"]
+    mounted = {mount["volume"]: mount for mount in found["spec"]["volumes"]}
+    return tab(
+        "devices",
+        found,
+        disks=[
+            (one, mounted.get(one["name"]) or mounted.get(one["id"]) or {})
+            for one in volumes
+            if one["workload"] and one["workload"]["id"] == found["id"]
+        ],
+        free=[one for one in volumes if one["workload"] is None],
+        networks=[
+            one
+            for one in networks
+            if one["project"] is None or one["project"]["name"] == found["project"]["name"]
+        ],
+    )
 
 
-@blueprint.post("/projects/<project>/workloads/<workload>/stop")
-def stop(project: str, workload: str) -> Response:
-    """Ask it to stop."""
-    g.rest.ask("POST", _ONE + "/stop", {}, project=project, workload=workload)
-    return done(f"{workload} is being stopped", refresh="live-workload")
+@blueprint.get("/projects/<project>/workloads/<workload>/events")
+def events(project: str, workload: str) -> str:
+    """Who did what with it, when and why."""
+    found = _find(project, workload)
+    query = {"target": found["id"], "limit": 100}
+    return tab("events", found, events=g.rest.get("/events", query)["items"])
 
 
-@blueprint.post("/projects/<project>/workloads/<workload>/delete")
-def delete(project: str, workload: str) -> Response:
-    """Delete it."""
-    g.rest.ask("DELETE", _ONE, project=project, workload=workload)
-    return done(f"{workload} is being deleted", goto="/workloads")
+@blueprint.get("/projects/<project>/workloads/<workload>/placement")
+def placement(project: str, workload: str) -> str:
+    """Why it runs on its host, and not on another."""
+    found = _find(project, workload)
+    reply = g.rest.get(_ONE + "/placement", project=project, workload=workload)
+    hosts = [reply["host"]["name"]] if reply["host"] else []
+    return tab("placement", found, placed=placed(reply["explanation"], hosts))
+
+
+def _find(project: str, workload: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = g.rest.get(_ONE, project=project, workload=workload).document
+    return found
+
+
+def _operations(workload: Mapping[str, Any], limit: int) -> Sequence[Mapping[str, Any]]:
+    query = {"target": workload["id"], "limit": limit}
+    items: Sequence[Mapping[str, Any]] = g.rest.get("/operations", query)["items"]
+    return items
+
+
+def tab(name: str, workload: Mapping[str, Any], **content: Any) -> str:
+    """One of its pages, with what all of them show."""
+    return render_template(
+        f"workloads/{name}.html",
+        workload=workload,
+        no=refusals(workload),
+        kind=kind_title(workload),
+        **content,
+    )

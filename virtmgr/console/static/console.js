@@ -67,8 +67,12 @@ window.addEventListener("pagehide", leave);
 
 const SHOWN_FOR = 6000; // milliseconds; failures stay until they are closed
 
-export function toast({ message, hint = null, level = "success" }) {
+export function toast({ message, hint = null, level = "success", later = false }) {
   if (!message) return;
+  if (later) {
+    sessionStorage.setItem("toast", JSON.stringify({ message, hint, level }));
+    return;
+  }
   const box = document.createElement("div");
   box.className = `toast-box toast-${level}`;
   const text = document.createElement("div");
@@ -91,6 +95,11 @@ export function toast({ message, hint = null, level = "success" }) {
 }
 
 document.addEventListener("toast", (event) => toast(event.detail));
+const told = sessionStorage.getItem("toast"); // by the page before
+if (told) {
+  sessionStorage.removeItem("toast");
+  toast(JSON.parse(told));
+}
 document.addEventListener("htmx:error", () =>
   toast({ message: "The server cannot be reached", hint: "Try again in a moment.", level: "danger" }),
 );
@@ -177,6 +186,9 @@ palette?.addEventListener("keydown", (event) => {
   } else if (event.key === "Enter" && at < 0 && links.length) {
     event.preventDefault();
     links[0].click();
+  } else if (event.key === "Escape") {
+    event.preventDefault(); // else it only empties the field
+    palette.close();
   }
 });
 palette?.addEventListener("click", (event) => {

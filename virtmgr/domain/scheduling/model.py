@@ -139,6 +139,8 @@ class PlacementRequest:
     """Hosts that its volumes are on already."""
     ports: frozenset[HostPort] = frozenset()
     """Ports of its host that it publishes."""
+    live_host_ids: frozenset[str] = frozenset()
+    """Hosts that it could go to while it runs, as far as the inventory can tell."""
     avoid: frozenset[str] = frozenset()
     """Hosts that still have something of it, and are to remove it first."""
     ha: bool = False

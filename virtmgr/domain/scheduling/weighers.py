@@ -2,7 +2,8 @@
 
 Each gives every host a value, mostly between 0 and 1, that counts with its factor. The factors
 are apart far enough that ``spread_by``, which takes a whole point off for each workload of the
-batch more than on the least crowded, outweighs all others together.
+batch more than on the least crowded, outweighs all others together; and ``live`` that one: no place
+is so much better that a guest should be stopped for it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from virtmgr.domain.scheduling.model import PlacementRequest
 from virtmgr.domain.scheduling.rules import near
 from virtmgr.domain.scheduling.tally import Tally
 
-FACTORS = {"spread_by": 8.0, "affinity": 3.0, "prefer": 2.0, "policy": 1.0, "image": 0.5}
+FACTORS = {
+    "live": 10_000.0,
+    "spread_by": 8.0,
+    "affinity": 3.0,
+    "prefer": 2.0,
+    "policy": 1.0,
+    "image": 0.5,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +47,15 @@ def total(weights: tuple[Weight, ...]) -> Scores:
     """The sum of the values, each times its factor."""
     weighted = [FACTORS[weight.name] * weight.values for weight in weights]
     return sum(weighted[1:], start=weighted[0])
+
+
+def _live(tally: Tally, request: PlacementRequest, fitting: Mask) -> Iterator[Weight]:
+    """1 where it can go to while it runs, unless that is so everywhere or nowhere."""
+    wanted = request.live_host_ids
+    if wanted:
+        able = tally.fleet.where(("live", wanted), lambda host: host.id in wanted)
+        if 0 < np.count_nonzero(able & fitting) < np.count_nonzero(fitting):
+            yield Weight("live", able.astype(float), "able to take it while it runs")
 
 
 def _spread_by(tally: Tally, request: PlacementRequest, fitting: Mask) -> Iterator[Weight]:
@@ -125,6 +142,7 @@ def _inverse(tally: Tally, resource: str) -> Scores:
 
 
 _WEIGHERS: tuple[Callable[[Tally, PlacementRequest, Mask], Iterator[Weight]], ...] = (
+    _live,
     _spread_by,
     _affinity,
     _prefer,

@@ -81,7 +81,7 @@ class FakeDriver(Migrates):
         *,
         name: str = "fake",
         kinds: Iterable[Kind] = tuple(Kind),
-        features: Iterable[Feature] = tuple(set(Feature) - {Feature.DISPLAY}),
+        features: Iterable[Feature] = tuple(set(Feature) - {Feature.DISPLAY, Feature.POST_COPY}),
     ) -> None:
         """Make a driver.
 

@@ -7,6 +7,7 @@ from types import ModuleType
 from virtmgr.domain.errors import Unavailable
 from virtmgr.domain.fencing import FenceAgent, FenceDevice
 from virtmgr.drivers.fence import ipmi, redfish
+from virtmgr.ports.power import Way
 
 _CLIENTS: dict[FenceAgent, ModuleType] = {FenceAgent.IPMI: ipmi, FenceAgent.REDFISH: redfish}
 
@@ -14,15 +15,15 @@ _CLIENTS: dict[FenceAgent, ModuleType] = {FenceAgent.IPMI: ipmi, FenceAgent.REDF
 class FenceControl:
     """All kinds of devices. Safe in threads."""
 
-    def is_on(self, device: FenceDevice, password: str) -> bool:
+    def is_on(self, device: FenceDevice, password: str, way: Way | None = None) -> bool:
         try:
-            return bool(_CLIENTS[device.agent].is_on(device, password))
+            return bool(_CLIENTS[device.agent].is_on(device, password, way))
         except ImportError as error:
             raise _not_installed(device) from error
 
-    def turn_off(self, device: FenceDevice, password: str) -> None:
+    def turn_off(self, device: FenceDevice, password: str, way: Way | None = None) -> None:
         try:
-            _CLIENTS[device.agent].turn_off(device, password)
+            _CLIENTS[device.agent].turn_off(device, password, way)
         except ImportError as error:
             raise _not_installed(device) from error
 

@@ -13,13 +13,15 @@ from typing import Any
 
 from virtmgr.domain.errors import Unavailable
 from virtmgr.domain.fencing import FenceDevice
+from virtmgr.drivers.fence import through
+from virtmgr.ports.power import Way
 
 _SECONDS = 30
 
 
-def is_on(device: FenceDevice, password: str) -> bool:
+def is_on(device: FenceDevice, password: str, way: Way | None) -> bool:
     """Chassis power state (IPMI 2.0, 28.2 Get Chassis Status)."""
-    state = _ask(device, password, "state").get("powerstate")
+    state = _ask(device, password, "state", way).get("powerstate")
     if state not in ("on", "off"):
         raise Unavailable(
             f"fence device {device.name!r} at {device.address} says that the power is {state!r}",
@@ -29,15 +31,24 @@ def is_on(device: FenceDevice, password: str) -> bool:
     return bool(state == "on")
 
 
-def turn_off(device: FenceDevice, password: str) -> None:
+def turn_off(device: FenceDevice, password: str, way: Way | None) -> None:
     """Chassis control: power down (IPMI 2.0, 28.3), without a shutdown."""
-    _ask(device, password, "off")
+    _ask(device, password, "off", way)
 
 
-def _ask(device: FenceDevice, password: str, what: str) -> dict[str, Any]:
+def _ask(device: FenceDevice, password: str, what: str, way: Way | None) -> dict[str, Any]:
+    if way is None:
+        return _ask_at((device.address, device.port), device, password, what)
+    with through.datagrams(way) as address:
+        return _ask_at(address, device, password, what)
+
+
+def _ask_at(
+    address: tuple[str, int], device: FenceDevice, password: str, what: str
+) -> dict[str, Any]:
     question = {
-        "bmc": device.address,
-        "port": device.port,
+        "bmc": address[0],
+        "port": address[1],
         "userid": device.user,
         "password": password,
         "what": what,

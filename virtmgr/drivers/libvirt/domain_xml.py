@@ -162,7 +162,7 @@ def _resources(domain: Element, workload: DesiredWorkload, host: HostFacts) -> N
 
 def _boot(domain: Element, blueprint: Blueprint) -> None:
     os = SubElement(domain, "os")
-    _text(os, "type", "hvm", arch="x86_64", machine="q35")
+    _text(os, "type", "hvm", arch="x86_64", machine=blueprint.workload.machine or "q35")
     firmware = blueprint.host.firmware
     if blueprint.workload.spec.firmware == "uefi" and firmware is not None:
         _text(os, "loader", str(firmware.code), readonly="yes", type="pflash")

@@ -40,6 +40,7 @@ from virtmgr.drivers.libvirt.console import Consoles
 from virtmgr.drivers.libvirt.domains import Domains
 from virtmgr.drivers.libvirt.errors import UNAVAILABLE, attempt
 from virtmgr.drivers.libvirt.events import Events
+from virtmgr.drivers.libvirt.hardware import Hardwares
 from virtmgr.drivers.libvirt.layout import Layout, Layouts
 from virtmgr.drivers.libvirt.locks import Locks
 from virtmgr.drivers.libvirt.making import Maker
@@ -98,6 +99,7 @@ class LibvirtDriver(Migrates):
         self._consoles = Consoles()
         self._runs = Locks()
         self._events = Events(self._changed)
+        self._hardwares = Hardwares()
         self._connection = Connection(uri, self._events.register)
         self._domains = Domains(self._connection, self._layouts.root)
         self._maker = Maker(self._connection, self._domains, self._layouts, accelerator, bridge_of)
@@ -219,6 +221,7 @@ class LibvirtDriver(Migrates):
                 power.stop(domain, self._events, timeout=0)
                 domain.undefineFlags(_UNDEFINE)
         self._maker.forget(workload_id)
+        self._hardwares.forget(workload_id)
         try:
             self._sweeper.sweep()
             with self._runs.hold(workload_id):
@@ -240,7 +243,8 @@ class LibvirtDriver(Migrates):
             inspection, after = run.judge(state, reason, before, pid)
             if after != before and layout.directory.exists():
                 run.save(layout.run, after)
-        return inspection
+        with attempt(f"see what VM {workload_id} runs on"):
+            return self._hardwares.put(workload_id, inspection, domain.XMLDesc)
 
     def list(self) -> tuple[str, ...]:
         return tuple(sorted(self._domains.ids() | self._layouts.ids()))

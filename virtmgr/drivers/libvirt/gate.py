@@ -2,7 +2,8 @@
 
 Whoever may talk to libvirtd is root on its host. The source of a migration is another host, and as
 little trusted: of libvirt's RPC (https://libvirt.org/kbase/internals/rpc.html; RFC 4506) only the
-calls of a migration pass, of one guest, paused, that uses no more of this host than it should.
+calls of a migration pass, of one guest, paused, that uses no more of this host than it should. On
+the way the guest's CPU is put in this host's words (``implied``); nothing else is changed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from xml.etree.ElementTree import Element
 
 from virtmgr.domain.errors import DriverError
 from virtmgr.drivers.libvirt.domain_xml import NAME_PREFIX, NAMESPACE
+from virtmgr.drivers.libvirt.implied import Words
 from virtmgr.ports.driver import Door, Passage
 
 _HEADER: Final = struct.Struct(
@@ -73,9 +75,10 @@ class Expected:
     bridges: frozenset[str]
     label: str | None  # of QEMU's user and group
     passage: Passage
+    words: Words  # this host's, for its CPU
 
 
-def expected(own: Element, passage: Passage) -> Expected:
+def expected(own: Element, passage: Passage, words: Words) -> Expected:
     """What a definition that this host has made itself allows."""
     bridges = (source.get("bridge", "") for source in own.iterfind("devices/interface/source"))
     return Expected(
@@ -84,6 +87,7 @@ def expected(own: Element, passage: Passage) -> Expected:
         bridges=frozenset(bridges),
         label=own.findtext("seclabel[@model='dac']/label"),
         passage=passage,
+        words=words,
     )
 
 
@@ -108,58 +112,87 @@ class Gate:
             if len(self._rest) < length:
                 break
             message, self._rest = self._rest[:length], self._rest[length:]
-            check_message(message, self._wanted)
-            passed += message
+            passed += _passing(message, self._wanted)
         return passed
 
 
-def check_message(message: bytes, wanted: Expected) -> None:
-    """Refuse a message that is no part of this migration.
+def _passing(message: bytes, wanted: Expected) -> bytes:
+    """The message as libvirtd is to have it.
 
-    :raises Refused: why.
+    :raises Refused: it is no part of this migration.
     """
-    _length, program, version, procedure, kind, _serial, _status = _HEADER.unpack_from(message)
+    _length, program, version, procedure, kind, *rest = _HEADER.unpack_from(message)
     if program == _KEEPALIVE and len(message) == _HEADER.size:
-        return
+        return message
     if (program, version, kind) != (_REMOTE, 1, _CALL):
         raise Refused(f"program {program:#x}, version {version}, message type {kind}")
     if procedure in (_PREPARE, _FINISH):
         try:
-            _check_call(message[_HEADER.size :], wanted)
+            arguments = _passing_call(message[_HEADER.size :], wanted)
         except (struct.error, ValueError, ElementTree.ParseError) as error:
             raise Refused(f"a call that cannot be read ({error})") from error
-    elif procedure not in _PLAIN:
+        length = _HEADER.size + len(arguments)
+        return _HEADER.pack(length, program, version, procedure, kind, *rest) + arguments
+    if procedure not in _PLAIN:
         raise Refused(f"procedure {procedure}")
+    return message
 
 
-def _check_call(arguments: bytes, wanted: Expected) -> None:
+def _passing_call(arguments: bytes, wanted: Expected) -> bytes:
     """Typed parameters, then the cookie and the flags; FINISH has a word more."""
     reader = _Reader(arguments)
-    for name, value in reader.parameters():
-        _check_parameter(name, value, wanted)
-    cookie = reader.text().rstrip(b"\0")
-    if cookie:
-        for domain in ElementTree.fromstring(cookie).iter("domain"):
-            check_domain(domain, wanted)
+    passed = _packed(len(parameters := list(reader.parameters())))
+    for parameter in parameters:
+        passed += _passing_parameter(parameter, wanted)
+    passed += _opaque(_passing_cookie(reader.text(), wanted))
     flags = reader.word()
     if flags & ~_FLAGS or not flags & _PAUSED:
         raise Refused(f"migration flags {flags:#x}")
+    return passed + _packed(flags) + reader.rest()
 
 
-def _check_parameter(name: str, value: bytes | None, wanted: Expected) -> None:
+def _passing_cookie(cookie: bytes, wanted: Expected) -> bytes:
+    """What the libvirtds say to each other beside the guest; how its CPU is now, among it."""
+    content = cookie.rstrip(b"\0")
+    if not content:
+        return cookie
+    root = ElementTree.fromstring(content)
+    for domain in root.iter("domain"):
+        check_domain(domain, wanted)
+    return _in_words(root, content, wanted) + cookie[len(content) :]
+
+
+def _in_words(root: Element, content: bytes, wanted: Expected) -> bytes:
+    """The content as it came, unless its CPU has other names here."""
+    before = ElementTree.tostring(root)
+    for cpu in root.iter("cpu"):
+        wanted.words.put(cpu)
+    after = ElementTree.tostring(root)
+    return content if after == before else after
+
+
+def _passing_parameter(parameter: _Parameter, wanted: Expected) -> bytes:
+    name, value = parameter.name, parameter.text
     if value is None:
         if name != "bandwidth":
             raise Refused(f"parameter {name}")
-        return
-    text = value.decode()
+        return parameter.raw
+    if name != "destination_xml":
+        _check_text(name, value.decode(), wanted)
+        return parameter.raw
+    domain = ElementTree.fromstring(value)
+    check_domain(domain, wanted)
+    changed = _in_words(domain, value, wanted)
+    return _opaque(name.encode()) + _packed(_STRING) + _opaque(changed)
+
+
+def _check_text(name: str, text: str, wanted: Expected) -> None:
     fixed = {
         "migrate_uri": f"unix://{wanted.passage.door(Door.STATE)}",
         "disks_uri": f"unix://{wanted.passage.door(Door.DISKS)}",
     }
     if name == "destination_name":
         _check_name(text, wanted)
-    elif name == "destination_xml":
-        check_domain(ElementTree.fromstring(text), wanted)
     elif name != "migrate_disks" and fixed.get(name) != text:
         raise Refused(f"parameter {name}={text!r}")
 
@@ -236,6 +269,24 @@ def _is_harmless(path: str) -> bool:
     return ".." not in Path(path).parts and path.startswith(_HARMLESS)
 
 
+@dataclass(frozen=True)
+class _Parameter:
+    """A typed parameter; ``text`` None: it is a number."""
+
+    name: str
+    text: bytes | None
+    raw: bytes
+
+
+def _packed(word: int) -> bytes:
+    return struct.pack(">I", word)
+
+
+def _opaque(value: bytes) -> bytes:
+    """An opaque value or a string."""
+    return _packed(len(value)) + value + b"\0" * (-len(value) % 4)
+
+
 class _Reader:
     """XDR (RFC 4506) as far as it is needed."""
 
@@ -257,17 +308,18 @@ class _Reader:
         self._at += -(-length // 4) * 4
         return value
 
-    def parameters(self) -> Iterator[tuple[str, bytes | None]]:
-        """Name and text of each; None for what is a number."""
+    def rest(self) -> bytes:
+        return self._content[self._at :]
+
+    def parameters(self) -> Iterator[_Parameter]:
         for _ in range(self.word()):
+            begin = self._at
             name, kind = self.text().decode(), self.word()
-            if kind == _STRING:
-                yield name, self.text()
-            elif kind in (1, 2, 6):
+            text = self.text() if kind == _STRING else None
+            if kind in (1, 2, 6):
                 self._at += 4
-                yield name, None
             elif kind in (3, 4, 5):
                 self._at += 8
-                yield name, None
-            else:
+            elif kind != _STRING:
                 raise ValueError(f"parameter {name} of type {kind}")
+            yield _Parameter(name, text, self._content[begin : self._at])

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from virtmgr.domain.errors import DriverError
 from virtmgr.domain.host import DriverFacts
+from virtmgr.domain.machine_type import versioned
 from virtmgr.domain.workload import Kind, Reason
 from virtmgr.drivers.libvirt.accelerator import Accelerator
 from virtmgr.drivers.libvirt.connection import Connection
@@ -44,6 +45,8 @@ CAPABILITIES: Final = Capabilities(
     },
     why_not={
         Feature.SHRINK_VCPUS_LIVE: "taking a vCPU from a running guest can hang or crash it",
+        Feature.POST_COPY: "libvirt offers it to no guest that arrives paused, and one that does "
+        "not could run on both hosts",
     },
 )
 _KVM = Path("/dev/kvm")
@@ -61,6 +64,7 @@ def facts(connection: Connection, accelerator: Accelerator) -> DriverFacts:
             )
             reason = _reduced(accelerator, owner_of(opened.getCapabilities()))
             models = _cpu_models(opened, accelerator)
+            machines = _machine_types(opened)
     except DriverError as error:
         return _unhealthy(Reason(code=error.code, message=error.message, hint=error.hint))
     return DriverFacts(
@@ -70,6 +74,7 @@ def facts(connection: Connection, accelerator: Accelerator) -> DriverFacts:
         kinds=(Kind.VM,),
         features=tuple(sorted(CAPABILITIES.features)),
         cpu_models=models,
+        machine_types=machines,
         reason=reason,
     )
 
@@ -80,6 +85,13 @@ def _cpu_models(opened: Any, accelerator: Accelerator) -> tuple[str, ...]:
     found = ElementTree.fromstring(opened.getDomainCapabilities(None, None, "q35", kind))
     models = found.iterfind("cpu/mode[@name='custom']/model[@usable='yes']")
     return tuple(sorted(model.text or "" for model in models))
+
+
+def _machine_types(opened: Any) -> tuple[str, ...]:
+    """Those that say their version (formatcaps, ``guest``); an alias has none of its own."""
+    found = ElementTree.fromstring(opened.getCapabilities())
+    machines = found.iterfind("guest/arch[@name='x86_64']/machine")
+    return versioned(machine.text or "" for machine in machines)
 
 
 def _reduced(accelerator: Accelerator, owner: Owner | None) -> Reason | None:

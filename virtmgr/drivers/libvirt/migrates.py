@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from xml.etree import ElementTree
 
 from virtmgr.domain.errors import DriverError
 from virtmgr.domain.sync import DesiredWorkload, MigrationLimits
 from virtmgr.domain.workload import PowerState
 from virtmgr.drivers.libvirt import disks, migrating, papers, power, run
+from virtmgr.drivers.libvirt.accelerator import Accelerator
 from virtmgr.drivers.libvirt.connection import Connection
 from virtmgr.drivers.libvirt.domains import Domains
 from virtmgr.drivers.libvirt.errors import attempt
+from virtmgr.drivers.libvirt.implied import Words, words
 from virtmgr.drivers.libvirt.layout import Layouts
 from virtmgr.drivers.libvirt.locks import Locks
 from virtmgr.drivers.libvirt.making import Maker
@@ -28,6 +31,7 @@ from virtmgr.ports.driver import (
 class Migrates:
     """A part of ``LibvirtDriver``, which has these."""
 
+    _accelerator: Accelerator
     _connection: Connection
     _domains: Domains
     _layouts: Layouts
@@ -88,7 +92,21 @@ class Migrates:
         migrating.open_passage(passage, self._maker.owner())
 
     def enter(self, workload: DesiredWorkload, passage: Passage, door: Door) -> socket.socket:
-        return migrating.enter(passage, door, self._layouts.of(workload.id).expected)
+        return migrating.enter(
+            passage, door, self._layouts.of(workload.id).expected, lambda: self._words(workload)
+        )
+
+    def _words(self, workload: DesiredWorkload) -> Words:
+        connection, is_kvm = self._connection.get(), self._accelerator.name == "kvm"
+        with attempt(f"see which CPUs VM {workload.name} could have here"):
+            return words(
+                connection.getVersion(),
+                ElementTree.fromstring(connection.getCapabilities()),
+                ElementTree.fromstring(
+                    connection.getDomainCapabilities(None, None, "q35", "kvm" if is_kvm else "qemu")
+                ),
+                is_kvm=is_kvm,
+            )
 
     def grant(self, socket_path: Path) -> None:
         migrating.give(socket_path, self._maker.owner())

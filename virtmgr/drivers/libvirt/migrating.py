@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,7 @@ from virtmgr.drivers.libvirt import power
 from virtmgr.drivers.libvirt.errors import attempt, translate
 from virtmgr.drivers.libvirt.facts import Owner
 from virtmgr.drivers.libvirt.gate import Gate, Refused, expected
+from virtmgr.drivers.libvirt.implied import Words
 from virtmgr.ports.driver import Departure, Door, JobProgress, MigrationWatch, Passage
 
 _log = logging.getLogger(__name__)
@@ -217,10 +218,13 @@ def _progress(sample: Sample, tactics: Tactics) -> JobProgress:
 # ---- the target's side
 
 
-def enter(passage: Passage, door: Door, definition: Path) -> socket.socket:
+def enter(
+    passage: Passage, door: Door, definition: Path, words: Callable[[], Words]
+) -> socket.socket:
     """A connected socket to where a way ends on this host; to libvirtd through a gate.
 
     :param definition: of the guest, as this host would make it.
+    :param words: this host's, for the guest's CPU.
     :raises DriverError: nobody listens there, or no guest is expected.
     """
     path = passage.door(door)
@@ -236,19 +240,26 @@ def enter(passage: Passage, door: Door, definition: Path) -> socket.socket:
             code="migration_failed",
             hint="is libvirtd running on the target?",
         ) from error
-    return _gated(connected, passage, definition) if door is Door.CONTROL else connected
+    if door is not Door.CONTROL:
+        return connected
+    try:
+        return _gated(connected, passage, definition, words())
+    except DriverError:
+        connected.close()
+        raise
 
 
-def _gated(libvirtd: socket.socket, passage: Passage, definition: Path) -> socket.socket:
+def _gated(
+    libvirtd: socket.socket, passage: Passage, definition: Path, words: Words
+) -> socket.socket:
     try:
         own = ElementTree.parse(definition).getroot()
     except (OSError, ElementTree.ParseError) as error:
-        libvirtd.close()
         raise DriverError(
             f"no guest is expected here: {error}", code="not_expected", hint="move it again"
         ) from error
     outside, inside = socket.socketpair()
-    gate = Gate(expected(own, passage))
+    gate = Gate(expected(own, passage, words))
     for pump in (partial(_let_in, inside, libvirtd, gate), partial(_let_out, libvirtd, inside)):
         threading.Thread(target=pump, name="gate", daemon=True).start()
     return outside

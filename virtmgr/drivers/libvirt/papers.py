@@ -11,6 +11,7 @@ import libvirt
 
 from virtmgr.domain.errors import DriverError
 from virtmgr.drivers.libvirt.errors import attempt
+from virtmgr.drivers.libvirt.implied import IMPLIED
 
 _AS_THE_HOST = ("host-passthrough", "maximum")
 _FITS = (
@@ -82,9 +83,9 @@ def _check_same_host(connection: Any, name: str, facts: Mapping[str, Any]) -> No
 
 
 def _bare(cpu: Element) -> str:
-    """Model and features only, as they are compared."""
+    """Model and features only, as they are compared; not what every QEMU shows anyway."""
     kept = Element("cpu", {"mode": "custom", "match": "exact"})
     for child in cpu:
-        if child.tag in ("model", "feature", "vendor"):
+        if child.tag in ("model", "feature", "vendor") and child.get("name") not in IMPLIED:
             kept.append(child)
     return ElementTree.tostring(kept, encoding="unicode")

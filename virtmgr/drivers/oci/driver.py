@@ -61,7 +61,7 @@ from virtmgr.ports.driver import (
 
 _log = structlog.get_logger(__name__)
 
-_FEATURES = frozenset(Feature) - {Feature.DISPLAY, Feature.LIVE_MIGRATION}
+_FEATURES = frozenset(Feature) - {Feature.DISPLAY, Feature.LIVE_MIGRATION, Feature.POST_COPY}
 _NEEDED = ("conmon", "mkfs.ext4")
 
 
@@ -115,6 +115,7 @@ class OciDriver:
             why_not={
                 Feature.DISPLAY: "containers have no display; use the console",
                 Feature.LIVE_MIGRATION: "its processes are part of its host's kernel",
+                Feature.POST_COPY: "it does not move while it runs",
             },
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -42,6 +42,18 @@ class SqlRepository(Generic[T]):
 
     def get(self, id: str) -> T | None:
         return self._session.get(self.entity, id) if is_id(id) else None
+
+    def by_ids(self, ids: Iterable[str]) -> Mapping[str, T]:
+        wanted = set(ids)
+        found = self._many(self.table.c.id.in_(wanted)) if wanted else ()
+        return {entity.id: entity for entity in found}  # type: ignore[attr-defined]
+
+    def called(self, ids: Iterable[str]) -> Mapping[str, str]:
+        wanted = set(ids)
+        if not wanted:
+            return {}
+        columns = select(self.table.c.id, self.table.c.name).where(self.table.c.id.in_(wanted))
+        return {row.id: row.name for row in self._session.execute(columns)}
 
     def lock(self, id: str) -> T | None:
         """Like ``get``, but fresh and locked.

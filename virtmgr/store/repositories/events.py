@@ -35,6 +35,10 @@ _LISTING = lists.Listing(
         "operation": _events.operation_id,
         "host": _events.host_id,
     },
+    conditions={
+        "since": lambda moment: _events.at >= moment,
+        "until": lambda moment: _events.at < moment,
+    },
     sorts={"sequence": _events.sequence},
     text=_events.message,
     project=_events.project_id,

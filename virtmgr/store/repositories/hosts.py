@@ -6,7 +6,21 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    String,
+    and_,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from virtmgr.domain.errors import NotFound
@@ -15,6 +29,9 @@ from virtmgr.domain.host import Cluster, Host, HostAccess, HostState, Pool
 from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.leases import HostLease
+from virtmgr.domain.operation import OperationState
+from virtmgr.domain.overview import HostSize
+from virtmgr.domain.scheduling import Amounts
 from virtmgr.ports.unit_of_work import Duties, Renewal
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
@@ -25,6 +42,21 @@ _hosts = tables.hosts.c
 _pools = tables.pools.c
 _at_hand = tables.host_images.c
 _workloads = tables.workloads.c
+_operations = tables.operations.c
+
+_last_drain = (
+    select(_operations.state)
+    .where(_operations.target_id == cast(_hosts.id, String(64)), _operations.verb == "drain")
+    .order_by(_operations.created_at.desc(), _operations.id.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+_DRAIN_INCOMPLETE = and_(
+    _hosts.scheduling_state == HostState.CORDONED, _last_drain == OperationState.FAILED
+)
+
+
+_FULLNESS = cast(_pools.used, Float) / func.nullif(_pools.capacity, 0)
 
 
 class SqlClusters(SqlNamedRepository[Cluster]):
@@ -50,7 +82,9 @@ class SqlHosts(SqlNamedRepository[Host]):
             "state": _hosts.state,
             "cluster": _hosts.cluster_id,
             "architecture": _hosts.architecture,
+            "drain_incomplete": case((_DRAIN_INCOMPLETE, True), else_=False),
         },
+        conditions={"certificate_before": lambda at: _hosts.certificate_expires_at <= at},
         sorts={
             "name": _hosts.name,
             "created_at": _hosts.created_at,
@@ -70,6 +104,17 @@ class SqlHosts(SqlNamedRepository[Host]):
         # In the order of ids, as claims are taken: two units never wait for each other.
         statement = select(Host).order_by(_hosts.id).with_for_update(key_share=True)
         return self._session.scalars(statement.execution_options(populate_existing=True)).all()
+
+    def sizes(self) -> Sequence[HostSize]:
+        self._session.flush()
+        capacity = (_hosts.capacity_vcpus, _hosts.capacity_memory, _hosts.capacity_disk)
+        claimed = (_hosts.claimed_vcpus, _hosts.claimed_memory, _hosts.claimed_disk)
+        who = (_hosts.id, _hosts.name, _hosts.cluster_id, _hosts.state)
+        rows = self._session.execute(select(*who, *capacity, *claimed).order_by(_hosts.id))
+        return [
+            HostSize(id, name, cluster, state, Amounts(*amounts[:3]), Amounts(*amounts[3:]))
+            for id, name, cluster, state, *amounts in rows
+        ]
 
     def lock_all_of(self, ids: Iterable[str]) -> Sequence[Host]:
         wanted = sorted({id for id in ids if is_id(id)})
@@ -283,7 +328,13 @@ class SqlPools(SqlRepository[Pool]):
     listing = Listing(
         tie=_pools.id,
         filters={"host": _pools.host_id, "name": _pools.name, "type": _pools.type},
-        sorts={"name": _pools.name, "created_at": _pools.created_at, "used": _pools.used},
+        conditions={"fullness": lambda share: share <= _FULLNESS},
+        sorts={
+            "name": _pools.name,
+            "created_at": _pools.created_at,
+            "used": _pools.used,
+            "capacity": _pools.capacity,
+        },
         text=_pools.name,
     )
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import case, or_, select
+from sqlalchemy import case, func, or_, select
 
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.migration import MigrationMode
 from virtmgr.domain.network import Address, Network, NetworkType
 from virtmgr.domain.workload import Nic
-from virtmgr.ports.unit_of_work import NetworkMember, Port
+from virtmgr.ports.unit_of_work import NetworkLoad, NetworkMember, Port
 from virtmgr.store import tables
-from virtmgr.store.listing import Listing
+from virtmgr.store.listing import Listing, within
 from virtmgr.store.repositories.base import SqlProjectRepository, SqlRepository
 
 _networks = tables.networks.c
@@ -49,6 +49,28 @@ class SqlNetworks(SqlProjectRepository[Network]):
         own_first = case((_networks.project_id.is_(None), 1), else_=0)
         statement = select(Network).where(visible, key == reference).order_by(own_first)
         return self._session.scalars(statement.limit(1)).one_or_none()
+
+    def find_shared(self, reference: str) -> Network | None:
+        key = _networks.id if is_id(reference) else _networks.name
+        return self._one(_networks.project_id.is_(None), key == reference)
+
+    def loads(
+        self, network_ids: Iterable[str], project_ids: frozenset[str] | None
+    ) -> Sequence[NetworkLoad]:
+        workload, host = tables.workloads.c, tables.hosts.c
+        count = func.count(workload.id.distinct())
+        statement = (
+            select(_nics.network_id, host.id, host.name, count)
+            .join(tables.workloads, workload.id == _nics.workload_id)
+            .join(tables.hosts, host.id == workload.host_id, isouter=True)
+            .where(_nics.network_id.in_(list(network_ids)))
+            .group_by(_nics.network_id, host.id, host.name)
+            .order_by(_nics.network_id, host.name)
+        )
+        if project_ids is not None:
+            statement = statement.where(within(workload.project_id, project_ids, shared=False))
+        self._session.flush()
+        return [NetworkLoad(*row) for row in self._session.execute(statement)]
 
     def of_host(self, host_id: str) -> Sequence[Network]:
         on_host = (

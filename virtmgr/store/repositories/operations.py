@@ -31,6 +31,7 @@ class SqlOperations(SqlRepository[Operation]):
             "project": _operations.project_id,
             "user": _operations.user_id,
         },
+        conditions={"since": lambda at: _operations.created_at >= at},
         sorts={
             "created_at": _operations.created_at,
             "updated_at": _operations.updated_at,

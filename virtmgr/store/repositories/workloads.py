@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Boolean, Column, ColumnElement, Table, func, literal_column, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Table,
+    cast,
+    func,
+    literal_column,
+    select,
+    type_coerce,
+)
+from sqlalchemy import false as none
 
+from virtmgr.domain.ids import is_id
+from virtmgr.domain.overview import WorkloadCount
 from virtmgr.domain.scheduling import Amounts
 from virtmgr.domain.workload import Port, Workload
 from virtmgr.store import tables
-from virtmgr.store.listing import Listing
+from virtmgr.store.listing import Listing, within
 from virtmgr.store.repositories.base import SqlProjectRepository
 from virtmgr.store.types import Document, text
 
@@ -22,6 +36,19 @@ def _name_of(table: Table, reference: Column[Any]) -> ColumnElement[str]:
     """The name of what ``reference`` refers to; empty where it refers to nothing."""
     name = select(table.c.name).where(table.c.id == reference).scalar_subquery()
     return func.coalesce(name, "", type_=text(253))
+
+
+def _sum(column: Column[Any]) -> ColumnElement[Any]:
+    """The sum with the type of what is summed up; PostgreSQL would give it another."""
+    return type_coerce(cast(func.sum(column), BigInteger), column.type)
+
+
+def _has_nic_on(network_id: str) -> ColumnElement[bool]:
+    if not is_id(network_id):
+        return none()
+    nics = tables.nics.c
+    there = select(nics.workload_id).where(nics.network_id == network_id)
+    return _workloads.id.in_(there)
 
 
 class SqlWorkloads(SqlProjectRepository[Workload]):
@@ -42,6 +69,7 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             "cdrom": _workloads.cdrom_image_id,
             "deleting": _workloads.deleting,
         },
+        conditions={"network": _has_nic_on},
         sorts={
             "name": _workloads.name,
             "created_at": _workloads.created_at,
@@ -72,17 +100,21 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
 
     def ha_claims(self) -> Mapping[str, Amounts]:
         self._session.flush()
-        # Added up here: a sum in SQL would lose the column's type.
-        statement = select(
-            _workloads.host_id,
-            _workloads.claim_vcpus,
-            _workloads.claim_memory,
-            _workloads.claim_disk,
-        ).where(_workloads.host_id.is_not(None), _workloads.ha_since.is_not(None))
-        found: dict[str, Amounts] = {}
-        for host_id, *claim in self._session.execute(statement):
-            found[host_id] = found.get(host_id, Amounts(0.0, 0, 0)) + Amounts(*claim)
-        return found
+        sums = map(_sum, (_workloads.claim_vcpus, _workloads.claim_memory, _workloads.claim_disk))
+        statement = (
+            select(_workloads.host_id, *sums)
+            .where(_workloads.host_id.is_not(None), _workloads.ha_since.is_not(None))
+            .group_by(_workloads.host_id)
+        )
+        return {host: Amounts(*claim) for host, *claim in self._session.execute(statement)}
+
+    def counts(self, project_ids: frozenset[str] | None) -> Sequence[WorkloadCount]:
+        self._session.flush()
+        sort = (_workloads.kind, _workloads.init, _workloads.state)
+        statement = select(*sort, func.count()).group_by(*sort).order_by(*sort)
+        if project_ids is not None:
+            statement = statement.where(within(_workloads.project_id, project_ids, shared=False))
+        return [WorkloadCount(*row) for row in self._session.execute(statement)]
 
     def copies_of(self, workload_id: str) -> Sequence[Workload]:
         return self._many(_workloads.clone_of == workload_id, order=[_workloads.name])

@@ -6,8 +6,6 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from virtmgr.cli.output import to_yaml
-
 OPEN_MAPS = frozenset({"labels", "env", "require", "prefer"})
 """Fields whose keys are the user's own: a document that gives one gives the whole of it."""
 
@@ -67,8 +65,16 @@ def unified(before: Any, after: Any, name: str) -> list[str]:
     return list(difflib.unified_diff(old, new, f"{name} (now)", f"{name} (then)", lineterm="", n=2))
 
 
-def colour_of(line: str) -> str | None:
-    """The colour that a line of a difference has on a terminal."""
-    if line.startswith(("---", "+++")):
-        return None
-    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+def to_yaml(value: Any) -> str:
+    """``value`` as YAML for people: in its own order, texts of several lines as blocks."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """SafeDumper with blocks."""
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return str(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100))

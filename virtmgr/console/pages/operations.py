@@ -1,0 +1,190 @@
+"""Operations: work that runs, and that ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from flask import Blueprint, g, render_template
+from werkzeug.exceptions import Conflict
+from werkzeug.wrappers import Response
+
+from virtmgr.console import formatting, links, listing
+from virtmgr.console.answers import done
+from virtmgr.console.listing import Choice, Column, ListPage
+
+blueprint = Blueprint("operations", __name__, url_prefix="/operations")
+
+_ONE: Final = "/operations/{operation}"
+_LINES: Final = 500  # of a log at a time
+_POWER: Final = ("start", "stop", "restart", "pause", "resume")
+_MADE: Final = ("import", "build", "publish")  # images
+_INSTALLED: Final = ("enroll", "reinstall", "upgrade", "renew-certificates")
+_SHOWN_APART: Final = ("type", "title", "status", "detail", "hint", "code", "instance")
+
+LIST: Final = ListPage(
+    noun="operations",
+    path="/operations",
+    columns=(
+        Column("Operation", "verb", optional=False),
+        Column("Target"),
+        Column("State", "state"),
+        Column("Progress"),
+        Column("Project"),
+        Column("Who"),
+        Column("Begun", "created_at"),
+        Column("Took"),
+    ),
+    choices=(
+        Choice("state", "State", ("pending", "running", "succeeded", "failed", "cancelled")),
+        Choice("target_type", "About", ("workload", "host", "image", "volume")),
+        Choice("verb", "Operation"),
+        Choice("user", "Who"),
+        Choice("project", "Project"),
+    ),
+    default_sort="-created_at",
+    live="operation",
+    of_project=True,
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What can be done about an operation."""
+
+    label: str
+    method: str
+    path: str  # of the API
+    parameters: Mapping[str, str]
+    text: str  # what it means
+
+
+def cancelling(operation: Mapping[str, Any]) -> Step | None:
+    """How the API ends an operation that goes on; None: it cannot be."""
+    target, verb = operation["target"], operation["verb"]
+    if operation["finished_at"]:
+        return None
+    if target["type"] == "image" and verb in _MADE:
+        text = "The image is given up and removed."
+        return Step("Cancel", "DELETE", "/images/{image}", {"image": target["id"]}, text)
+    if target["type"] == "host" and verb == "drain":
+        text = "What moves now moves on; nothing more begins. The host stays cordoned."
+        return Step("Cancel", "POST", "/hosts/{host}/drain/cancel", {"host": target["id"]}, text)
+    return None
+
+
+def repeating(operation: Mapping[str, Any]) -> Step | None:
+    """How a failed operation is tried again with what it was asked; None: its page has the form."""
+    target, verb, project = operation["target"], operation["verb"], operation["project"]
+    if operation["state"] != "failed":
+        return None
+    if target["type"] == "workload" and verb in _POWER and project:
+        names = {"project": project["id"], "workload": target["id"]}
+        path = f"/projects/{{project}}/workloads/{{workload}}/{verb}"
+        return Step("Try again", "POST", path, names, f"{verb} {target['name']} once more.")
+    if target["type"] == "host" and verb in _INSTALLED:
+        text = "The playbook is run again, with what it was given."
+        return Step("Try again", "POST", "/hosts/{host}/retry", {"host": target["id"]}, text)
+    return None
+
+
+def explained(error: Mapping[str, Any]) -> dict[str, Any]:
+    """What an error says beside its text: who was in the way, which host refused and why."""
+    found = {name: value for name, value in error.items() if name not in _SHOWN_APART}
+    return {name: value for name, value in found.items() if value not in (None, "", [], {})}
+
+
+@blueprint.app_template_global("target_link")
+def target_link(target: Mapping[str, Any], project: Mapping[str, Any] | None) -> str | None:
+    """Where the page of it is."""
+    return links.to(target, project)
+
+
+@blueprint.app_template_global("took")
+def took(operation: Mapping[str, Any]) -> str:
+    """How long it took, or has taken until now."""
+    ended = operation["finished_at"]
+    until = formatting.parse_time(ended) if ended else datetime.now(UTC)
+    seconds = (until - formatting.parse_time(operation["created_at"])).total_seconds()
+    return f"{seconds:.1f} s" if seconds < 10 else formatting.span(seconds)
+
+
+@blueprint.get("")
+def list_() -> str:
+    """All operations that may be seen."""
+    return render_template("operations/list.html", list=listing.show(LIST))
+
+
+@blueprint.get("/<operation>")
+def show(operation: str) -> str:
+    """One operation, with its log."""
+    found = g.rest.get(_ONE, operation=operation).document
+    return render_template(
+        "operations/show.html",
+        operation=found,
+        explained=explained(found["error"] or {}),
+        cancelling=cancelling(found),
+        repeating=repeating(found),
+        again=_import_again(found),
+        events=g.rest.get("/events", {"operation": found["id"], "limit": 50})["items"],
+        **_log(operation, 0),
+    )
+
+
+def _import_again(operation: Mapping[str, Any]) -> str | None:
+    """The form that imports a failed image once more, filled in as far as it is known."""
+    if operation["state"] != "failed" or operation["verb"] != "import":
+        return None
+    images = g.rest.get("/images", {"q": operation["target"]["name"], "limit": 100})["items"]
+    for image in images:
+        if image["id"] == operation["target"]["id"]:
+            known = {"name": image["name"], "source": image["source"]}
+            return f"/images/import?{urlencode(known)}"
+    return None
+
+
+@blueprint.get("/<operation>/log/<int:after>")
+def log(operation: str, after: int) -> str:
+    """What it wrote after a line; asks for what comes then."""
+    return render_template("operations/log.html", id=operation, **_log(operation, after))
+
+
+def _log(operation: str, after: int) -> dict[str, Any]:
+    asked = {"after": after, "limit": _LINES}
+    document = g.rest.get(_ONE + "/log", asked, operation=operation).document
+    lines = document["items"]
+    last = lines[-1]["sequence"] if lines else after
+    return {
+        "lines": lines,
+        "last": last,
+        "full": len(lines) == _LINES,
+        "finished": document["finished"],
+    }
+
+
+@blueprint.post("/<operation>/cancel")
+def cancel(operation: str) -> Response:
+    """End it, where the API can."""
+    return _do(operation, cancelling, "is cancelled")
+
+
+@blueprint.post("/<operation>/retry")
+def retry(operation: str) -> Response:
+    """Ask for the same again."""
+    return _do(operation, repeating, "is tried again")
+
+
+def _do(operation: str, decide: Any, told: str) -> Response:
+    found = g.rest.get(_ONE, operation=operation).document
+    step: Step | None = decide(found)
+    if step is None:
+        raise Conflict("it changed meanwhile: load the page again")
+    body: dict[str, Any] | None = {} if step.method == "POST" else None
+    reply = g.rest.ask(step.method, step.path, body, **step.parameters)
+    message = f"{found['verb']} of {found['target']['name']} {told}"
+    if reply.operation is not None:
+        return done(message, goto=f"/operations/{reply.operation['id']}")
+    return done(message, refresh="live-operation")
