@@ -34,7 +34,8 @@ class Shell:
             cwd="/",
         )
         os.close(slave)
-        terminal = cast(BinaryIO, TerminalFile(self._terminal))
+        self._file = TerminalFile(self._terminal)
+        terminal = cast(BinaryIO, self._file)
         self.stdin: BinaryIO | None = terminal
         self.stdout: BinaryIO = terminal
         self.stderr: BinaryIO | None = None
@@ -48,6 +49,11 @@ class Shell:
     def kill(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
+
+    def __del__(self) -> None:
+        self.kill()
+        self._process.wait()
+        self._file.close()
 
 
 @dataclass(frozen=True)
