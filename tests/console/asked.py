@@ -10,7 +10,8 @@ from typing import Final
 
 ANY: Final = "*"  # a part that only shows when it runs: one segment, or any method
 _METHOD_OF: Final = {"get": "GET", "stream": "GET"}
-_TAKE_METHOD: Final = ("ask", "send")
+_TAKE_METHOD: Final = ("ask", "send", "pass_on")
+_SCOPES: Final = (ast.FunctionDef, ast.ClassDef)
 _LISTS: Final = ("ListPage", "Searched")  # what says which list is read
 
 
@@ -29,10 +30,16 @@ def asked(package: Path) -> set[Asked]:
     shared = _constants(modules.values())
     found = set()
     for path, module in modules.items():
-        own = _assigned(module)
-        for node in ast.walk(module):
-            if isinstance(node, ast.Call):
-                found |= set(_of_call(node, {**shared, **own}, f"{path.name}:{node.lineno}"))
+        functions = [part for part in module.body if isinstance(part, _SCOPES)]
+        own = _assigned([part for part in module.body if not isinstance(part, _SCOPES)])
+        scopes = [(part, _assigned([part])) for part in functions] + [(module, {})]
+        told: set[ast.AST] = set()
+        for scope, local in scopes:
+            for node in ast.walk(scope):
+                if isinstance(node, ast.Call) and node not in told:
+                    told.add(node)
+                    names = {**shared, **own, **local}
+                    found |= set(_of_call(node, names, f"{path.name}:{node.lineno}"))
     return found
 
 
@@ -40,20 +47,20 @@ def _constants(modules: Iterable[ast.Module]) -> dict[str, list[ast.expr]]:
     """What modules may import of each other."""
     found: dict[str, list[ast.expr]] = {}
     for module in modules:
-        for name, values in _assigned(ast.Module(module.body, [])).items():
+        for name, values in _assigned(module.body).items():
             if name.isupper() and not name.startswith("_"):
                 found.setdefault(name, []).extend(values)
     return found
 
 
-def _assigned(module: ast.Module) -> dict[str, list[ast.expr]]:
-    """Everything that is bound to each name anywhere in the module."""
+def _assigned(statements: Iterable[ast.stmt]) -> dict[str, list[ast.expr]]:
+    """Everything that is bound to each name anywhere in the statements."""
     found: dict[str, list[ast.expr]] = {}
-    for node in ast.walk(module):
+    for node in ast.walk(ast.Module(list(statements), [])):
         if isinstance(node, ast.Assign):
             for target in node.targets:
-                if isinstance(target, ast.Name):
-                    found.setdefault(target.id, []).append(node.value)
+                for name, value in _pairs(target, node.value):
+                    found.setdefault(name, []).append(value)
         elif (
             isinstance(node, ast.AnnAssign | ast.NamedExpr)
             and isinstance(node.target, ast.Name)
@@ -61,6 +68,14 @@ def _assigned(module: ast.Module) -> dict[str, list[ast.expr]]:
         ):
             found.setdefault(node.target.id, []).append(node.value)
     return found
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr]]:
+    if isinstance(target, ast.Name):
+        yield target.id, value
+    elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        for one, its in zip(target.elts, value.elts, strict=True):
+            yield from _pairs(one, its)
 
 
 def _of_call(call: ast.Call, names: dict[str, list[ast.expr]], where: str) -> Iterator[Asked]:

@@ -9,6 +9,7 @@ import yaml
 
 from virtmgr.console.pages.workload_create import quota_lines
 from virtmgr.console.placements import placed
+from virtmgr.console.schema_fields import fields_of
 from virtmgr.console.verbs import refusals
 from virtmgr.console.workload_spec import (
     as_text,
@@ -163,3 +164,13 @@ def test_what_cannot_be_read_is_told_and_sizes_are_left_to_the_api() -> None:
 def test_readable_keeps_what_says_something() -> None:
     found = readable({"a": None, "b": {}, "c": [], "nics": [], "d": 1.0, "e": False, "f": 0.5})
     assert found == {"nics": [], "d": 1, "e": False, "f": 0.5}
+
+
+def test_fields_of_the_schema_are_told_with_what_is_in_them() -> None:
+    found = {field.name: field for field in fields_of(WorkloadSpec.model_json_schema())}
+    assert found["name"].required
+    assert found["kind"].kind == "vm | container"
+    assert found["nics"].kind == "list of object"
+    assert "next free" in found["nics[].address"].about
+    assert found["resources.io.read_bytes_per_second"].about.startswith("Read in a second")
+    assert found["labels"].kind == "map"

@@ -77,7 +77,7 @@ def _confirm(page: Page, name: str | None = None) -> None:
 def test_list_is_live_and_acts_on_a_row(seen: Viewer) -> None:
     page = seen.page
     seen.open("/workloads?project=lab")
-    row = page.locator("tr", has_text="ci")
+    row = page.locator("#list tr", has_text="ci")
     expect(row.locator(".state")).to_have_text("running")
     page.get_by_label("Stop ci").click()
     _confirm(page)
@@ -106,7 +106,7 @@ def test_columns_and_views_are_kept_by_the_browser(seen: Viewer) -> None:
     page = seen.page
     seen.open("/workloads?kind=vm")
     page.locator("summary", has_text="Columns").click()
-    page.get_by_label("Image", exact=True).last.uncheck()
+    page.locator("[data-column-choice='5']").uncheck()
     expect(page.locator("td.c-5").first).to_be_hidden()
     page.keyboard.press("Escape")
     page.locator("summary", has_text="Views").click()
@@ -220,10 +220,10 @@ def test_devices_and_ports(seen: Viewer, installed: Installation) -> None:
     _toast(page, "orders is being attached")
     volume = page.locator("tr", has=page.get_by_role("link", name="orders"))
     expect(volume).to_contain_text("/srv")
-    page.select_option("#attach-network", "backend")
-    page.fill("#attach-address", "10.90.0.77")
+    page.select_option("#attach-network", "default")
+    page.fill("#attach-address", "10.83.7.7")
     page.locator("form", has=page.locator("#attach-network")).get_by_role("button").click()
-    expect(page.locator("#nic-1")).to_contain_text("10.90.0.77")
+    expect(page.locator("#nic-1")).to_contain_text("10.83.7.7")
     page.fill("#port-host", "18080")
     page.fill("#port-guest", "80")
     page.locator("form", has=page.locator("#port-host")).get_by_role("button").click()

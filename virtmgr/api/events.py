@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Final
 
 import structlog
 from flask import Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, listing
-from virtmgr.api.conventions import ListParameters
+from virtmgr.api.conventions import ListParameters, Moment
 from virtmgr.api.dispatch import RawRequest, answer_read
 from virtmgr.api.filters import by_id
 from virtmgr.api.parsing import bad_request
@@ -44,8 +44,8 @@ class EventParameters(ListParameters):
     user: str | None = Field(None, max_length=128, description="Who asked, by name or id.")
     operation: str | None = Field(None, max_length=64, description="Id of an operation.")
     host: str | None = Field(None, max_length=128, description="Host, by name or id.")
-    since: AwareDatetime | None = Field(None, description="At this time or later, RFC 3339.")
-    until: AwareDatetime | None = Field(None, description="Before this time, RFC 3339.")
+    since: Moment | None = Field(None, description="At this time or later, RFC 3339.")
+    until: Moment | None = Field(None, description="Before this time, RFC 3339.")
 
 
 def show(call: RawRequest) -> Response:

@@ -143,15 +143,15 @@ class Rest:
 
         :raises Refusal: the API refused.
         """
-        assert isinstance(self._transport, httpx2.WSGITransport)
+        sent = {**self._headers, **headers, "Authorization": f"Bearer {self._secret}"}
         builder = EnvironBuilder(
             PREFIX + _filled(path, parameters),
             method=method,
             query_string=dict(query),
-            headers=[*headers.items(), ("Authorization", f"Bearer {self._secret}")],
+            headers=[(name, _sendable(value)) for name, value in sent.items()],
         )
         environ = builder.get_environ() | {"wsgi.input": body, "CONTENT_LENGTH": str(size)}
-        pieces, status, _ = run_wsgi_app(self._transport.app, environ)
+        pieces, status, _ = run_wsgi_app(self._api, environ)
         content = b"".join(pieces)
         code = int(status.split(" ", 1)[0])
         if code >= 400:

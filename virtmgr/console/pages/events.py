@@ -101,8 +101,10 @@ def sentence(event: Mapping[str, Any]) -> str:
     noun, _, verb = event["type"].partition(".")
     message, name = event["message"], event["target"]["name"]
     if noun == "operation":
-        return f"{message or 'it'} {verb}"
-    return str(message) or f"{name} is {formatting.words(verb)}"
+        return f"{name}: {message or 'it'} {verb}"
+    if not message:
+        return f"{name} is {formatting.words(verb)}"
+    return str(message) if name in message else f"{name}: {message}"
 
 
 @blueprint.app_template_global("event_details")

@@ -66,7 +66,12 @@ def upload(project: str, workload: str) -> Response | tuple[Response, int]:
     query, size = {"path": request.args.get("path", "")}, request.content_length or 0
     try:
         g.rest.pass_on(
-            *("PUT", _ONE + "/files", query, request.stream, size, headers),
+            "PUT",
+            _ONE + "/files",
+            query,
+            request.stream,
+            size,
+            headers,
             project=project,
             workload=workload,
         )

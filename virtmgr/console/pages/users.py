@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from virtmgr.console.rest import Refusal
 blueprint = Blueprint("users", __name__, url_prefix="/users")
 
 _ONE: Final = "/users/{user}"
+_BINDINGS: Final = 500  # that the list of users reads
 ROLES: Final = (
     ("viewer", "viewer: sees"),
     ("member", "member: works with workloads, volumes and networks"),
@@ -40,6 +41,7 @@ LIST: Final = ListPage(
         Column("Name", "name", optional=False),
         Column("Called"),
         Column("State"),
+        Column("Roles"),
         Column("Logs in by"),
         Column("Created", "created_at"),
     ),
@@ -68,8 +70,20 @@ def _state(user: Mapping[str, Any]) -> str:
 
 @blueprint.get("")
 def list_() -> str:
-    """All users."""
-    return render_template("users/list.html", list=listing.show(LIST))
+    """All users, with their roles."""
+    bindings = g.rest.get("/role-bindings", {"sort": "created_at", "limit": _BINDINGS})["items"]
+    return render_template(
+        "users/list.html", list=listing.show(LIST), roles=roles_by_user(bindings)
+    )
+
+
+def roles_by_user(bindings: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What each user is, and where, by the user's id."""
+    found: dict[str, list[str]] = {}
+    for each in bindings:
+        where = f" in {each['project']['name']}" if each["project"] else ""
+        found.setdefault(each["user"]["id"], []).append(f"{each['role']}{where}")
+    return found
 
 
 @blueprint.get("/create")

@@ -102,8 +102,9 @@ def _show(project: str, volume: str, **more: Any) -> str:
     asked = {"limit": _CHOICE, "fields": "name,kind,host"}
     if found["host"]:
         asked["host"] = found["host"]["id"]  # its file is there
+    host = g.rest.get("/hosts/{host}", host=found["host"]["id"]).document if found["host"] else None
     near = g.rest.get("/projects/{project}/workloads", asked, project=project)["items"]
-    return render_template("volumes/show.html", volume=found, near=near, **more)
+    return render_template("volumes/show.html", volume=found, host=host, near=near, **more)
 
 
 @blueprint.get("/projects/<project>/volumes/<volume>/edit")

@@ -1,0 +1,45 @@
+"""What people do on any page of the console."""
+
+from __future__ import annotations
+
+from tests.console.browser import Viewer
+
+
+def press(viewer: Viewer, label: str, *, within: str = "#main", type_name: str = "") -> None:
+    """Press a button, and confirm where it asks; what loses data wants a name typed."""
+    page = viewer.page
+    page.locator(within).get_by_role("button", name=label, exact=True).first.click()
+    if page.locator("#confirm[open]").count():
+        if type_name:
+            assert page.locator("#confirm [data-yes]").is_disabled()
+            page.fill("#confirm input", type_name)
+        page.click("#confirm [data-yes]")
+
+
+def fill(viewer: Viewer, **fields: str) -> None:
+    """Fill in fields of the page's form by their names."""
+    for name, value in fields.items():
+        field = viewer.page.locator(f"#main [name={name}]:visible").first
+        if field.evaluate("each => each.tagName") == "SELECT":
+            field.select_option(value)
+        else:
+            field.fill(value)
+
+
+def told(viewer: Viewer, text: str) -> None:
+    """Wait until a message in the corner says it, and close that."""
+    box = viewer.page.locator(".toast-box", has_text=text).first
+    box.wait_for()
+    box.locator(".btn-close").click()
+
+
+def sees(viewer: Viewer, text: str, within: str = "#main") -> None:
+    """Wait until the page says it."""
+    viewer.page.locator(within).get_by_text(text).first.wait_for()
+
+
+def is_fine(viewer: Viewer) -> None:
+    """Nobody is kept out of the page, and nothing stands out of it."""
+    assert viewer.barriers() == []
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert viewer.page.evaluate(wide) <= 0, "the page is wider than the screen"
