@@ -111,7 +111,7 @@ def console(services: Services) -> Console:
     api.post("/projects/default/networks", {"name": "own", "ipv4": "10.9.0.0/24"})
     spec = {"name": "web", "kind": "container", "image": "busybox"}
     assert api.post("/projects/default/workloads", spec).status == 202
-    return Console(create_console(app, "").test_client(), api)
+    return Console(create_console(app).test_client(), api)
 
 
 @pytest.mark.parametrize("path", PAGES)
