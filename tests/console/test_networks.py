@@ -57,7 +57,7 @@ def test_a_network_shows_who_has_its_addresses_and_is_changed(
     installed.call("PATCH", "/networks/default", {"labels": {"used": None}})
     viewer.expected.append("409")
     press(viewer, "Delete", type_name="default")
-    viewer.page.locator(".toast-danger", has_text="in use").wait_for()
+    viewer.page.locator(".toast-danger", has_text="used by").wait_for()
 
 
 @pytest.mark.slow
