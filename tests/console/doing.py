@@ -16,10 +16,10 @@ def press(viewer: Viewer, label: str, *, within: str = "#main", type_name: str =
         page.click("#confirm [data-yes]")
 
 
-def fill(viewer: Viewer, **fields: str) -> None:
+def fill(viewer: Viewer, within: str = "#main", /, **fields: str) -> None:
     """Fill in fields of the page's form by their names."""
     for name, value in fields.items():
-        field = viewer.page.locator(f"#main [name={name}]:visible").first
+        field = viewer.page.locator(f"{within} [name={name}]:visible").first
         if field.evaluate("each => each.tagName") == "SELECT":
             field.select_option(value)
         else:

@@ -46,7 +46,7 @@ def test_an_image_says_what_it_holds_and_who_uses_it(viewer: Viewer) -> None:
     is_fine(viewer)
     viewer.expected.append("409")
     press(viewer, "Delete", type_name="busybox")
-    viewer.page.locator(".toast-danger", has_text="in use").wait_for()
+    viewer.page.locator(".toast-danger", has_text="used by").wait_for()
     viewer.open("/images/build")
     assert viewer.page.locator("[name=init]").is_visible()
     fill(viewer, kind="vm")

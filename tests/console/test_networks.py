@@ -41,7 +41,9 @@ def test_a_network_of_each_type(viewer: Viewer, installed: Installation) -> None
 
 
 @pytest.mark.slow
-def test_a_network_shows_who_has_its_addresses_and_is_changed(viewer: Viewer) -> None:
+def test_a_network_shows_who_has_its_addresses_and_is_changed(
+    viewer: Viewer, installed: Installation
+) -> None:
     viewer.open("/networks/default")
     row = viewer.page.locator("#network tr", has_text="web-1").first
     for text in ("10.", "shop", "running"):
@@ -52,9 +54,10 @@ def test_a_network_shows_who_has_its_addresses_and_is_changed(viewer: Viewer) ->
     press(viewer, "Save")
     told(viewer, "Network default is changed")
     sees(viewer, "used=much")
+    installed.call("PATCH", "/networks/default", {"labels": {"used": None}})
     viewer.expected.append("409")
     press(viewer, "Delete", type_name="default")
-    viewer.page.locator(".toast-danger", has_text="in use").wait_for()
+    viewer.page.locator(".toast-danger", has_text="used by").wait_for()
 
 
 @pytest.mark.slow

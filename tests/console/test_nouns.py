@@ -111,7 +111,7 @@ def console(services: Services) -> Console:
     api.post("/projects/default/networks", {"name": "own", "ipv4": "10.9.0.0/24"})
     spec = {"name": "web", "kind": "container", "image": "busybox"}
     assert api.post("/projects/default/workloads", spec).status == 202
-    return Console(create_console(app, "").test_client(), api)
+    return Console(create_console(app).test_client(), api)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -239,3 +239,29 @@ def test_the_ca_is_rotated_and_retired(console: Console) -> None:
 def test_choices_are_kept_in_the_browser(console: Console) -> None:
     kept = console.post("/settings/preferences", theme="dark")
     assert "virtmgr-theme=dark" in kept.headers["Set-Cookie"]
+
+
+def test_members_come_and_go(console: Console) -> None:
+    console.api.post("/users", {"name": "maria"})
+    assert "Nobody has a role in just this project" in console.get("/projects/default").text
+    assert console.post("/projects/default/members", user="maria", role="viewer").status_code == 204
+    (binding,) = console.api.get("/role-bindings", project="default").body["items"]
+    assert f"member-{binding['id']}" in console.get("/projects/default").text
+    removed = console.post(f"/projects/default/members/{binding['id']}/remove")
+    assert "live-role_binding" in removed.headers["HX-Trigger"]
+    assert "Nobody has a role in just this project" in console.get("/projects/default").text
+    console.api.delete("/users/maria")
+
+
+def test_own_account(console: Console) -> None:
+    made = console.post("/account/tokens", name="laptop", days="1", role="", project="")
+    assert (made.status_code, "vmt_" in made.text) == (200, True)
+    assert 'hx-get="/account"' in made.text, "its live parts read the page, not the form's address"
+    (token,) = [
+        each for each in console.api.get("/tokens").body["items"] if each["name"] == "laptop"
+    ]
+    assert console.post(f"/account/tokens/{token['id']}/revoke").status_code == 204
+    differ = console.post("/account/password", present="x", password="a" * 12, again="b" * 12)
+    assert (differ.status_code, "differ" in differ.text) == (422, True)
+    wrong = console.post("/account/password", present="x", password="a" * 12, again="a" * 12)
+    assert wrong.status_code == 422

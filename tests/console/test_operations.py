@@ -17,7 +17,7 @@ from virtmgr.console.pages.operations import cancelling, explained, repeating
 @pytest.mark.slow
 def test_operations_are_listed_and_looked_into(viewer: Viewer, installed: Installation) -> None:
     viewer.open("/operations")
-    sees(viewer, "succeeded")
+    sees(viewer, "succeeded", "#list")
     is_fine(viewer)
     viewer.page.select_option("[name=state]", "failed")
     viewer.page.wait_for_url("**state=failed*")

@@ -69,7 +69,7 @@ def test_what_is_in_use_stays(viewer: Viewer) -> None:
         assert viewer.page.locator("#inside").get_by_text(link, exact=True).count() == 1
     viewer.expected.append("409")
     press(viewer, "Delete", type_name="shop")
-    viewer.page.locator(".toast-danger", has_text="in use").wait_for()
+    viewer.page.locator(".toast-danger", has_text="used by").wait_for()
 
 
 def test_forms_say_what_the_api_wants() -> None:

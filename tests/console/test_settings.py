@@ -14,7 +14,7 @@ def test_settings(viewer: Viewer) -> None:
     viewer.open("/settings")
     is_fine(viewer)
     with viewer.page.expect_download() as loading:
-        viewer.page.click("#main >> text=Certificate >> nth=1")
+        viewer.page.get_by_role("link", name="Certificate", exact=True).click()
     assert loading.value.suggested_filename == "virtmgr-ca.pem"
     fill(viewer, theme="dark")
     press(viewer, "Keep")

@@ -43,7 +43,7 @@ class Console:
             admin.password_hash = hash_password(PASSWORD)
             fill(uow, workloads=rows, hosts=rows, others=rows)
             uow.commit()
-        self._app = create_console(create_app(services), "wss://x")
+        self._app = create_console(create_app(services))
         self._client = self._app.test_client()
         form = {"name": "admin", "password": PASSWORD}
         assert self._client.post("/login", data=form, base_url="https://x").status_code == 303

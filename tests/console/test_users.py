@@ -43,7 +43,8 @@ def test_a_user_is_made_given_roles_and_tokens_and_deleted(
     press(viewer, "Remove", within="#roles")
     told(viewer, "The role of ivan is taken away")
 
-    fill(viewer, name="robot", days="7", role="viewer", project="lab")
+    form = "form[action$=tokens]"
+    fill(viewer, form, name="robot", days="7", role="viewer", project="lab")
     press(viewer, "Make token")
     secret = viewer.page.inner_text("#secret")
     assert secret.startswith("vmt_")

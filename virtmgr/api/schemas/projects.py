@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 from virtmgr.api.answers import View
 from virtmgr.domain.project import Project
@@ -55,7 +56,13 @@ def project_presenter(
     quotas = {quota.project_id: quota for quota in uow.quotas.list(query).items}
 
     def present(project: Project) -> ListedProjectView:
-        quota = QuotaView.model_validate(quotas[project.id])
-        return ListedProjectView(**dict(ProjectView.model_validate(project)), quota=quota)
+        # What comes from the inventory is checked already; forms choose among hundreds of these.
+        quota = QuotaView.model_construct(**_attributes(QuotaView, quotas[project.id]))
+        own = _attributes(ProjectView, project)
+        return ListedProjectView.model_construct(**own, quota=quota)
 
     return present
+
+
+def _attributes(view: type[View], entity: object) -> dict[str, Any]:
+    return {name: getattr(entity, name) for name in view.model_fields}

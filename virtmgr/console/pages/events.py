@@ -69,6 +69,7 @@ LIST: Final = ListPage(
     choices=tuple(Choice(name, name) for name in (*_FILTERS[1:], "live")),
     default_sort="-sequence",
     of_project=True,
+    own=("live",),
 )
 
 
@@ -92,7 +93,8 @@ def _moment(typed: str | None) -> str | None:
 
 def _asked() -> dict[str, Any]:
     """The API's filters of the page's address; None takes one away that only the page has."""
-    return {"span": None, "live": None, **times(request.args, datetime.now(UTC))}
+    only_ours = dict.fromkeys(("span", "live"))
+    return only_ours | times(request.args, datetime.now(UTC))
 
 
 @blueprint.app_template_global("event_sentence")
@@ -126,7 +128,7 @@ def list_() -> str:
     """The log, newest first."""
     tail = request.args.get("live") != "off" and not request.args.get("cursor")
     page = replace(LIST, live="event" if tail else "")
-    shown = listing.show(page, **_asked())
+    shown = listing.show(page, count=None, **_asked())  # to count a long log takes long
     return render_template("events/list.html", list=shown, types=_TYPES, spans=SPANS, tail=tail)
 
 
