@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
-from virtmgr.domain.errors import ImageError
+from virtmgr.domain.errors import ImageError, Unavailable
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.image import Disk, ImageManifest, ImageType
 from virtmgr.domain.operation import Operation
@@ -192,6 +192,23 @@ def test_a_dead_worker_s_work_is_taken_over(
     worker._fail(taken, ImageError("too late"))  # it was only slow: nobody heeds it
     assert api.get(f"/operations/{operation}").body["state"] == "succeeded"
     assert api.get("/images/disk").body["state"] == "ready"
+
+
+def test_a_database_that_was_away_fails_nothing(
+    api: Api, worker: ImageWorker, maker: Maker, clock: StillClock
+) -> None:
+    operation = _import(api)
+
+    def die(_: Cancelled) -> None:
+        raise Unavailable("use the database: it is starting up", code="database_unavailable")
+
+    maker.before = die
+    with pytest.raises(Unavailable):
+        worker.run_once()
+    maker.before = lambda _: None
+    clock.advance(seconds=61)
+    assert worker.run_once()
+    assert api.get(f"/operations/{operation}").body["state"] == "succeeded"
 
 
 def test_deleting_an_image_in_the_making_cancels_it(

@@ -202,6 +202,23 @@ def test_another_worker_goes_on(api: Api, pair: Pair, clock: StillClock, phase: 
     assert pair.running() == [pair.target.id]
 
 
+def test_a_database_that_was_away_gives_nothing_up(api: Api, pair: Pair, clock: StillClock) -> None:
+    """It dies in the middle of a step, and is back when the worker could say that it failed."""
+    api.post(f"{ONE}/move")
+    hit = pair.worker()
+
+    def die(*_given: Any) -> None:
+        raise Unavailable("use the database: it is starting up", code="database_unavailable")
+
+    hit._wait_for_rest = die  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        pair.sync_while(hit.run_once)
+    assert migration(api)["phase"] == "stopping"
+    clock.advance(seconds=16)
+    pair.move()
+    assert migration(api)["phase"] == "starting"
+
+
 def test_a_slow_worker_does_nothing_any_more(api: Api, pair: Pair, clock: StillClock) -> None:
     """It sleeps while it copies; meanwhile another hands the workload over."""
     api.post(f"{ONE}/move")

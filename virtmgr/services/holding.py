@@ -14,6 +14,9 @@ import structlog
 from virtmgr.domain.errors import VirtmgrError
 from virtmgr.domain.ids import new_id
 
+DATABASE_AWAY: Final = ("database_busy", "database_unavailable")
+"""Codes of errors that say nothing of the work: whoever takes it next goes on with it."""
+
 _EVERY: Final = 1.0  # seconds
 
 log = structlog.get_logger(__name__)

@@ -34,7 +34,7 @@ from virtmgr.ports.images import (
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
 from virtmgr.services import exports, partial_uploads
 from virtmgr.services.container import Services
-from virtmgr.services.holding import heartbeat, new_holder
+from virtmgr.services.holding import DATABASE_AWAY, heartbeat, new_holder
 from virtmgr.services.operation_end import end
 from virtmgr.services.records import Target, add_event
 
@@ -208,6 +208,8 @@ class ImageWorker:
             try:
                 self._make(operation, progress)
             except VirtmgrError as error:
+                if error.code in DATABASE_AWAY:
+                    raise
                 self._fail(operation, error)
             except Exception as error:
                 log.exception("image_work_crashed", operation=operation.id)

@@ -37,7 +37,7 @@ from virtmgr.ports.playbooks import (
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.auth import new_secret
 from virtmgr.services.container import Services
-from virtmgr.services.holding import heartbeat, new_holder
+from virtmgr.services.holding import DATABASE_AWAY, heartbeat, new_holder
 from virtmgr.services.host_installation import UPGRADE, VERBS, login
 from virtmgr.services.hosts import JOIN_TOKEN_LIFETIME
 from virtmgr.services.operation_end import end
@@ -142,6 +142,8 @@ class InstallationWorker:
                 try:
                     failed = self._work(operation, news, lambda: stop.is_set() or lost.is_set())
                 except VirtmgrError as error:
+                    if error.code in DATABASE_AWAY:
+                        raise
                     failed = error
                 except Exception as error:
                     log.exception("installation_crashed", operation=operation.id)

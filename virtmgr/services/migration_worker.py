@@ -25,7 +25,7 @@ from virtmgr.domain.workload import Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.carriage import Cancelled, Copied, carry
 from virtmgr.services.container import Services
-from virtmgr.services.holding import heartbeat, keep_working, new_holder
+from virtmgr.services.holding import DATABASE_AWAY, heartbeat, keep_working, new_holder
 from virtmgr.services.live_steps import begin_preparing, is_busy
 from virtmgr.services.migration_steps import (
     BY_REQUEST,
@@ -111,7 +111,7 @@ class MigrationWorker:
             except Cancelled:
                 self._check(held)
             except VirtmgrError as error:
-                if error.code == "database_busy":
+                if error.code in DATABASE_AWAY:
                     raise
                 log.warning("migration_failed", migration=held.id, error=error.message)
                 self._give_up(held, problem_of(error))
