@@ -17,6 +17,7 @@ const resume = sending.querySelector("[data-resume]");
 const button = document.getElementById("import-button");
 let upload = null; // {file, key, id, offset}
 let running = false;
+let turn = 0; // of sending: what waits in an older one has nothing more to do
 let request = null;
 let speeds = [];
 
@@ -84,22 +85,24 @@ function proposed(name) {
 
 async function go() {
   const mine = upload;
+  const own = ++turn;
+  const goes = () => running && upload === mine && turn === own;
   running = true;
   say("status", "");
   buttons();
-  for (let tries = 0; running && upload === mine; ) {
+  for (let tries = 0; goes(); ) {
     try {
       const begun = await ask("/images/upload/begin", { key: mine.key, size: mine.file.size });
       mine.id = begun.id;
       mine.offset = begun.offset;
       if (mine.offset) say("status", `${amount(mine.offset)} had come already.`);
-      await pieces(mine, () => {
+      await pieces(mine, goes, () => {
         tries = 0;
       });
-      if (upload === mine && mine.offset === mine.file.size) finished();
+      if (goes() && mine.offset === mine.file.size) finished();
       return;
     } catch (error) {
-      if (!running || upload !== mine) return;
+      if (!goes()) return;
       const passes = !(error instanceof Refusal) || error.status >= 500 || error.status === 409;
       if (!passes || tries === TRIES) {
         stop();
@@ -114,8 +117,8 @@ async function go() {
   }
 }
 
-async function pieces(mine, came) {
-  while (running && upload === mine && mine.offset < mine.file.size) {
+async function pieces(mine, goes, came) {
+  while (goes() && mine.offset < mine.file.size) {
     const began = performance.now();
     const before = mine.offset;
     const answer = await piece(mine);
