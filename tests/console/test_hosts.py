@@ -114,7 +114,7 @@ def test_hosts_are_listed_filtered_and_mapped(viewer: Viewer, installed: Install
     page.locator("select[name=state]").select_option("unreachable")
     expect(page.get_by_text("Nothing matches")).to_be_visible()
     viewer.open("/hosts?state=ready&state=cordoned")
-    expect(page.locator(".filters .badge")).to_have_count(2)
+    expect(page.locator(".filters .tag")).to_have_count(2)
     expect(page.locator("#list tbody tr")).to_have_count(3)
 
     viewer.open("/hosts/host1/edit")
