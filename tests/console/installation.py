@@ -9,7 +9,7 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from tests.scaleout.client import wait_until
 from tests.scaleout.fleet import FakeHost
 from tests.scaleout.plane import Plane
 from virtmgr.domain.host import HostState
+from virtmgr.drivers.fake.driver import FakeDriver
+from virtmgr.drivers.fake.world import FakeWorld
 
 PASSWORD = "correct horse battery staple"
 
@@ -55,7 +57,9 @@ class Installation:
 
 
 @contextmanager
-def installation(directory: Path, *, hosts: int = 3) -> Iterator[Installation]:
+def installation(
+    directory: Path, *, hosts: int = 3, driver: Callable[[FakeWorld], FakeDriver] = FakeDriver
+) -> Iterator[Installation]:
     """Running until the block ends; with images, and nothing else."""
     with ExitStack() as stack:
         server = new_control_plane(directory / "plane")
@@ -72,7 +76,7 @@ def installation(directory: Path, *, hosts: int = 3) -> Iterator[Installation]:
         for number in range(1, hosts + 1):
             own = directory / f"host{number}"
             identity, machine = enrol_another_machine(server, own, own.name)
-            found.hosts.append(stack.enter_context(FakeHost(identity, machine, own)))
+            found.hosts.append(stack.enter_context(FakeHost(identity, machine, own, driver)))
         wait_until(lambda: _ready(server) == hosts)
         yield found
 

@@ -198,9 +198,9 @@ def test_full_screen(viewer: Viewer) -> None:
     viewer.open(f"{WEB}/console?show=serial")
     _connected(page)
     page.click("[data-do=full]")
-    page.wait_for_function("document.fullscreenElement?.id === 'screen'")
+    wait_until(lambda: page.evaluate("document.fullscreenElement?.id") == "screen")
     page.click("[data-do=full]")
-    page.wait_for_function("document.fullscreenElement === null")
+    wait_until(lambda: page.evaluate("document.fullscreenElement") is None)
 
 
 def test_on_a_phone(browser: Browser, found: Installation) -> None:

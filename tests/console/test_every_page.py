@@ -6,6 +6,7 @@ Pictures are kept in .cache/screenshots.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from werkzeug.routing import MapAdapter
 from tests.console.browser import DESKTOP, PHONE, Viewer
 from tests.console.conftest import logged_in
 from tests.console.hostile import NASTY, add_hostile
-from tests.console.installation import Installation
+from tests.console.installation import Installation, installation, populate
 from virtmgr.console.app import create_console
 
 PICTURES: Final = Path(__file__).parents[2] / ".cache/screenshots"
@@ -62,10 +63,12 @@ def routes() -> MapAdapter:
 
 
 @pytest.fixture(scope="module")
-def hostile(installed: Installation) -> Installation:
-    """With a thing of each noun whose texts are not what they seem."""
-    add_hostile(installed)
-    return installed
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """With a thing of each noun whose texts are not what they seem; nobody else's."""
+    with installation(tmp_path_factory.mktemp("hostile")) as found:
+        populate(found)
+        add_hostile(found)
+        yield found
 
 
 def shape(routes: MapAdapter, address: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -252,6 +253,13 @@ def test_an_unknown_address_is_told_with_a_way_on(viewer: Viewer) -> None:
     assert viewer.barriers() == []
     viewer.page.get_by_role("link", name="Overview").click()
     expect(viewer.page.locator("h1")).to_have_text(re.compile("Overview"))
+
+
+def test_plain_http_gets_no_answer(installed: Installation) -> None:
+    listens = installed.server.settings.listen
+    with socket.create_connection((listens.host, listens.port), 60) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert plain.recv(4096) == b""
 
 
 def test_a_server_that_goes_is_told_and_the_page_goes_on_when_it_is_back(

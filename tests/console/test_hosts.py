@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.console.browser import CHROMIUM, PHONE, Viewer, chromium
-from tests.console.browser import viewer as browsing
-from tests.console.installation import PASSWORD, Installation, installation, populate
+from tests.console.browser import PHONE, Viewer
+from tests.console.conftest import logged_in
+from tests.console.installation import Installation, installation, populate
 
 PATIENCE: Final = 60_000  # milliseconds: a loaded machine is slow, and says nothing about the code
 expect.set_options(timeout=PATIENCE)
@@ -44,34 +42,11 @@ PAGES: Final = (
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"{CHROMIUM} is not installed: scripts/setup does")
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """Of this file alone: its hosts are drained."""
+    """Of this file alone: its hosts are drained, and one is lost."""
     with installation(tmp_path_factory.mktemp("hosts")) as found:
         populate(found)
         yield found
-
-
-@contextmanager
-def logged_in(browser: Browser, found: Installation, **options: Any) -> Iterator[Viewer]:
-    with browsing(browser, found.url, **options) as viewer:
-        viewer.page.set_default_timeout(PATIENCE)
-        viewer.log_in("admin", PASSWORD)
-        yield viewer
-
-
-@pytest.fixture
-def viewer(browser: Browser, installed: Installation) -> Iterator[Viewer]:
-    with logged_in(browser, installed) as found:
-        yield found
-        assert found.unexpected() == []
 
 
 def heading(page: Page, text: str) -> None:
@@ -156,7 +131,7 @@ def test_hosts_are_listed_filtered_and_mapped(viewer: Viewer, installed: Install
     page.get_by_role("link", name="Map").click()
     expect(page.get_by_label("Zone a")).to_contain_text("host1")
     page.get_by_role("link", name="CPU", exact=True).click()
-    expect(page.locator(".cell-main").first).to_contain_text("CPU")
+    expect(page.locator("#map .cell").first).to_contain_text("CPU")
     page.get_by_role("link", name="host1").click()
     heading(page, "host1")
     assert installed.call("GET", "/hosts/host1")["labels"] == {"zone": "a", "rack": "r7"}
@@ -298,7 +273,7 @@ def test_an_installation_is_followed_and_its_failure_explained(
     viewer.open("/hosts/host3/again/reinstall")
     page.fill("#field-ssh\\.password", "no such password")
     page.locator("details summary", has_text="Where it is").click()
-    page.fill("#field-address", "127.0.0.1")
+    page.fill("#field-address", "localhost")
     page.fill("#field-ssh\\.port", "1")
     page.fill("#field-host_key", "SHA256:" + "A" * 43)
     page.get_by_role("button", name="Reinstall", exact=True).click()

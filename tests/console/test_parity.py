@@ -17,7 +17,6 @@ PACKAGE: Final = Path(virtmgr.console.__file__).parent
 FOR_PROGRAMS: Final = {
     "GET /projects/{project}/workloads/{workload}/usage": "a workload's own page has it already",
     "GET /role-bindings/{binding}": "the list shows all of it",
-    "GET /schema/workload": "for programs; the form of a new workload says it in words",
     "GET /tokens/{token}": "the list shows all of it",
     "POST /images/upload": "browsers upload in pieces",
 }

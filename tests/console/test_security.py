@@ -302,3 +302,12 @@ def test_odd_headers_break_nothing(browser: Browser) -> None:
         with browser.get("/hosts", headers={header: odd}) as answer:
             assert answer.status_code == 200
     assert browser.get("/live", headers={"Last-Event-ID": odd}).status_code == 400
+
+
+@pytest.mark.parametrize("value", ["gone", "<script>", "a&limit=1", "ÿ"])
+def test_a_chosen_project_that_is_none_breaks_no_page(browser: Browser, value: str) -> None:
+    browser.client.set_cookie("virtmgr-project", value)
+    for path in ("/workloads", "/hosts", "/projects-menu"):
+        answer = browser.get(path)
+        assert answer.status_code == 200, path
+        assert "<script>" not in answer.text

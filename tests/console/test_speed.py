@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from virtmgr.services import auth
 from virtmgr.services.passwords import hash_password
 
 LARGEST: Final = 100 * 1024  # bytes of a page's HTML
+FIRST_PAGE: Final = 400 * 1024  # bytes on the wire, with all files that it names
 SIZES: Final = (5, 500)  # rows of each noun: less than a page shows, and many pages
 
 
@@ -50,8 +52,8 @@ class Console:
     def close(self) -> None:
         self._opened.__exit__(None, None, None)
 
-    def get(self, path: str) -> Any:
-        return self._client.get(path, base_url="https://x")
+    def get(self, path: str, **options: Any) -> Any:
+        return self._client.get(path, base_url="https://x", **options)
 
     def change_something(self) -> None:
         """So that no answer of before is given again."""
@@ -121,3 +123,15 @@ def test_no_page_waits_on_a_host(consoles: list[Console]) -> None:
     pages = ("/hosts/host-1", "/projects/project-1/workloads/workload-1", "/tasks")
     for path in (*consoles[1].pages(), *pages):
         assert consoles[1].get(path).status_code == 200, path
+
+
+def test_the_first_page_is_light_and_its_files_are_kept_for_ever(consoles: list[Console]) -> None:
+    html = consoles[1].get("/workloads").text
+    files = set(re.findall(r'(?:src|href)="(/static/[^"#]+)', html))
+    assert {Path(file).suffix for file in files} == {".css", ".js", ".svg"}
+    total = len(html)
+    for file in files:
+        with consoles[1].get(file, headers={"Accept-Encoding": "gzip"}) as answer:
+            assert "immutable" in answer.headers["Cache-Control"], file
+            total += len(answer.data)
+    assert total < FIRST_PAGE

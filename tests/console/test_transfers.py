@@ -6,11 +6,11 @@ import hashlib
 import io
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.console.browser import Viewer
 from tests.console.conftest import logged_in
@@ -162,6 +162,19 @@ def test_a_name_that_is_taken_keeps_what_was_typed(viewer: Viewer, tmp_path: Pat
     expect(page.locator("#import-operation")).to_contain_text("is ready", timeout=120_000)
 
 
+def _share(page: Page) -> int:
+    """Percent that have come, as the page says."""
+    return int(page.locator("[data-share]").inner_text().removesuffix(" %") or 0)
+
+
+def _wait(page: Page, condition: Callable[[], bool]) -> None:
+    """Wait for it, and let routes be served meanwhile."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        page.wait_for_timeout(50)
+
+
 def test_an_upload_is_paused_and_goes_on_after_a_reload(viewer: Viewer, tmp_path: Path) -> None:
     page, path = viewer.page, _root(tmp_path / "large.tar", 40 * MIB)
     viewer.open("/images/upload")
@@ -174,19 +187,20 @@ def test_an_upload_is_paused_and_goes_on_after_a_reload(viewer: Viewer, tmp_path
 
     page.route("**/images/upload/part-*", slowly)
     page.set_input_files("#file", str(path))
-    expect(page.locator("[data-share]")).not_to_have_text("0 %")
+    _wait(page, lambda: _share(page) >= 20)
     page.click("[data-pause]")
     expect(page.locator("#sending [data-status]")).to_have_text("It is paused.")
     assert page.locator("#import-button").is_disabled()
     page.click("[data-resume]")
-    expect(page.locator("[data-share]")).not_to_have_text("20 %")
+    before = _share(page)
+    _wait(page, lambda: _share(page) >= before + 20)
     page.click("[data-pause]")
     page.reload()
     expect(page.locator("[data-ask]")).to_contain_text("large.tar")
-    before = len(sent)
+    known = len(sent)
     page.set_input_files("#file", str(path))
     expect(page.locator("#sending [data-status]")).to_contain_text("The file has come")
-    assert sent[before] >= 8 * MIB, "what had come was not sent again"
+    assert sent[known] >= 8 * MIB, "what had come was sent again"
     page.click("#import-button")
     expect(page.locator("#import-operation")).to_contain_text("is ready", timeout=120_000)
 
@@ -202,4 +216,4 @@ def test_a_cancelled_upload_is_forgotten(
     assert any(uploads.iterdir())
     page.click("#sending [data-cancel]")
     expect(page.locator("#drop")).to_be_visible()
-    wait_until(lambda: not any(uploads.iterdir()))
+    _wait(page, lambda: not any(uploads.iterdir()))

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
+from flask import Flask, g, render_template_string
 
+from virtmgr.console.app import create_console
+from virtmgr.console.pages.workload_bulk import filters_of
 from virtmgr.console.pages.workload_create import quota_lines
 from virtmgr.console.placements import placed
+from virtmgr.console.schema_fields import fields_of
 from virtmgr.console.verbs import refusals
 from virtmgr.console.workload_spec import (
     as_text,
@@ -163,3 +167,49 @@ def test_what_cannot_be_read_is_told_and_sizes_are_left_to_the_api() -> None:
 def test_readable_keeps_what_says_something() -> None:
     found = readable({"a": None, "b": {}, "c": [], "nics": [], "d": 1.0, "e": False, "f": 0.5})
     assert found == {"nics": [], "d": 1, "e": False, "f": 0.5}
+
+
+def test_fields_of_the_schema_are_told_with_what_is_in_them() -> None:
+    found = {field.name: field for field in fields_of(WorkloadSpec.model_json_schema())}
+    assert found["name"].required
+    assert found["kind"].kind == "vm | container"
+    assert found["nics"].kind == "list of object"
+    assert "next free" in found["nics[].address"].about
+    assert found["resources.io.read_bytes_per_second"].about.startswith("Read in a second")
+    assert found["labels"].kind == "map"
+
+
+@pytest.mark.parametrize(("project", "wanted"), [(None, None), ("lab", "lab"), ("", None)])
+def test_many_are_those_of_the_list(project: str | None, wanted: str | None) -> None:
+    with Flask(__name__).app_context():
+        g.project = project
+        found = filters_of("?q=a&cdrom=tools&label=a:b&label=c:d&sort=-name&cursor=x")
+    of_project = {} if wanted is None else {"project": wanted}
+    assert found == {"q": "a", "cdrom": "tools", "label": ["a:b", "c:d"], **of_project}
+
+
+def rendered(template: str, **content: Any) -> str:
+    """A piece of a page, as the console renders it for somebody."""
+    app = create_console(lambda _environ, _start: [])
+    with app.test_request_context("/workloads"):
+        return render_template_string(
+            '{% import "workloads/parts.html" as parts with context %}' + template, **content
+        )
+
+
+def test_a_state_is_told_with_its_age_where_the_host_is_silent() -> None:
+    seen = {
+        **workload("unknown"),
+        "host": {"id": "1", "name": "h1"},
+        "status": {
+            "state": "unknown",
+            "reason": {"message": "<script>alert(1)</script>"},
+            "needs_restart": ["env"],
+            "progress": None,
+        },
+    }
+    shown = rendered("{{ parts.state(w, {'1': '2026-01-01T00:00:00+00:00'}) }}", w=seen)
+    assert "as of <time" in shown
+    assert "needs restart" in shown
+    assert "<script>" not in shown
+    assert "as of" not in rendered("{{ parts.state(w, {}) }}", w=seen)

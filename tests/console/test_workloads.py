@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.console.browser import PHONE, Viewer, chromium, viewer
-from tests.console.installation import PASSWORD, Installation, installation, populate
+from tests.console.browser import PHONE, Viewer
+from tests.console.conftest import logged_in
+from tests.console.installation import Installation, installation, populate
 from tests.scaleout.client import wait_until
 
 pytestmark = pytest.mark.slow
@@ -30,18 +31,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation
         yield found
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
 @pytest.fixture
 def seen(installed: Installation, browser: Browser) -> Iterator[Viewer]:
     """Somebody who is logged in, and whose browser has nothing to complain about at the end."""
-    with viewer(browser, installed.url) as found:
-        found.page.set_default_timeout(_PATIENCE)
-        found.log_in("admin", PASSWORD)
+    with logged_in(browser, installed) as found:
         yield found
         assert found.unexpected() == []
 
@@ -77,7 +70,7 @@ def _confirm(page: Page, name: str | None = None) -> None:
 def test_list_is_live_and_acts_on_a_row(seen: Viewer) -> None:
     page = seen.page
     seen.open("/workloads?project=lab")
-    row = page.locator("tr", has_text="ci")
+    row = page.locator("#list tr", has_text="ci")
     expect(row.locator(".state")).to_have_text("running")
     page.get_by_label("Stop ci").click()
     _confirm(page)
@@ -106,7 +99,7 @@ def test_columns_and_views_are_kept_by_the_browser(seen: Viewer) -> None:
     page = seen.page
     seen.open("/workloads?kind=vm")
     page.locator("summary", has_text="Columns").click()
-    page.get_by_label("Image", exact=True).last.uncheck()
+    page.locator("[data-column-choice='5']").uncheck()
     expect(page.locator("td.c-5").first).to_be_hidden()
     page.keyboard.press("Escape")
     page.locator("summary", has_text="Views").click()
@@ -178,8 +171,7 @@ def test_every_tab_is_open_to_all(seen: Viewer) -> None:
 
 
 def test_pages_fit_a_phone(installed: Installation, browser: Browser) -> None:
-    with viewer(browser, installed.url, PHONE, "dark") as found:
-        found.log_in("admin", PASSWORD)
+    with logged_in(browser, installed, size=PHONE, theme="dark") as found:
         for path in ("/workloads", "/workloads/create", WEB, f"{WEB}/devices", f"{WEB}/yaml"):
             found.open(path)
             found.page.wait_for_timeout(300)
@@ -220,10 +212,10 @@ def test_devices_and_ports(seen: Viewer, installed: Installation) -> None:
     _toast(page, "orders is being attached")
     volume = page.locator("tr", has=page.get_by_role("link", name="orders"))
     expect(volume).to_contain_text("/srv")
-    page.select_option("#attach-network", "backend")
-    page.fill("#attach-address", "10.90.0.77")
+    page.select_option("#attach-network", "default")
+    page.fill("#attach-address", "10.83.7.7")
     page.locator("form", has=page.locator("#attach-network")).get_by_role("button").click()
-    expect(page.locator("#nic-1")).to_contain_text("10.90.0.77")
+    expect(page.locator("#nic-1")).to_contain_text("10.83.7.7")
     page.fill("#port-host", "18080")
     page.fill("#port-guest", "80")
     page.locator("form", has=page.locator("#port-host")).get_by_role("button").click()
@@ -280,6 +272,8 @@ def test_yaml_is_compared_then_saved_and_a_conflict_is_told(
     seen.expected.append("422")
     page = seen.page
     seen.open(f"{WEB}/yaml")
+    page.get_by_text("Every field there is").click()
+    expect(page.locator(".field-list")).to_contain_text("resources.io.read_bytes_per_second")
     text = page.locator("#spec").input_value()
     page.fill("#spec", "name: [")
     page.get_by_role("button", name="Check and compare").click()

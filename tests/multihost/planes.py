@@ -23,7 +23,7 @@ from tests.multihost.fleet import ROOT, VIRTMGR, Fleet
 from virtmgr.cli.problems import Exit
 
 _PORTS = (7443, 7444, 7445)
-_PATIENCE = 300.0  # seconds for one command, however many control planes die meanwhile
+_PATIENCE = 1000.0  # seconds for one command, however many control planes die meanwhile
 
 
 class PatientFleet(Fleet):

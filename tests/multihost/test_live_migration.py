@@ -55,8 +55,31 @@ class Guest:
             console.sendall(f"\recho be'gin'; {command}; echo en'd'\r".encode())
             seen = b""
             while not (found := re.search(rb"begin\r\n(.*?)end\r\n", seen, re.DOTALL)):
-                seen += console.recv(65536)
+                try:
+                    seen += console.recv(65536)
+                except TimeoutError as error:
+                    raise AssertionError(f"no answer but {seen!r}\n{self.inside(host)}") from error
         return found[1].decode()
+
+    def inside(self, host: LabHost) -> str:
+        """What its QEMU is at, where it does not answer."""
+        asked = [f"qemu-monitor-command {self.id} --hmp {words}" for words in
+                 ("info status", "info block-jobs", "info migrate", "info blockstats")]  # fmt: skip
+        said = [f"load {os.getloadavg()}"]
+        for words in (
+            "list --all",
+            f"domstate --reason {self.id}",
+            f"domjobinfo {self.id}",
+            *asked,
+        ):
+            done = host.run("timeout", "10", "virsh", *words.split(" ", 3), check=False)
+            said.append(f"{words}: {done.stdout}{done.stderr}".strip())
+        waits = (
+            "for each in /proc/$(pgrep -x qemu-system-x86)/task/*; do "
+            "cat $each/comm $each/wchan; echo; done"
+        )
+        said.append(host.run("sh", "-c", waits, check=False).stdout)
+        return "\n".join(said)
 
     def sum(self, host: LabHost) -> str:
         """Of what is on its volume, from the disk itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -23,6 +24,7 @@ from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.sync import DesiredWorkload, ObservedPool
 from virtmgr.domain.workload import GIB, Kind
 from virtmgr.drivers.fake.driver import FakeDriver
+from virtmgr.drivers.fake.world import FakeWorld
 from virtmgr.enrollment import pki
 from virtmgr.ports.clock import SystemClock
 from virtmgr.ports.driver import WorkloadDriver
@@ -36,9 +38,15 @@ class _Storage(FakeStorage):
 class FakeHost:
     """An enrolled host; its agent runs inside the ``with`` block."""
 
-    def __init__(self, identity: Identity, machine_id: str, directory: Path) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        machine_id: str,
+        directory: Path,
+        driver: Callable[[FakeWorld], FakeDriver] = FakeDriver,
+    ) -> None:
         self.world = CheckedWorld()
-        self._driver = FakeDriver(self.world)
+        self._driver = driver(self.world)
         storage, networks = _Storage(directory / "volumes"), NetworkKeeper(FakeNetwork())
         files, clock, outbox = StateFiles(directory / "state"), SystemClock(), Outbox()
         connector = Connector(identity)

@@ -85,7 +85,8 @@ def test_much_output_arrives_whole(person: Viewer) -> None:
     _says(page, "20000")
 
 
-def test_a_serial_console(person: Viewer) -> None:
+def test_a_serial_console(person: Viewer, product: Product) -> None:
+    product.wait_until(lambda: "has address" in product.run("logs", "vm1").stdout)
     page = _open(person, "vm1", "serial")
     page.keyboard.press("Enter")
     page.keyboard.type("echo serial-$((6*7))\n")
@@ -98,12 +99,13 @@ def test_a_display_takes_keys_and_shows_the_answer(
     product.wait_until(lambda: rescue.UP.decode() in product.run("logs", iso).stdout, 60)
     page = _open(person, iso, "display")
     page.wait_for_selector("#view canvas")
-    page.wait_for_function("document.querySelector('#view canvas').width > 100")
+    wide = "document.querySelector('#view canvas').width > 100"
+    product.wait_until(lambda: bool(page.evaluate(wide)))
     page.wait_for_timeout(1500)
     before = page.locator("#view canvas").screenshot()
-    page.keyboard.type("echo by-vnc_Keys", delay=60)
+    page.keyboard.type("echo by-vnc-keys", delay=100)  # without Shift, which Playwright leaves out
     page.keyboard.press("Enter")
-    product.wait_until(lambda: "by-vnc_Keys" in product.run("logs", iso).stdout, 60)
+    product.wait_until(lambda: "by-vnc-keys" in product.run("logs", iso).stdout, 60)
     page.wait_for_timeout(1000)
     assert page.locator("#view canvas").screenshot() != before
     page.click("[data-do=type]")
@@ -139,9 +141,8 @@ def test_usage_moves_under_load(person: Viewer, product: Product) -> None:
     product.run(
         "exec", "app1", "--", "timeout", "25", "sh", "-c", "while :; do :; done", check=False
     )
-    person.page.wait_for_function(
-        "parseFloat(document.getElementById('chart-cpu-now').textContent) > 20"
-    )
+    shown = "parseFloat(document.getElementById('chart-cpu-now').textContent)"
+    product.wait_until(lambda: (person.page.evaluate(shown) or 0) > 20)
 
 
 def test_files_come_and_go(person: Viewer, product: Product, tmp_path: Path) -> None:

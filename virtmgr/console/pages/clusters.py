@@ -19,6 +19,7 @@ from virtmgr.console.rest import Refusal
 blueprint = Blueprint("clusters", __name__, url_prefix="/clusters")
 
 _ONE: Final = "/clusters/{cluster}"
+_MOST_HOSTS: Final = 25  # on a cluster's page; the list has all
 LIST: Final = ListPage(
     noun="clusters",
     path="/clusters",
@@ -255,17 +256,19 @@ def show(cluster: str) -> str:
         "/hosts",
         {
             "cluster": found["id"],
-            "limit": 500,
+            "limit": _MOST_HOSTS,
+            "count": "true",
             "fields": "id,name,state,scheduling_state,capacity,claimed,free",
         },
-    )["items"]
+    )
     part = parts.get(found["id"])
     return render_template(
         "clusters/show.html",
         cluster=found,
         groups=SETTINGS,
         given=typed(found),
-        hosts=hosts,
+        hosts=hosts["items"],
+        host_total=hosts["total"],
         gauges=gauges(part["totals"]) if part else [],
     )
 

@@ -91,6 +91,16 @@ def _parse_machine(line: str, port: int) -> Machine:
     return Machine(address, int(own_port or port), name or name_for(address))
 
 
+def parse_port(text: str) -> int:
+    """A port that was typed.
+
+    :raises Refusal: it is none; about ``port``.
+    """
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535):
+        raise Refusal(422, {"detail": "a port is 1 to 65535", "field": "port"})
+    return int(text)
+
+
 def name_for(address: str) -> str:
     """The name that an address suggests; empty where it is only numbers."""
     first = address.partition(".")[0].lower()
@@ -130,10 +140,7 @@ def keys() -> str | tuple[str, int]:
     """Their keys, each asked for apart; and how to log in."""
     given = request.args
     try:
-        port = given.get("port", "22")
-        if not (port.isdecimal() and 1 <= int(port) <= 65535):
-            raise Refusal(422, {"detail": "a port is 1 to 65535", "field": "port"})
-        found = parse_machines(given.get("addresses", ""), int(port))
+        found = parse_machines(given.get("addresses", ""), parse_port(given.get("port", "22")))
         parse_labels(given.get("labels", ""))
     except Refusal as refusal:
         text = render_template("hosts/add.html", given=given, refusal=refusal, clusters=_clusters())
@@ -145,20 +152,21 @@ def keys() -> str | tuple[str, int]:
 def scan() -> str:
     """The keys that one machine shows now."""
     form = request.form
-    machine = Machine(form["address"], int(form["port"]), form.get("name", ""))
+    machine = Machine(form["address"], parse_port(form["port"]), form.get("name", ""))
     body = {"address": machine.address, "port": machine.port}
     try:
         found = g.rest.ask("POST", "/hosts/scan-key", body)["keys"]
     except Refusal as refusal:
         return render_template("hosts/_scanned.html", machine=machine, refusal=refusal)
-    return render_template("hosts/_scanned.html", machine=machine, keys=found)
+    chosen = form.get("chosen", "")
+    return render_template("hosts/_scanned.html", machine=machine, keys=found, chosen=chosen)
 
 
 @blueprint.post("/add")
 def add() -> tuple[str, int] | Response:
     """Begin: one request for each machine, whatever becomes of the others."""
     form = request.form
-    found = parse_machines(form.get("addresses", ""), int(form.get("port", "22")))
+    found = parse_machines(form.get("addresses", ""), parse_port(form.get("port", "22")))
     tried = [_enroll(machine) for machine in found if f"leave-{machine.key}" not in form]
     begun = [one.operation["id"] for one in tried if one.operation is not None]
     refused = {one.machine.key: one.refusal for one in tried if one.refusal is not None}

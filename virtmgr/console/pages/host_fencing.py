@@ -14,7 +14,7 @@ from virtmgr.console.rest import Refusal
 
 blueprint = Blueprint("host_fencing", __name__, url_prefix="/hosts")
 
-_TEXTS: Final = ("agent", "address", "user", "password", "system")
+_TEXTS: Final = ("agent", "address", "user", "password", "system", "via")
 
 
 @blueprint.get("/<host>/fencing")

@@ -16,6 +16,7 @@ from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.pages import feed
 from virtmgr.console.pages.labels import parse_labels, write_labels
 from virtmgr.console.pages.overview import gauges
+from virtmgr.console.pages.rights import operates
 from virtmgr.console.rest import Refusal
 
 blueprint = Blueprint("hosts", __name__, url_prefix="/hosts")
@@ -47,7 +48,7 @@ LIST: Final = ListPage(
         Column("Cluster"),
         Column("CPU claimed", "claimed_vcpus"),
         Column("Memory claimed", "claimed_memory"),
-        Column("Disk claimed"),
+        Column("Disk claimed", "claimed_disk"),
         Column("Zone, rack"),
         Column("Agent"),
         Column("Certificate ends"),
@@ -61,6 +62,11 @@ _FIELDS: Final = (
     "id,name,state,scheduling_state,cluster,labels,capacity,claimed,free,facts.agent_version,"
     "certificate_expires_at,last_seen_at"
 )
+
+
+@blueprint.app_context_processor
+def _rights() -> dict[str, bool]:
+    return {"operates": operates(g.get("who"))}
 
 
 @blueprint.get("")
@@ -274,9 +280,7 @@ def edit(host: str) -> str:
     """Its name and labels, as a form."""
     reply = g.rest.get(_ONE, host=host)
     given = {"name": reply["name"], "labels": write_labels(reply["labels"])}
-    return render_template(
-        "hosts/edit.html", **_head(reply.document), given=given, etag=reply.etag, tab="edit"
-    )
+    return render_template("hosts/edit.html", **_head(reply.document), given=given, tab="edit")
 
 
 @blueprint.post("/<host>/edit")

@@ -14,7 +14,7 @@ from virtmgr.console.pages import feed
 
 blueprint = Blueprint("overview", __name__)
 
-_EVENTS: Final = 12
+_EVENTS: Final = 8
 RESOURCES: Final = (("vcpus", "vCPUs"), ("memory", "Memory"), ("disk", "Disk"))
 _KINDS: Final = (
     ("Virtual machines", "vm", None),

@@ -106,8 +106,9 @@ def attach_volume(project: str, workload: str) -> Response:
 def detach_volume(project: str, workload: str) -> Response:
     """Detach a volume; its data stays."""
     name = request.form.get("volume", "")
-    path = _ONE + "/volumes/{volume}"
-    g.rest.ask("DELETE", path, project=project, workload=workload, volume=name)
+    g.rest.ask(
+        "DELETE", _ONE + "/volumes/{volume}", project=project, workload=workload, volume=name
+    )
     return done(f"{name} is being detached", refresh=_REFRESH)
 
 
@@ -192,10 +193,10 @@ def _wish() -> dict[str, str]:
 def _move_form(project: str, workload: str, refusal: Refusal | None = None) -> str:
     plan = None
     if refusal is None:
-        query, path = {"dry_run": "true"}, _ONE + "/move"
+        query = {"dry_run": "true"}
         try:
             reply = g.rest.ask(
-                "POST", path, _wish(), query=query, project=project, workload=workload
+                "POST", _ONE + "/move", _wish(), query=query, project=project, workload=workload
             )
             plan = reply["would"]["plan"][0]
         except Refusal as refused:
@@ -218,9 +219,9 @@ def clone(project: str, workload: str) -> Response | tuple[str, int]:
     form = request.form
     flags = {name: form.get(name) == "true" for name in ("start", "with_volumes")}
     body, count = {"name": form.get("name", "").strip(), **flags}, form.get("count") or "1"
-    path = _ONE + "/clone"
+    query = {"count": count}
     try:
-        g.rest.ask("POST", path, body, query={"count": count}, project=project, workload=workload)
+        g.rest.ask("POST", _ONE + "/clone", body, query=query, project=project, workload=workload)
     except Refusal as refusal:
         if refusal.status not in _ANSWERED:
             raise

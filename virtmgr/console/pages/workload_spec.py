@@ -14,6 +14,7 @@ from virtmgr.console.pages.workload_actions import page_of
 from virtmgr.console.pages.workload_create import Told
 from virtmgr.console.pages.workloads import tab
 from virtmgr.console.rest import Refusal, Reply
+from virtmgr.console.schema_fields import fields_of
 from virtmgr.console.workload_spec import as_text, edit_fields, edit_patch, from_text, readable
 from virtmgr.domain.difference import patch_between, unified
 
@@ -130,6 +131,15 @@ def save_yaml(project: str, workload: str) -> Response | tuple[str, int] | str:
         return done(f"{name} is being changed", goto=page_of(project, name))
     then = readable(reply["would"]["workload"]["spec"])
     return _editor(found, text, None, unified(now, then, workload), checked=True)
+
+
+@blueprint.get("/yaml/fields")
+def show_fields(project: str, workload: str) -> str:
+    """Every field that a spec may have."""
+    schema = g.rest.get("/schema/workload").document
+    return render_template(
+        "workloads/fields.html", fields=fields_of(schema), here=page_of(project, workload)
+    )
 
 
 def _editor(

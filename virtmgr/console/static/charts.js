@@ -97,7 +97,7 @@ function make(name) {
       y: { range: (_plot, _low, high) => [0, Math.max(chart.least, (high ?? 0) * 1.15)] },
     },
     axes: [
-      { ...axis, space: 70, values: [[60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] },
+      { ...axis, space: 70, size: 32, values: [[60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] },
       { ...axis, size: 74, values: (_plot, values) => values.map(chart.show), ...(chart.binary ? { splits: binarySplits } : {}) },
     ],
     series: [

@@ -42,9 +42,9 @@ export async function ask(path, body) {
   if (response.redirected || (response.ok && !kind.includes("json"))) {
     throw new Refusal(401, { detail: "The session has ended", hint: "Load the page again and log in." });
   }
-  const document_ = kind.includes("json") ? await response.json() : {};
-  if (!response.ok) throw new Refusal(response.status, document_);
-  return document_;
+  const told = kind.includes("json") ? await response.json() : { hint: "Load the page again." };
+  if (!response.ok) throw new Refusal(response.status, told);
+  return told;
 }
 
 /** One connection with its ticket. `data` gets channel and bytes; `end` what it ended with, or null. */

@@ -51,7 +51,6 @@ function select() {
   if (form.hidden && all) all.checked = false;
   form.querySelector("[data-selected-count]").textContent = `${chosen.length} selected`;
   form.querySelector("[data-selected]").replaceChildren(...chosen.map(reference));
-  if (chosen.length) document.body.dispatchEvent(new Event("selected"));
 }
 
 function reference(box) {

@@ -93,6 +93,7 @@ class SqlHosts(SqlNamedRepository[Host]):
             "capacity_memory": _hosts.capacity_memory,
             "claimed_vcpus": _hosts.claimed_vcpus,
             "claimed_memory": _hosts.claimed_memory,
+            "claimed_disk": _hosts.claimed_disk,
         },
         text=_hosts.name,
         labels=_hosts.labels,
