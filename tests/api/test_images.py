@@ -486,6 +486,7 @@ def test_an_image_says_where_it_is(api: Api, services: Services, worker: ImageWo
     assert host["images"] == []
     sync(services, host["id"], _first_sync(image["id"]))
     assert api.get("/images/disk").body["hosts"] == [{"id": host["id"], "name": "host1"}]
+    assert [each["at_hand"] for each in api.get("/images", q="disk").body["items"]] == [1]
     assert api.get("/hosts/host1").body["images"] == [{"id": image["id"], "name": "disk"}]
 
 
