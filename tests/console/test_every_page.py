@@ -5,6 +5,7 @@ Pictures are kept in .cache/screenshots.
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,7 +118,7 @@ class Crawl:
     def _look(self, kind: str, address: str) -> None:
         page, heard = self.viewer.page, len(self.viewer.complaints)
         page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
-        page.emulate_media(color_scheme="light")
+        page.emulate_media(color_scheme="light", reduced_motion="reduce")  # none half way
         answer = page.goto(self.viewer.url + address, wait_until="load")
         page.wait_for_function(_SETTLED)
         page.wait_for_timeout(200)
@@ -131,6 +132,7 @@ class Crawl:
         for size, theme in LOOKS:
             page.set_viewport_size(size)  # type: ignore[arg-type]
             page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+            page.wait_for_timeout(50)
             found += [f"{theme} {size['width']}: {barrier}" for barrier in self.viewer.barriers()]
             found += [f"{theme} {size['width']} too wide: {e}" for e in page.evaluate(_TOO_WIDE)]
             self.viewer.picture(PICTURES / f"{kind}-{size['width']}-{theme}.png")
@@ -145,9 +147,10 @@ def test_every_page_is_whole(browser: Browser, hostile: Installation, routes: Ma
     with logged_in(browser, hostile) as viewer:
         crawl = Crawl(viewer, routes)
         crawl.run("/")
-    assert crawl.problems == {}
+    told = json.dumps(crawl.problems, indent=1)
     assert crawl.foreign == set(), "requests to other hosts"
     assert crawl.dead == MISSING, "dead links, or pages that are not missing any more"
+    assert crawl.problems == {}, told
     assert {"overview.show", "workloads.list_", "workloads.show", "hosts.show"} <= set(crawl.seen)
 
 
