@@ -266,27 +266,6 @@ def test_a_run_by_ssh_without_credentials_says_so(viewer: Viewer) -> None:
     expect(page.get_by_role("alert")).to_contain_text("never logged in")
 
 
-def test_an_installation_is_followed_and_its_failure_explained(
-    viewer: Viewer, installed: Installation
-) -> None:
-    page = viewer.page
-    viewer.open("/hosts/host3/again/reinstall")
-    page.fill("#field-ssh\\.password", "no such password")
-    page.locator("details summary", has_text="Where it is").click()
-    page.fill("#field-address", "localhost")
-    page.fill("#field-ssh\\.port", "1")
-    page.fill("#field-host_key", "SHA256:" + "A" * 43)
-    page.get_by_role("button", name="Reinstall", exact=True).click()
-    heading(page, "Reinstall host3")
-    expect(page.get_by_role("alert")).to_be_visible()  # nothing answers there
-    expect(page.get_by_role("link", name="Retry…")).to_be_visible()
-    assert "no such password" not in page.content()
-    operation = page.url.rpartition("/")[2]
-    viewer.open(f"/hosts/installations?operation={operation}&operation={operation}")
-    heading(page, "Installation of 2 hosts")
-    assert installed.call("GET", f"/operations/{operation}")["state"] == "failed"
-
-
 def test_a_cluster_is_made_changed_and_deleted(viewer: Viewer, installed: Installation) -> None:
     page = viewer.page
     viewer.expected.append("422")
