@@ -40,6 +40,7 @@ def sees(viewer: Viewer, text: str, within: str = "#main") -> None:
 
 def is_fine(viewer: Viewer) -> None:
     """Nobody is kept out of the page, and nothing stands out of it."""
-    assert viewer.barriers() == []
+    found = viewer.barriers()
+    assert not found, found
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert viewer.page.evaluate(wide) <= 0, "the page is wider than the screen"
