@@ -8,6 +8,19 @@ from typing import Any, Final
 from markupsafe import Markup
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_BROWSERS: Final = (  # whoever comes later calls itself by the names before, too
+    ("Edg/", "Edge"),
+    ("Firefox/", "Firefox"),
+    ("Chrome/", "Chromium"),
+    ("Safari/", "Safari"),
+)
+_SYSTEMS: Final = (
+    ("Android", "Android"),
+    ("iPhone", "iOS"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)
 _SPANS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 TONES: Final = {
@@ -111,7 +124,15 @@ def tone(state: Any) -> str:
     return TONES.get(str(state), "secondary")
 
 
+def browser(user_agent: str) -> str:
+    """What a session was begun with, as the browser says itself: Firefox on Linux."""
+    name = next((title for mark, title in _BROWSERS if mark in user_agent), None)
+    system = next((title for mark, title in _SYSTEMS if mark in user_agent), None)
+    return " on ".join(filter(None, (name, system))) or user_agent[:40]
+
+
 FILTERS: Final = {
+    "browser": browser,
     "amount": amount,
     "number": number,
     "age": age,
