@@ -15,7 +15,7 @@ from tests.bootstrap.raw import PATIENCE, connected, eventually, plain, resident
 from tests.fixtures.control_plane import Client, Server, new_control_plane, served
 from tests.store.inventory import make_event
 from virtmgr.api import admission, agent, app, hub, parsing
-from virtmgr.bootstrap import serving, web
+from virtmgr.bootstrap import serving, stream_relay, web
 from virtmgr.config.resources import resource_path
 from virtmgr.config.settings import Endpoint
 from virtmgr.domain.streaming import LARGEST_MESSAGE
@@ -271,6 +271,7 @@ def test_the_documented_limits_are_the_real_ones() -> None:
         "streams: connections to the port": admission.CONNECTIONS,
         "streams: connections of one address": admission.CONNECTIONS_PER_ADDRESS,
         "streams: open ones of one user": admission.STREAMS_PER_USER,
+        "streams: open ones through the API's port": stream_relay.MOST,
         "streams: handshake and request, seconds each": admission.OPEN_SECONDS,
         "streams: one message, bytes": LARGEST_MESSAGE,
         "streams: each message to a client, seconds": hub.SEND_SECONDS,

@@ -14,12 +14,9 @@ import argparse
 import importlib
 import importlib.util
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-from playwright.sync_api import Page
 
 from tests.console.browser import DESKTOP, PHONE, Viewer, chromium, viewer
 from tests.console.installation import PASSWORD, Installation, installation
@@ -52,44 +49,22 @@ MACHINES: Final = {
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: of a page, after something was done there."""
+    """One picture of a page."""
 
     name: str
     path: str
     size: dict[str, int] | None = None  # None: a desktop's
     theme: str = "light"
-    before: Callable[[Page], None] | None = None
-
-
-def _search(page: Page) -> None:
-    page.keyboard.press("/")
-    page.keyboard.type("front")
-    page.locator("#palette-found a", has_text="frontend-1").wait_for()
-
-
-def _open_tasks(page: Page) -> None:
-    page.locator("#tasks summary").click()
-    page.wait_for_timeout(300)
 
 
 SHOTS: Final = (
     Shot("overview", "/"),
-    Shot("overview-dark", "/", theme="dark"),
     Shot("workloads", "/workloads"),
     Shot("workload", "/projects/shop/workloads/frontend-1"),
     Shot("create", "/workloads/create"),
-    Shot("search", "/workloads", before=_search),
     Shot("hosts", "/hosts", theme="dark"),
-    Shot("host", "/hosts/host1"),
-    Shot("clusters", "/clusters"),
-    Shot("networks", "/networks"),
-    Shot("images", "/images"),
-    Shot("volumes", "/volumes"),
-    Shot("project", "/projects/shop"),
-    Shot("operations", "/operations", before=_open_tasks),
-    Shot("events", "/events"),
-    Shot("account", "/account"),
-    Shot("phone", "/workloads", size=PHONE),
+    Shot("topology", "/networks/topology"),
+    Shot("phone", "/", size=PHONE),
 )
 
 
@@ -149,8 +124,6 @@ def take(seen: Viewer, shot: Shot, target: Path) -> bool:
         return False
     seen.page.wait_for_function(_SETTLED)
     seen.page.wait_for_timeout(800)
-    if shot.before is not None:
-        shot.before(seen.page)
     seen.page.screenshot(path=target)
     return True
 
