@@ -254,10 +254,26 @@ function settle() {
       timeStyle: "long",
     });
   }
+  letScroll();
   const drawer = document.querySelector("[data-drawer]");
   if (drawer && sessionStorage.getItem("drawer") === "open") drawer.open = true;
 }
 
+// What is wider or longer than its place is scrolled by keys once it can have the focus.
+function letScroll() {
+  for (const box of document.querySelectorAll(".table-responsive, pre")) {
+    const cut = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+    if (cut && !box.hasAttribute("tabindex")) {
+      box.tabIndex = 0;
+      box.dataset.scrolls = "";
+    } else if (!cut && "scrolls" in box.dataset) {
+      box.removeAttribute("tabindex");
+      delete box.dataset.scrolls;
+    }
+  }
+}
+
+window.addEventListener("resize", letScroll);
 document.addEventListener("htmx:after:swap", settle);
 settle();
 follow();
