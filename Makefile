@@ -61,7 +61,7 @@ test-multihost: build-cache ## Only the tests on several hosts, which they make 
 .PHONY: test-console
 test-console: ## Only the tests of the web console, in a real browser; pictures in .cache/screenshots
 	@echo "==> tests of the web console"
-	@$(VENV)/python -m pytest tests/console $(PYTEST_ARGS)
+	@unshare --net scripts/with-loopback $(VENV)/python -m pytest tests/console $(PYTEST_ARGS)
 
 .PHONY: screenshots
 screenshots: ## Make the pictures of the web console in docs/images

@@ -199,7 +199,7 @@ def test_power(seen: Viewer) -> None:
     page.get_by_role("button", name="Stop").click()
     expect(page).to_have_url(re.compile("web-1$"))
     expect(page.locator("#summary .state").first).to_have_text("stopped")
-    page.locator("#workload-head").get_by_role("button", name="Start").click()
+    page.locator("#workload-head").get_by_role("button", name="Start", exact=True).click()
     expect(page.locator("#summary .state").first).to_have_text("running")
 
 
