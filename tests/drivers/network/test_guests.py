@@ -48,9 +48,9 @@ def test_guests_reach_each_other_and_the_gateway(
 ) -> None:
     _, one, two = pair
     for address in ("10.71.0.3", "fd00:71::3", "10.71.0.1", "fd00:71::1"):
-        assert one.pings(address), address
-    assert two.pings("10.71.0.2")
-    assert two.pings("fd00:71::2")
+        assert one.reaches(address), address
+    assert two.reaches("10.71.0.2")
+    assert two.reaches("fd00:71::2")
 
 
 def test_names_resolve_both_ways(pair: tuple[DesiredNetwork, Guest, Guest]) -> None:
@@ -167,10 +167,10 @@ def test_guests_reach_the_outside_as_the_host_and_are_not_reached(
     adapter.ensure([network], [each])
     made = guest()
     adapter.connect(each.nics[0], made.pid)
-    assert made.pings("192.0.2.2")  # has no route back: only masqueraded can this be answered
+    assert made.reaches("192.0.2.2")  # has no route back: only masqueraded can this be answered
     eventually(lambda: made.pings("2001:db8::2"))  # once the uplink's link-local address is sure
     outside.run("ip", "route", "add", "10.71.0.0/16", "via", "192.0.2.1")
-    assert outside.pings("192.0.2.1")
+    assert outside.reaches("192.0.2.1")
     assert not outside.pings("10.71.0.2")
 
 
@@ -216,8 +216,8 @@ def test_connect_repeats_and_repairs(
     run("ip", "link", "set", port_name(nic.id), "down", "nomaster")
     adapter.connect(nic, survivor.pid)
     adapter.connect(nic, survivor.pid)
-    assert survivor.pings("10.71.0.1")
-    assert survivor.pings("fd00:71::1")
+    assert survivor.reaches("10.71.0.1")
+    assert survivor.reaches("fd00:71::1")
     adapter.disconnect(nic.id)
     adapter.disconnect(nic.id)
     assert port_name(nic.id) not in adapter.ports()
@@ -231,7 +231,7 @@ def test_connect_moves_a_nic_that_an_earlier_container_left(
     adapter.ensure([network], [workload("again", nic)])
     for made in (guest(), guest()):
         adapter.connect(nic, made.pid)
-        assert made.pings("10.71.0.1")
+        assert made.reaches("10.71.0.1")
 
 
 def test_connect_refuses_the_host_and_the_dead(adapter: LinuxNetwork) -> None:
@@ -265,8 +265,8 @@ def test_host_bridge_is_joined_or_its_absence_explained(
     for nic in nics:
         adapter.connect(nic, made.pid)
     made.run("ip", "addr", "add", "198.51.100.9/24", "dev", "eth0")
-    assert made.pings("198.51.100.1")
-    assert made.pings(plain(blue.gateway4) or "")
+    assert made.reaches("198.51.100.1")
+    assert made.reaches(plain(blue.gateway4) or "")
     adapter.remove_all()
     assert run("ip", "link", "show", "office0").returncode == 0
     run("ip", "link", "delete", "office0")

@@ -64,7 +64,7 @@ def wire(adapter: LinuxNetwork, guest: Callable[[], Guest]) -> object:
     guests = guest(), guest()
     for nic, made in zip(nics, guests, strict=True):
         adapter.connect(nic, made.pid)
-    assert guests[0].pings("10.71.0.3")
+    assert guests[0].reaches("10.71.0.3")
     ends = [made.packet_socket() for made in guests]
     with closing_all(*ends):
         yield Wire(

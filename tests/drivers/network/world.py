@@ -114,6 +114,10 @@ class Guest:
     def pings(self, address: str) -> bool:
         return self.run("ping", "-c1", "-W1", address).returncode == 0
 
+    def reaches(self, address: str) -> bool:
+        """The same for an address that is to answer: a busy machine may lose the first one."""
+        return any(self.pings(address) for _ in range(10))
+
     def serve(self, directory: Path, port: int, text: str) -> None:
         """Answer HTTP on every address with a page that holds ``text``."""
         directory.mkdir()
