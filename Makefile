@@ -36,7 +36,7 @@ test-long: ## What takes too long for each change: Ansible on bare hosts, enrolm
 	@scripts/setup test
 	@scripts/fill-build-cache
 	@$(VENV)/python -m tests.lab trees
-	@$(VENV)/python -m pytest -m long tests/ansible tests/multihost tests/scaleout $(PYTEST_ARGS)
+	@$(VENV)/python -m pytest -m long tests/ansible tests/console tests/multihost tests/scaleout $(PYTEST_ARGS)
 
 .PHONY: test-vms
 test-vms: ## Only the tests of VMs, which share one libvirtd (needs root)

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.console.browser import Viewer
 from tests.console.browser import viewer as a_viewer
@@ -92,6 +92,7 @@ def test_ones_own_password_sessions_and_tokens(browser: Browser, installed: Inst
             elsewhere.expected.append("401")
             elsewhere.open("/account")
             assert "/login" in elsewhere.page.url, "its session is ended"
+            expect(viewer.page.locator("#sessions tbody tr")).to_have_count(1)
             press(viewer, "Revoke", within="#sessions")
             viewer.page.wait_for_url(re.compile("/login"))
             assert viewer.unexpected() == []

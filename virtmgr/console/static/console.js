@@ -145,11 +145,21 @@ function ask(button) {
   dialog.onclose = () => {
     button.focus();
     if (dialog.returnValue !== "yes") return;
-    confirmed.add(button);
-    button.click();
+    const still = present(button);
+    if (!still) return;
+    confirmed.add(still);
+    still.click();
   };
   dialog.showModal();
   (confirmName ? input : yes).focus();
+}
+
+// The button, or what stands in its place since the page was read again while the viewer thought.
+function present(button) {
+  if (button.isConnected) return button;
+  const path = button.getAttribute("hx-post");
+  const same = [...document.querySelectorAll("[data-confirm][hx-post]")];
+  return same.find((other) => path && other.getAttribute("hx-post") === path);
 }
 
 // ---- palette
