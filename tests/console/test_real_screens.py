@@ -17,7 +17,7 @@ from tests.guests import rescue
 from tests.scaleout.client import wait_until
 
 pytestmark = [
-    pytest.mark.long,  # a display that was taken over keeps the agent from ending: not mended yet
+    pytest.mark.long,  # real QEMU and shells, and not sure enough yet
     pytest.mark.timeout(300),
     pytest.mark.skipif(
         not (shutil.which("qemu-system-x86_64") and shutil.which("grub-mkrescue")),
