@@ -95,6 +95,8 @@ def test_a_log_out_ends_the_session_also_of_a_copied_cookie(
         logged_in(browser, installed) as viewer,
         browsers.viewer(browser, installed.url) as thief,
     ):
+        thief.expected.append("401")  # what its page asks for by itself, once the session is over
+        viewer.expected.append("401")
         thief.page.context.add_cookies(viewer.page.context.cookies())  # type: ignore[arg-type]
         thief.open("/workloads")
         assert "/login" not in thief.page.url
