@@ -44,8 +44,10 @@ class Viewer:
         self.page.on("pageerror", lambda error: self.complaints.append(f"script: {error}"))
 
     def _hear(self, message: ConsoleMessage) -> None:
+        where = str(message.location.get("url", ""))
+        if "404" in message.text and where == self.page.url:
+            return  # a page re-reads itself; what it is about may have been deleted just now
         if message.type in ("error", "warning"):
-            where = message.location.get("url", "")
             self.complaints.append(f"{message.type}: {message.text} ({where})")
 
     def log_in(self, name: str, password: str) -> None:
