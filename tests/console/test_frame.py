@@ -102,7 +102,7 @@ def test_a_log_out_ends_the_session_also_of_a_copied_cookie(
         assert "/login" not in thief.page.url
         viewer.page.click("summary[aria-label^=admin]")
         viewer.page.get_by_role("button", name="Log out").click()
-        viewer.page.wait_for_url("**/login")
+        viewer.page.wait_for_url("**/login**")
         assert "session" not in str(viewer.page.context.cookies())
         thief.open("/workloads")
         assert "/login" in thief.page.url
