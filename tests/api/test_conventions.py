@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
-from virtmgr.api.merge_patch import Patch, merge
+from virtmgr.api.merge_patch import Patch
 from virtmgr.api.problems import InvalidFields
+from virtmgr.domain.difference import merged
 from virtmgr.domain.workload import Kind, WorkloadSpec
 
 JSON_TYPE = {"Content-Type": "application/json"}
@@ -298,7 +299,7 @@ def test_a_defect_tells_nothing_but_its_number(api: Api, monkeypatch: Any) -> No
     ],
 )
 def test_merge_patch_is_the_rfcs(target: Any, patch: Any, result: Any) -> None:
-    assert merge(target, patch) == result
+    assert merged(target, patch) == result
 
 
 _JSON = st.recursive(
@@ -310,8 +311,8 @@ _JSON = st.recursive(
 
 @given(_JSON, _JSON)
 def test_merging_twice_is_merging_once(target: Any, patch: Any) -> None:
-    once = merge(target, patch)
-    assert merge(once, patch) == once
+    once = merged(target, patch)
+    assert merged(once, patch) == once
 
 
 def test_a_patch_cannot_remove_what_no_resource_has(api: Api) -> None:

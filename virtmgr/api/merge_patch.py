@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from virtmgr.api.problems import FieldError, InvalidFields, from_validation
+from virtmgr.api.sparse import models_in
+from virtmgr.domain.difference import merged
 
 M = TypeVar("M", bound=BaseModel)
-
-
-def merge(target: Any, patch: Any) -> Any:
-    """``target`` with ``patch`` applied; both stay as they are (RFC 7396, section 2)."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merge(result.get(name), value)
-    return result
 
 
 def _removed_in_vain(model: type[BaseModel], patch: dict[str, Any], prefix: str = "") -> list[str]:
@@ -38,19 +27,10 @@ def _removed_in_vain(model: type[BaseModel], patch: dict[str, Any], prefix: str 
         if value is None and field is None:
             found.append(prefix + name)
         elif isinstance(value, dict) and field is not None:
-            inner = _model_of(field.annotation)
-            found += _removed_in_vain(inner, value, f"{prefix}{name}.") if inner else []
+            inner = models_in(field.annotation)
+            if len(inner) == 1:
+                found += _removed_in_vain(inner[0], value, f"{prefix}{name}.")
     return found
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The one model that a field may hold, beside null; None: it holds something else."""
-    models = [
-        part
-        for part in (annotation, *get_args(annotation))
-        if isinstance(part, type) and issubclass(part, BaseModel)
-    ]
-    return models[0] if len(models) == 1 else None
 
 
 class Patch(Generic[M]):
@@ -72,7 +52,7 @@ class Patch(Generic[M]):
             raise InvalidFields(unknown)
         before = current.model_dump(mode="json", exclude_unset=True)
         try:
-            merged = json.dumps(merge(before, self.document))
-            return type(current).model_validate_json(merged, strict=True)
+            document = json.dumps(merged(before, self.document))
+            return type(current).model_validate_json(document, strict=True)
         except ValidationError as error:
             raise from_validation(error) from error

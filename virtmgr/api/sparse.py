@@ -43,21 +43,21 @@ def check_fields(tree: Tree, model: type[BaseModel]) -> None:
             hint="there are " + ", ".join(model.model_fields),
         )
     for name, inner in tree.items():
-        models = _models(model.model_fields[name].annotation)
+        models = models_in(model.model_fields[name].annotation)
         if inner and len(models) == 1:
             check_fields(inner, models[0])
 
 
 def item_model(listing: Any) -> type[BaseModel]:
     """What a list, such as ``Listing[ProjectView]``, has items of."""
-    return _models(listing.model_fields["items"].annotation)[0]
+    return models_in(listing.model_fields["items"].annotation)[0]
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The models in an annotation: one for ``View``, ``View | None`` and ``list[View]``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]
+    return [model for part in get_args(annotation) for model in models_in(part)]
 
 
 def select(value: Any, tree: Tree) -> Any:
