@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.fixtures.lab import lab, whole_lab
+from tests.fixtures.lab import lab, three, whole_lab
 
-__all__ = ["lab", "whole_lab"]
+__all__ = ["lab", "three", "whole_lab"]

@@ -6,15 +6,11 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fixtures.lab import remove_abandoned, session_site
 from tests.lab.fleet import Lab
-from tests.lab.plan import Flavour, Release, fleet
 from tests.multihost.faults import Checker, Faults, broken_chains
 from tests.multihost.fleet import Fleet, running_fleet
 
@@ -25,23 +21,8 @@ pytestmark = [
     pytest.mark.timeout(0),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
 ]
-_ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 400.0  # seconds; a control plane on a busy machine takes a minute to start
 _SLEEPS = {f"app{number}": str(86000 + number) for number in range(4)}
-
-
-@pytest.fixture
-def three() -> Iterator[Lab]:
-    """Three hosts of the machine's own Debian release, which can run the agent."""
-    remove_abandoned()
-    lab = Lab(session_site("faults"), say=print)
-    own = Path("/etc/debian_version").read_text().partition(".")[0]
-    release = next(release for release in Release if release == own)
-    try:
-        lab.up(fleet(3, (release,), Flavour.PREPARED), binds=[_ROOT])
-        yield lab
-    finally:
-        lab.down()
 
 
 def until_all_is_well(fleet: Fleet, checker: Checker) -> None:

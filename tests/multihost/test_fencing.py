@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.drivers.fence.bmc import PASSWORD, USER
-from tests.fixtures.lab import remove_abandoned, session_site
 from tests.lab.fleet import Lab
 from tests.lab.host import LabHost
-from tests.lab.plan import Flavour, Release, fleet
 from tests.multihost.bmc import PORT, running_bmc
-from tests.multihost.fleet import ROOT, Fleet, running_fleet
+from tests.multihost.fleet import Fleet, running_fleet
 from tests.multihost.test_failover import types_of_events, where
 from tests.multihost.test_moving import pids
 
@@ -29,20 +26,6 @@ pytestmark = [
 _SECONDS = "84999"  # that the container sleeps, by which its process is known
 # RFC 5737 sets 198.51.100.0/24 apart for documents: it is nobody's.
 _MANAGEMENT, _BMC = "198.51.100.{}/24", "198.51.100.9"
-
-
-@pytest.fixture
-def three() -> Iterator[Lab]:
-    """Three hosts of the machine's own Debian release, which can run the agent."""
-    remove_abandoned()
-    lab = Lab(session_site("fencing"), say=print)
-    own = Path("/etc/debian_version").read_text().partition(".")[0]
-    release = next(release for release in Release if release == own)
-    try:
-        lab.up(fleet(3, (release,), Flavour.PREPARED), binds=[ROOT])
-        yield lab
-    finally:
-        lab.down()
 
 
 def _operation(fleet: Fleet, verb: str) -> Any:
