@@ -53,6 +53,22 @@ log = structlog.get_logger(__name__)
 _connections: Counter[str] = Counter()
 
 
+def refusal(status: HTTPStatus, detail: str, *fields: str) -> bytes:
+    """A whole answer with a problem, after which the connection ends.
+
+    :param fields: further ones of its head: ``Name: value``.
+    """
+    document = http_problem(status, detail).encode()
+    head = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        "Connection: close",
+        *fields,
+        f"Content-Type: {MEDIA_TYPE}",
+        f"Content-Length: {len(document)}",
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + document
+
+
 class BoundedSocket(ssl.SSLSocket):  # type: ignore[misc]
     """A connection that is given up when its client takes too long, or has too many of them."""
 
@@ -170,12 +186,7 @@ class BoundedWorker(GeventWorker):  # type: ignore[misc]
             super().handle_error(req, client, addr, exc)
             return
         log.info("request_refused", client=addr[0] if addr else None, reason=str(exc))
-        document = http_problem(status, f"the request cannot be read: {exc}").encode()
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
-            f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(document)}\r\n\r\n"
-        )
         try:
-            client.sendall(head.encode() + document)
+            client.sendall(refusal(status, f"the request cannot be read: {exc}"))
         except OSError:
             log.debug("client_gone", client=addr[0] if addr else None)

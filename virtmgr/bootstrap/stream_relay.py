@@ -20,7 +20,7 @@ import gevent
 import structlog
 from gevent import Timeout
 
-from virtmgr.api.problems import MEDIA_TYPE, http_problem
+from virtmgr.bootstrap.serving import refusal
 
 PREFIX: Final = "/streams/v1/"
 MOST: Final = 1000  # at a time, so that half of the connections are left for requests
@@ -138,11 +138,6 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 def _answer(client: socket.socket, refused: Refused) -> None:
     log.info("stream_refused", status=refused.status.value, reason=str(refused))
-    document = http_problem(refused.status, str(refused)).encode()
-    upgrade = "Upgrade: websocket\r\n" if refused.status is HTTPStatus.UPGRADE_REQUIRED else ""
-    head = (
-        f"HTTP/1.1 {refused.status.value} {refused.status.phrase}\r\nConnection: close\r\n"
-        f"{upgrade}Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(document)}\r\n\r\n"
-    )
+    upgrade = ["Upgrade: websocket"] if refused.status is HTTPStatus.UPGRADE_REQUIRED else []
     with suppress(OSError):  # it is gone
-        client.sendall(head.encode() + document)
+        client.sendall(refusal(refused.status, str(refused), *upgrade))
