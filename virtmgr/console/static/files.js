@@ -1,5 +1,6 @@
 // Files and folders into a workload: packed here as one tar archive that is never whole in memory.
 
+import { amount } from "./format.js";
 import { proof } from "./streams.js";
 import { archive, walk } from "./tar.js";
 
@@ -12,13 +13,6 @@ const status = list.querySelector("[data-status]");
 const begin = list.querySelector("[data-begin]");
 let chosen = []; // {name, file}; a folder has no file
 let request = null;
-
-function amount(bytes) {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let at = 0;
-  for (; bytes >= 1024 && at < units.length - 1; at++) bytes /= 1024;
-  return `${at ? bytes.toFixed(1) : bytes} ${units[at]}`;
-}
 
 function choose(found) {
   chosen = found;

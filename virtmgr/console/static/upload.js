@@ -1,5 +1,6 @@
 // An image's file in pieces: with pause, and resumed after a lost connection or a reload.
 
+import { amount } from "./format.js";
 import { Refusal, ask, proof } from "./streams.js";
 
 const PIECE = 8 * 1024 ** 2; // bytes
@@ -23,13 +24,6 @@ let speeds = [];
 
 function say(name, text) {
   sending.querySelector(`[data-${name}]`).textContent = text;
-}
-
-function amount(bytes) {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let at = 0;
-  for (; bytes >= 1024 && at < units.length - 1; at++) bytes /= 1024;
-  return `${at ? bytes.toFixed(1) : bytes} ${units[at]}`;
 }
 
 function span(seconds) {
