@@ -8,7 +8,8 @@ from tests.console.browser import Viewer
 from tests.console.doing import fill, is_fine, press, sees, told
 from tests.console.installation import Installation
 from virtmgr.console import forms
-from virtmgr.console.pages.projects import size_text
+from virtmgr.console.formatting import exact_size
+from virtmgr.domain.difference import patch_for
 
 pytestmark = pytest.mark.slow
 
@@ -79,15 +80,15 @@ def test_forms_say_what_the_api_wants() -> None:
     assert [forms.number(text) for text in ("", " 2 ", "2.5", "two")] == [None, 2, 2.5, "two"]
     before = {"name": "a", "labels": {"x": "1", "y": "2"}, "aliases": ["b"]}
     wanted = {"name": "a", "labels": {"y": "3", "z": "4"}, "aliases": []}
-    assert forms.patch(before, wanted) == {
+    assert patch_for(before, wanted) == {
         "labels": {"x": None, "y": "3", "z": "4"},
         "aliases": [],
     }
-    assert forms.patch(before, before) == {}
+    assert patch_for(before, before) == {}
 
 
 @pytest.mark.parametrize(
     ("size", "text"), [(0, "0"), (1, "1"), (1536, "1536"), (2048, "2KiB"), (5 * 1024**3, "5GiB")]
 )
 def test_sizes_are_written_so_that_they_are_read_back_exactly(size: int, text: str) -> None:
-    assert size_text(size) == text
+    assert str(exact_size(size)) == text

@@ -9,6 +9,7 @@ import yaml
 from flask import Flask, g, render_template_string
 
 from virtmgr.console.app import create_console
+from virtmgr.console.formatting import exact_size
 from virtmgr.console.pages.workload_bulk import filters_of
 from virtmgr.console.pages.workload_create import quota_lines
 from virtmgr.console.placements import placed
@@ -18,7 +19,6 @@ from virtmgr.console.workload_spec import (
     as_text,
     edit_fields,
     edit_patch,
-    exact_size,
     from_text,
     readable,
 )

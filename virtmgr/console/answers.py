@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from flask import make_response, redirect, request
@@ -16,14 +17,18 @@ def is_partial() -> bool:
 
 def toast(
     message: str, *, hint: str | None = None, level: str = "success", later: bool = False
-) -> str:
-    """The value of ``HX-Trigger`` that shows a message (ASCII, as headers are).
+) -> dict[str, Any]:
+    """The event that shows a message, for ``tell``.
 
     :param level: success, info, warning or danger.
     :param later: on the page that is gone to.
     """
-    told = {"message": message, "hint": hint, "level": level, "later": later}
-    return json.dumps({"toast": told})
+    return {"toast": {"message": message, "hint": hint, "level": level, "later": later}}
+
+
+def tell(response: Response, events: Mapping[str, Any]) -> None:
+    """Let the page hear events with this answer (ASCII, as headers are)."""
+    response.headers["HX-Trigger"] = json.dumps(events)
 
 
 def done(message: str, *, goto: str | None = None, refresh: str | None = None) -> Response:
@@ -34,10 +39,19 @@ def done(message: str, *, goto: str | None = None, refresh: str | None = None) -
     if not is_partial():
         return redirect(goto or request.referrer or "/", 303)
     response = make_response("", 200 if goto else 204)
-    events: dict[str, Any] = json.loads(toast(message, later=goto is not None))
+    events = toast(message, later=goto is not None)
     if refresh is not None:
         events[refresh] = {}
-    response.headers["HX-Trigger"] = json.dumps(events)
+    tell(response, events)
     if goto is not None:
         response.headers["HX-Redirect"] = goto  # a whole page: it has styles and scripts of its own
+    return response
+
+
+def reloaded() -> Response:
+    """It is done, and concerns all of the page: read it again."""
+    if not is_partial():
+        return redirect(request.referrer or "/", 303)
+    response = make_response("", 204)
+    response.headers["HX-Refresh"] = "true"
     return response

@@ -12,16 +12,14 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from virtmgr.config.resources import resource_path
-from virtmgr.console import assets, formatting, navigation, pages, session
-from virtmgr.console.answers import is_partial, toast
+from virtmgr.console import assets, formatting, navigation, pages, preferences, session
+from virtmgr.console.answers import is_partial, tell, toast
 from virtmgr.console.policy import policy
 from virtmgr.console.rest import Refusal, Rest, Wsgi
 from virtmgr.domain.ids import new_id
 
 log = structlog.get_logger(__name__)
 
-PROJECT_COOKIE: Final = "virtmgr-project"
-THEME_COOKIE: Final = "virtmgr-theme"
 _PUBLIC: Final = ("assets.serve", "account.log_in", "account.check")
 _BACKGROUND: Final = ("frame.live",)  # EventSource cannot send headers
 _ICONS: Final = "vendor/icons.svg"
@@ -58,7 +56,7 @@ def _begin(api: Wsgi) -> AnyResponse | None:
     if session.secret() is None:
         return to_log_in()
     session.who()
-    g.project = request.cookies.get(PROJECT_COOKIE) or None
+    g.project = request.cookies.get(preferences.PROJECT) or None
     return None
 
 
@@ -85,10 +83,9 @@ def _frame() -> dict[str, Any]:
         "who": g.get("who"),
         "project": g.get("project"),
         "place": navigation.current(request.path),
-        "partial": is_partial(),
         "csrf_token": session.proof(),
         "layout": "bare.html" if is_partial() else "base.html",
-        "theme": request.cookies.get(THEME_COOKIE, "auto"),
+        "theme": request.cookies.get(preferences.THEME, "auto"),
         "icons": assets.url(_ICONS),
     }
 
@@ -145,7 +142,7 @@ def _tell(status: int, message: str, hint: str | None, number: str | None) -> An
     if is_partial():
         response = make_response("", status)
         response.headers["HX-Reswap"] = "none"
-        response.headers["HX-Trigger"] = toast(message, hint=hint, level="danger")
+        tell(response, toast(message, hint=hint, level="danger"))
         return response
     text = render_template("error.html", status=status, message=message, hint=hint, number=number)
     return make_response(text, status)

@@ -69,6 +69,14 @@ def amount(number: float | None) -> str:
     return f"{shown} {_UNITS[unit]}"
 
 
+def exact_size(count: int) -> str | int:
+    """Bytes in the largest unit that says them exactly: 1536MiB; without one where none does."""
+    for power, unit in reversed(list(enumerate(_UNITS[1:], start=1))):
+        if count and count % 1024**power == 0:
+            return f"{count // 1024**power}{unit}"
+    return count
+
+
 def number(value: float | None) -> str:
     """A number without zeros that say nothing: 2, 0.5."""
     return "–" if value is None else f"{value:g}"

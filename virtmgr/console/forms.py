@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from virtmgr.console.rest import Refusal
+
 
 def filled(form: Mapping[str, str], names: Iterable[str]) -> dict[str, Any]:
     """The named fields that something was typed into."""
@@ -39,16 +41,19 @@ def labels_text(found: Mapping[str, str]) -> str:
     return "\n".join(f"{key}={value}" for key, value in sorted(found.items()))
 
 
-def patch(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON merge patch from one to the other: null takes away, in objects too."""
-    changed: dict[str, Any] = {}
-    for name, value in wanted.items():
-        old = before.get(name)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            gone = {key: None for key in old if key not in value}
-            inner = gone | {key: new for key, new in value.items() if old.get(key) != new}
-            if inner:
-                changed[name] = inner
-        elif old != value:
-            changed[name] = value
-    return changed
+def checked_labels(text: str, before: Mapping[str, str] | None = None) -> dict[str, str | None]:
+    """``labels`` that refuses a line without ``=``; those of ``before`` that are left out are None,
+    as a merge patch wants.
+
+    :raises Refusal: a line is no label; about the field ``labels``.
+    """
+    found: dict[str, str | None] = dict.fromkeys(before or ())
+    for line in re.split(r"[\n,]", text):
+        if not line.strip():
+            continue
+        key, separator, value = line.partition("=")
+        if not separator or not key.strip():
+            message = f"{line.strip()!r} is no label: write key=value"
+            raise Refusal(422, {"detail": message, "field": "labels"})
+        found[key.strip()] = value.strip()
+    return found

@@ -39,7 +39,7 @@ def current(path: str) -> Place | None:
     parts = path.split("/")
     if len(parts) > 4 and parts[1] == "projects":  # /projects/P/volumes/V
         path = f"/{parts[3]}"
-    below = [place for place in PLACES if path == place.path or path.startswith(place.path + "/")]
     if path.startswith(_OF_HOSTS):
-        return PLACES[2]
+        path = "/hosts"
+    below = [place for place in PLACES if path == place.path or path.startswith(place.path + "/")]
     return max(below, key=lambda place: len(place.path), default=None)

@@ -7,22 +7,14 @@ from typing import Any, Final
 
 import yaml
 
+from virtmgr.console.formatting import exact_size
 from virtmgr.console.workload_form import Reader
 from virtmgr.domain.difference import patch_for, to_yaml
 from virtmgr.domain.values import parse_bytes
 
 _SIZES: Final = ("memory", "size", "read_bytes_per_second", "write_bytes_per_second")
-_UNITS: Final = ("PiB", "TiB", "GiB", "MiB", "KiB")
 _BYTE_RATES: Final = _SIZES[2:]
 _OPERATION_RATES: Final = ("read_operations_per_second", "write_operations_per_second")
-
-
-def exact_size(count: int) -> str | int:
-    """Bytes in the largest unit that says them exactly: 1536MiB; without one where none does."""
-    for power, unit in zip(range(5, 0, -1), _UNITS, strict=True):
-        if count and count % 1024**power == 0:
-            return f"{count // 1024**power}{unit}"
-    return count
 
 
 def readable(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from flask import Blueprint, g, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from virtmgr.console import session
+from virtmgr.console import choices, session
 from virtmgr.console.answers import done
 from virtmgr.console.pages.users import LIFETIMES, ROLES, token_body
 from virtmgr.console.rest import Refusal, Rest
@@ -98,13 +98,12 @@ def show() -> str:
 def _show(**more: Any) -> str:
     me = g.who["user"]["id"]
     own = g.rest.get("/tokens", {"user": me, "sort": "-created_at", "limit": 200})["items"]
-    projects = g.rest.get("/projects", {"limit": 500, "fields": "name"})["items"]
     return render_template(
         "account/show.html",
         sessions=[token for token in own if token["name"] in _SESSIONS],
         tokens=[token for token in own if token["name"] not in _SESSIONS],
         current=session.token_id(),
-        projects=[item["name"] for item in projects],
+        projects=choices.projects(),
         roles=ROLES,
         lifetimes=LIFETIMES,
         **more,

@@ -11,8 +11,8 @@ from werkzeug.wrappers import Response
 
 from virtmgr.console import listing
 from virtmgr.console.answers import done
+from virtmgr.console.forms import checked_labels, labels_text
 from virtmgr.console.listing import Column, ListPage
-from virtmgr.console.pages.labels import parse_labels, write_labels
 from virtmgr.console.pages.overview import gauges
 from virtmgr.console.rest import Refusal
 
@@ -198,7 +198,7 @@ def body_of(form: Mapping[str, str], before: Mapping[str, str] | None = None) ->
         **body,
         "name": form.get("name", ""),
         "description": form.get("description", ""),
-        "labels": parse_labels(form.get("labels", ""), before),
+        "labels": checked_labels(form.get("labels", ""), before),
     }
 
 
@@ -213,7 +213,7 @@ def typed(cluster: Mapping[str, Any]) -> dict[str, str]:
         **shown,
         "name": cluster["name"],
         "description": cluster["description"],
-        "labels": write_labels(cluster["labels"]),
+        "labels": labels_text(cluster["labels"]),
     }
 
 

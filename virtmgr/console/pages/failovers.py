@@ -8,6 +8,7 @@ from flask import Blueprint, g, render_template
 
 from virtmgr.console import listing
 from virtmgr.console.listing import Choice, Column, ListPage
+from virtmgr.domain.failover import FailoverPhase
 
 blueprint = Blueprint("failovers", __name__, url_prefix="/failovers")
 
@@ -25,7 +26,7 @@ LIST: Final = ListPage(
         Column("Ended"),
     ),
     choices=(
-        Choice("phase", "Phase", ("waiting", "restarted", "done", "recovered", "ended")),
+        Choice("phase", "Phase", tuple(FailoverPhase)),
         Choice("project", "Project"),
     ),
     default_sort="-created_at",

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flask import Blueprint, Response, g, render_template, request
+from werkzeug.wrappers import Response as AnyResponse
 
-from virtmgr.console.answers import done
+from virtmgr.console import preferences
+from virtmgr.console.answers import reloaded
 from virtmgr.console.navigation import PLACES
 from virtmgr.console.rest import Refusal
 
 blueprint = Blueprint("frame", __name__)
 
-_YEAR: Final = 365 * 86400  # seconds
 _EVENT_NAME: Final = re.compile(rb"^event: .*\n", re.MULTILINE)
 _FOUND: Final = 6  # of each noun
 
@@ -95,20 +96,11 @@ def projects_menu() -> str:
 
 
 @blueprint.post("/project")
-def choose_project() -> Any:
+def choose_project() -> AnyResponse:
     """Show one project's things only, or (without a name) those of all projects."""
     name = request.form.get("project", "")
     if name:
         g.rest.get("/projects/{project}", project=name)  # it must be there
-    response = done("")
-    response.headers.pop("HX-Trigger", None)
-    response.headers["HX-Refresh"] = "true"
-    response.set_cookie(
-        "virtmgr-project",
-        name,
-        max_age=_YEAR if name else 0,
-        secure=True,
-        httponly=True,
-        samesite="Strict",
-    )
+    response = reloaded()
+    preferences.keep(response, preferences.PROJECT, name)
     return response

@@ -11,7 +11,8 @@ from urllib.parse import urlencode, urlsplit
 from flask import Blueprint, abort, g, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from virtmgr.console.pages.labels import parse_labels
+from virtmgr.console import choices
+from virtmgr.console.forms import checked_labels
 from virtmgr.console.rest import Refusal
 
 blueprint = Blueprint("host_add", __name__, url_prefix="/hosts")
@@ -127,12 +128,7 @@ def login_of(form: Mapping[str, str]) -> dict[str, Any]:
 @blueprint.get("/add")
 def machines() -> str:
     """Which machines, into which cluster."""
-    return render_template("hosts/add.html", given=request.args, clusters=_clusters())
-
-
-def _clusters() -> list[str]:
-    items = g.rest.get("/clusters", {"limit": 500, "fields": "name"})["items"]
-    return [item["name"] for item in items]
+    return render_template("hosts/add.html", given=request.args, clusters=choices.clusters())
 
 
 @blueprint.get("/add/keys")
@@ -141,9 +137,11 @@ def keys() -> str | tuple[str, int]:
     given = request.args
     try:
         found = parse_machines(given.get("addresses", ""), parse_port(given.get("port", "22")))
-        parse_labels(given.get("labels", ""))
+        checked_labels(given.get("labels", ""))
     except Refusal as refusal:
-        text = render_template("hosts/add.html", given=given, refusal=refusal, clusters=_clusters())
+        text = render_template(
+            "hosts/add.html", given=given, refusal=refusal, clusters=choices.clusters()
+        )
         return text, 422
     return render_template("hosts/add_keys.html", given=given, machines=found, tried={})
 
@@ -196,7 +194,7 @@ def _enroll(machine: Machine) -> Tried:
         "address": machine.address,
         "name": form.get(f"name-{machine.key}", "").strip() or None,
         "cluster": form.get("cluster") or "default",
-        "labels": parse_labels(form.get("labels", "")),
+        "labels": checked_labels(form.get("labels", "")),
         "host_key": form.get(f"key-{machine.key}") or None,
         "ssh": {**login_of(form), "port": machine.port},
         "vms": form.get("vms") == "true",
@@ -218,7 +216,7 @@ def _enroll(machine: Machine) -> Tried:
 @blueprint.get("/token")
 def token_form() -> str:
     """A host that joins by itself: its name."""
-    return render_template("hosts/token.html", given=request.args, clusters=_clusters())
+    return render_template("hosts/token.html", given=request.args, clusters=choices.clusters())
 
 
 @blueprint.post("/token")
@@ -229,12 +227,12 @@ def make_token() -> str | tuple[str, int]:
         body = {
             "name": form.get("name", ""),
             "cluster": form.get("cluster") or "default",
-            "labels": parse_labels(form.get("labels", "")),
+            "labels": checked_labels(form.get("labels", "")),
         }
         made = g.rest.ask("POST", "/host-tokens", body).document
     except Refusal as refusal:
         text = render_template(
-            "hosts/token.html", given=form, refusal=refusal, clusters=_clusters()
+            "hosts/token.html", given=form, refusal=refusal, clusters=choices.clusters()
         )
         return text, 422
     return render_template("hosts/token.html", given=form, made=made, clusters=[])

@@ -10,14 +10,13 @@ from urllib.parse import urlencode
 from flask import Blueprint, g, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from virtmgr.console import listing
+from virtmgr.console import feed, listing
 from virtmgr.console.answers import done
+from virtmgr.console.forms import checked_labels, labels_text
 from virtmgr.console.listing import Choice, Column, ListPage
-from virtmgr.console.pages import feed
-from virtmgr.console.pages.labels import parse_labels, write_labels
 from virtmgr.console.pages.overview import gauges
-from virtmgr.console.pages.rights import operates
 from virtmgr.console.rest import Refusal
+from virtmgr.console.rights import operates
 
 blueprint = Blueprint("hosts", __name__, url_prefix="/hosts")
 
@@ -279,7 +278,7 @@ def activity(host: str) -> str:
 def edit(host: str) -> str:
     """Its name and labels, as a form."""
     reply = g.rest.get(_ONE, host=host)
-    given = {"name": reply["name"], "labels": write_labels(reply["labels"])}
+    given = {"name": reply["name"], "labels": labels_text(reply["labels"])}
     return render_template("hosts/edit.html", **_head(reply.document), given=given, tab="edit")
 
 
@@ -289,7 +288,7 @@ def save(host: str) -> tuple[str, int] | Response:
     form = request.form
     found = g.rest.get(_ONE, host=host).document
     try:
-        labels = parse_labels(form.get("labels", ""), found["labels"])
+        labels = checked_labels(form.get("labels", ""), found["labels"])
         changed = g.rest.ask("PATCH", _ONE, {"name": form["name"], "labels": labels}, host=host)
     except Refusal as refusal:
         text = render_template(

@@ -12,6 +12,8 @@ from virtmgr.console import forms, listing
 from virtmgr.console.answers import done
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.rest import Refusal
+from virtmgr.domain.difference import patch_for
+from virtmgr.domain.image import ImageType
 
 blueprint = Blueprint("images", __name__, url_prefix="/images")
 
@@ -35,7 +37,7 @@ LIST: Final = ListPage(
         Column("Created", "created_at"),
     ),
     choices=(
-        Choice("type", "Type", ("container", "disk", "iso", "kernel")),
+        Choice("type", "Type", tuple(ImageType)),
         Choice("state", "State", ("ready", "importing", "failed")),
     ),
     live="image",
@@ -190,7 +192,7 @@ def change(image: str) -> tuple[str, int] | Response:
     """Change them."""
     before = g.rest.get(_ONE, image=image).document
     try:
-        made = g.rest.ask("PATCH", _ONE, forms.patch(before, named(request.form)), image=image)
+        made = g.rest.ask("PATCH", _ONE, patch_for(before, named(request.form)), image=image)
     except Refusal as refusal:
         return render_template(
             "images/edit.html", given=request.form, before=before, refusal=refusal

@@ -10,23 +10,9 @@ from werkzeug.wrappers import Response
 from virtmgr.console import listing
 from virtmgr.console.answers import done
 from virtmgr.console.listing import Choice, Column, ListPage
+from virtmgr.domain.migration import AT_SOURCE, Phase
 
 blueprint = Blueprint("migrations", __name__, url_prefix="/migrations")
-
-PHASES: Final = (
-    "planned",
-    "stopping",
-    "copying",
-    "preparing",
-    "migrating",
-    "starting",
-    "cleaning",
-    "retreating",
-    "done",
-    "failed",
-)
-AT_SOURCE: Final = ("planned", "stopping", "copying", "preparing", "migrating")
-"""While it is there, a migration can be given up."""
 
 LIST: Final = ListPage(
     noun="migrations",
@@ -44,7 +30,7 @@ LIST: Final = ListPage(
         Column("Why"),
         Column(""),
     ),
-    choices=(Choice("phase", "Phase", PHASES), Choice("project", "Project")),
+    choices=(Choice("phase", "Phase", tuple(Phase)), Choice("project", "Project")),
     default_sort="-created_at",
     live="workload",
     of_project=True,

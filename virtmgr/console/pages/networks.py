@@ -10,10 +10,11 @@ from urllib.parse import quote
 from flask import Blueprint, g, render_template, request
 from werkzeug.wrappers import Response
 
-from virtmgr.console import forms, listing, topology
+from virtmgr.console import choices, forms, listing, topology
 from virtmgr.console.answers import done
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.rest import Refusal, Reply
+from virtmgr.domain.difference import patch_for
 
 blueprint = Blueprint("networks", __name__)
 
@@ -117,13 +118,12 @@ def create() -> str:
 
 
 def _form(given: Mapping[str, Any], refusal: Refusal | None) -> str:
-    items = g.rest.get("/projects", {"limit": 500, "fields": "name"})["items"]
     return render_template(
         "networks/form.html",
         given=given,
         refusal=refusal,
         types=TYPES,
-        projects=[item["name"] for item in items],
+        projects=choices.projects(),
     )
 
 
@@ -227,7 +227,7 @@ def change(project: str | None, network: str) -> tuple[str, int] | Response:
         "dns_domain": form["dns_domain"].strip(),
         "labels": forms.labels(form["labels"]),
     }
-    body = forms.patch(before, wanted)
+    body = patch_for(before, wanted)
     try:
         if project is None:
             made = g.rest.ask("PATCH", _SHARED, body, network=network)

@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response
 from virtmgr.console import formatting, links, listing
 from virtmgr.console.answers import done
 from virtmgr.console.listing import Choice, Column, ListPage
+from virtmgr.domain.operation import OperationState
 
 blueprint = Blueprint("operations", __name__, url_prefix="/operations")
 
@@ -39,7 +40,7 @@ LIST: Final = ListPage(
         Column("Took"),
     ),
     choices=(
-        Choice("state", "State", ("pending", "running", "succeeded", "failed", "cancelled")),
+        Choice("state", "State", tuple(OperationState)),
         Choice("target_type", "About", ("workload", "host", "image", "volume")),
         Choice("verb", "Operation"),
         Choice("user", "Who"),

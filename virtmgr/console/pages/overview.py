@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, g, render_template
 
+from virtmgr.console import feed
 from virtmgr.console.formatting import amount, number
-from virtmgr.console.pages import feed
 
 blueprint = Blueprint("overview", __name__)
 

@@ -10,9 +10,10 @@ from werkzeug.wrappers import Response
 
 from virtmgr.console import forms, listing
 from virtmgr.console.answers import done
-from virtmgr.console.formatting import amount, number
+from virtmgr.console.formatting import amount, exact_size, number
 from virtmgr.console.listing import Column, ListPage
 from virtmgr.console.rest import Refusal
+from virtmgr.domain.difference import patch_for
 
 blueprint = Blueprint("projects", __name__, url_prefix="/projects")
 
@@ -139,7 +140,7 @@ def change(project: str) -> tuple[str, int] | Response:
         "labels": forms.labels(form["labels"]),
     }
     try:
-        made = g.rest.ask("PATCH", _ONE, forms.patch(before, wanted), project=project)
+        made = g.rest.ask("PATCH", _ONE, patch_for(before, wanted), project=project)
     except Refusal as refusal:
         return render_template(
             "projects/form.html", given=form, before=before, refusal=refusal
@@ -153,19 +154,11 @@ def quota(project: str) -> str:
     found = g.rest.get(_ONE + "/quota", project=project).document
     given = {name: value for name, value in found.items() if value is not None}
     given |= {
-        f"limit_{name}": size_text(found[f"limit_{name}"])
+        f"limit_{name}": str(exact_size(found[f"limit_{name}"]))
         for name in ("memory", "disk")
         if found[f"limit_{name}"] is not None
     }
     return _quota_form(project, found, given)
-
-
-def size_text(size: int) -> str:
-    """Bytes as the API reads them back exactly: with the largest unit that divides them."""
-    for unit, factor in (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
-        if size and size % factor == 0:
-            return f"{size // factor}{unit}"
-    return str(size)
 
 
 def _quota_form(

@@ -7,12 +7,12 @@ from typing import Any, Final
 from flask import Blueprint, Response, g, make_response, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
+from virtmgr.console import preferences
 from virtmgr.console.answers import done
 from virtmgr.console.rest import Refusal
 
 blueprint = Blueprint("settings", __name__, url_prefix="/settings")
 
-_YEAR: Final = 365 * 86400  # seconds
 THEMES: Final = (("auto", "as the system has it"), ("light", "light"), ("dark", "dark"))
 
 
@@ -75,7 +75,5 @@ def prefer() -> AnyResponse:
     theme = request.form.get("theme", "auto")
     response = done("Your choice is kept in this browser", goto="/settings")
     if theme in dict(THEMES):
-        response.set_cookie(
-            "virtmgr-theme", theme, max_age=_YEAR, secure=True, samesite="Strict", path="/"
-        )
+        preferences.keep(response, preferences.THEME, theme, scripts=True)
     return response

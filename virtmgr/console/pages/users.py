@@ -9,7 +9,7 @@ from typing import Any, Final
 from flask import Blueprint, g, render_template, request
 from werkzeug.wrappers import Response
 
-from virtmgr.console import forms, listing
+from virtmgr.console import choices, forms, listing
 from virtmgr.console.answers import done
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.rest import Refusal
@@ -94,14 +94,8 @@ def create() -> str:
 
 def _form(given: Mapping[str, Any], refusal: Refusal | None) -> str:
     return render_template(
-        "users/form.html", given=given, refusal=refusal, roles=ROLES, projects=_projects()
+        "users/form.html", given=given, refusal=refusal, roles=ROLES, projects=choices.projects()
     )
-
-
-def _projects() -> list[str]:
-    return [
-        item["name"] for item in g.rest.get("/projects", {"limit": 500, "fields": "name"})["items"]
-    ]
 
 
 @blueprint.post("/create")
@@ -134,7 +128,7 @@ def _show(user: str, **more: Any) -> str:
         user=found,
         bindings=g.rest.get("/role-bindings", bindings)["items"],
         tokens=g.rest.get("/tokens", tokens)["items"],
-        projects=_projects(),
+        projects=choices.projects(),
         roles=ROLES,
         lifetimes=LIFETIMES,
         **more,

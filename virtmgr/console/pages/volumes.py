@@ -8,11 +8,12 @@ from typing import Any, Final
 from flask import Blueprint, g, render_template, request
 from werkzeug.wrappers import Response
 
-from virtmgr.console import forms, listing
+from virtmgr.console import choices, forms, listing
 from virtmgr.console.answers import done
+from virtmgr.console.formatting import exact_size
 from virtmgr.console.listing import Choice, Column, ListPage
-from virtmgr.console.pages.projects import size_text
 from virtmgr.console.rest import Refusal
+from virtmgr.domain.difference import patch_for
 
 blueprint = Blueprint("volumes", __name__)
 
@@ -62,13 +63,12 @@ def create() -> str:
 
 
 def _form(given: Mapping[str, Any], refusal: Refusal | None) -> str:
-    items = g.rest.get("/projects", {"limit": 500, "fields": "name"})["items"]
     return render_template(
         "volumes/form.html",
         given=given,
         refusal=refusal,
         before=None,
-        projects=[item["name"] for item in items],
+        projects=choices.projects(),
     )
 
 
@@ -113,7 +113,7 @@ def edit(project: str, volume: str) -> str:
     found = g.rest.get(_ONE, project=project, volume=volume).document
     given = {
         "name": found["name"],
-        "size": size_text(found["size"]),
+        "size": exact_size(found["size"]),
         "labels": forms.labels_text(found["labels"]),
     }
     return render_template("volumes/form.html", given=given, before=found, projects=[])
@@ -123,8 +123,8 @@ def edit(project: str, volume: str) -> str:
 def change(project: str, volume: str) -> tuple[str, int] | Response:
     """Change them."""
     before = g.rest.get(_ONE, project=project, volume=volume).document
-    known = before | {"size": size_text(before["size"])}
-    body = forms.patch(known, volume_body(request.form))
+    known = before | {"size": exact_size(before["size"])}
+    body = patch_for(known, volume_body(request.form))
     try:
         made = g.rest.ask("PATCH", _ONE, body, project=project, volume=volume)
     except Refusal as refusal:

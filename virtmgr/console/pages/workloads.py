@@ -39,7 +39,7 @@ LIST: Final = ListPage(
     choices=(
         Choice("kind", "Kind", ("vm", "container")),
         Choice("init", "Container", ("system", "app")),
-        Choice("state", "State", tuple(state.value for state in State)),
+        Choice("state", "State", tuple(State)),
         Choice("host", "Host"),
         Choice("image", "Image"),
         Choice("project", "Project"),
