@@ -28,8 +28,21 @@ clean-host: ## Stop, and remove every trace: domains, containers, bridges, mount
 test: ## Set up, then run all checks and tests, as CI does (needs root)
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
-	@echo "==> tests"; $(VENV)/python -m pytest --ignore tests/system --ignore tests/drivers/libvirt --ignore tests/multihost --ignore tests/console -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory test-units
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-multihost test-system test-vms test-console
+
+# $(call tested,NAME,COMMAND): runs pytest. What fails is tried once more by itself, and both are
+# shown: what passes then has a race of its own, which is to be found, but breaks nothing else.
+define tested
+	@echo "==> tests of $(1)"; \
+	run="$(2) -o cache_dir=.cache/pytest/$(firstword $(1))"; $$run $(PYTEST_ARGS) || { \
+		echo "==> once more, what failed of the tests of $(1)"; \
+		$$run --last-failed --last-failed-no-failures none; }
+endef
+
+.PHONY: test-units
+test-units: ## Only the tests that need no throw-away host, libvirtd or browser
+	$(call tested,parts,$(VENV)/python -m pytest --ignore tests/system --ignore tests/drivers/libvirt --ignore tests/multihost --ignore tests/console -n 2 --dist loadfile)
 
 .PHONY: test-long
 test-long: ## What takes too long for each change: Ansible on bare hosts, enrolment by ssh, control planes killed (needs root)
@@ -40,8 +53,7 @@ test-long: ## What takes too long for each change: Ansible on bare hosts, enrolm
 
 .PHONY: test-vms
 test-vms: ## Only the tests of VMs, which share one libvirtd (needs root)
-	@echo "==> tests of VMs"
-	@$(VENV)/python -m pytest tests/drivers/libvirt $(PYTEST_ARGS)
+	$(call tested,VMs,$(VENV)/python -m pytest tests/drivers/libvirt)
 
 .PHONY: build-cache
 build-cache:
@@ -49,22 +61,16 @@ build-cache:
 
 .PHONY: test-system
 test-system: build-cache ## Only the tests of the whole product, on a throw-away host (needs root)
-	@echo "==> tests of the whole product"
-	@scripts/in-lab $(VENV)/python -m pytest tests/system $(PYTEST_ARGS)
+	$(call tested,product as a whole,scripts/in-lab $(VENV)/python -m pytest tests/system)
 
 .PHONY: test-multihost
 test-multihost: build-cache ## Only the tests on several hosts, which they make of namespaces (needs root)
 	@$(VENV)/python -m tests.lab trees
-	@echo "==> tests on several hosts, of Debian 12 and 13"
-	@$(VENV)/python -m pytest tests/multihost $(PYTEST_ARGS)
+	$(call tested,several hosts of Debian 12 and 13,$(VENV)/python -m pytest tests/multihost)
 
-IN_BROWSER = unshare --net scripts/with-loopback $(VENV)/python -m pytest tests/console
 .PHONY: test-console
 test-console: ## Only the tests of the web console, in a real browser; pictures in .cache/screenshots
-	@echo "==> tests of the web console"
-	@# What fails is tried once more by itself, and both are shown: a browser has its own timing.
-	@$(IN_BROWSER) $(PYTEST_ARGS) || \
-		{ echo "==> once more, what failed"; $(IN_BROWSER) --last-failed --last-failed-no-failures none; }
+	$(call tested,console in a browser,unshare --net scripts/with-loopback $(VENV)/python -m pytest tests/console)
 
 .PHONY: screenshots
 screenshots: ## Make the pictures of the web console in docs/images

@@ -185,7 +185,8 @@ def test_a_client_that_leaves_ends_what_does_not_read(lab: Lab) -> None:
 
 def test_the_end_is_told_to_a_client_that_still_sends(lab: Lab) -> None:
     for _ in range(5):
-        with lab.open(lab.ticket("head", "-c", "100000")) as stream:
+        # Without a limit to its queue: what it does not take from there would stop its reading.
+        with lab.open(lab.ticket("head", "-c", "100000"), max_queue=None) as stream:
             with pytest.raises(ConnectionClosed):
                 _send_on(stream)
             assert end_of(stream) == {"exit_code": 0}
