@@ -193,7 +193,7 @@ def test_a_source_that_was_restarted_says_how_it_ended(pair: Pair) -> None:
     pair.prepare()
     pair.source.world.script.fail("settle")  # libvirtd does not answer: it is asked again
     entry = pair.source.agent.book.entry("w1")
-    pair.source.agent._keep(entry, replace(entry.memory, departing="m1"), durable=True)
+    pair.source.agent.book.remember(entry, replace(entry.memory, departing="m1"), durable=True)
     pair.source.restart_agent()
     pair.go()
     eventually(lambda: pair.source.said().stayed)
