@@ -2,8 +2,7 @@
 
 A fleet of up to ``ALL`` hosts is explained host by host. Of a larger one, the explanation lists the
 best ``BEST`` hosts that fit and up to ``SOME`` that fail each rule first, and counts all of them by
-reason: what it says is true of the whole fleet, and it costs no more than a few hosts. The texts of
-single hosts are written when they are first read.
+reason: what it says is true of the whole fleet, and it costs no more than a few hosts.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ import numpy.typing as npt
 
 from virtmgr.domain.scheduling.fleet import Fleet, Mask, Scores
 from virtmgr.domain.scheduling.model import PlacementRequest
-from virtmgr.domain.scheduling.rules import Rule, largest_free
+from virtmgr.domain.scheduling.moving_rules import largest_free
+from virtmgr.domain.scheduling.rules import Rule
 from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.scheduling.weighers import Weight
 from virtmgr.domain.workload import Reason
@@ -53,20 +53,50 @@ class HostVerdict:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Why a request was placed where it was, or nowhere."""
+class Told:
+    """What an explanation says."""
 
     summary: str  # one sentence
     hosts: int  # that were looked at
     fitting: int
     rejected: Mapping[str, int]
-    """How many hosts have each reason, by its code; a host may have several."""
-    _write: Callable[[], tuple[HostVerdict, ...]] = field(repr=False, compare=False)
+    write: Callable[[], tuple[HostVerdict, ...]]
+
+
+class Explanation:
+    """Why a request was placed where it was, or nowhere; worked out when it is first read."""
+
+    def __init__(self, explain: Callable[[], Told]) -> None:
+        self._explain = explain
+
+    @cached_property
+    def _told(self) -> Told:
+        return self._explain()
+
+    @property
+    def summary(self) -> str:
+        """One sentence."""
+        return self._told.summary
+
+    @property
+    def hosts(self) -> int:
+        """How many were looked at."""
+        return self._told.hosts
+
+    @property
+    def fitting(self) -> int:
+        """How many of them fit."""
+        return self._told.fitting
+
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """How many hosts have each reason, by its code; a host may have several."""
+        return self._told.rejected
 
     @cached_property
     def verdicts(self) -> tuple[HostVerdict, ...]:
         """The hosts that fit, best first, then the others by name; see the module for how many."""
-        return self._write()
+        return self._told.write()
 
     @property
     def complete(self) -> bool:
@@ -98,14 +128,14 @@ class Outcome:
     equals: int = 1  # hosts with the best score
 
 
-def explain(tally: Tally, request: PlacementRequest, outcome: Outcome) -> Explanation:
+def tell(tally: Tally, request: PlacementRequest, outcome: Outcome) -> Told:
     """Put an outcome in words, as the tally is now (before the request takes its host)."""
     fitting = int(np.count_nonzero(outcome.fitting))
     if outcome.chosen is None:
         summary = _refusal(tally, request, outcome)
     else:
         summary = _choice(tally.fleet.hosts[outcome.chosen].name, outcome, fitting)
-    return Explanation(
+    return Told(
         summary, len(tally.fleet), fitting, _count_rejected(outcome), _writer(tally, outcome)
     )
 

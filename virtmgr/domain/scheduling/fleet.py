@@ -29,6 +29,7 @@ T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
+Hosts = int | slice | npt.NDArray[np.intp]  # by their index
 _DTYPES: dict[Resource, type] = {"vcpus": np.float64, "memory": np.int64, "disk": np.int64}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from virtmgr.domain.host import HostState, SchedulingPolicy
 from virtmgr.domain.scheduling.capacity import Amounts
@@ -157,10 +158,43 @@ class PlacementRequest:
         """What it will claim."""
         return Amounts(self.vcpus, self.memory, self.disk)
 
+    @cached_property
+    def shape(self) -> Hashable:
+        """All that it asks; requests that differ only in id and name have the same."""
+        return (
+            self.project_id,
+            self.cluster_id,
+            self.runs_as,
+            self.vcpus,
+            self.memory,
+            self.disk,
+            _pairs(self.labels),
+            self.architecture,
+            _pairs(self.require),
+            _pairs(self.prefer),
+            self.host_id,
+            self.spread_by,
+            tuple((a.mode, _pairs(a.labels), a.scope, a.required) for a in self.affinity),
+            self.image_id,
+            self.bridges,
+            self.overlay_mtu,
+            self.vlans,
+            self.volume_host_ids,
+            self.ports,
+            self.live_host_ids,
+            self.avoid,
+            self.ha,
+            self.from_reserve,
+        )
+
     @property
     def runs_as(self) -> str:
         """What a host's drivers must run, in the words of ``HostView.kinds``."""
         return str(self.kind) if self.init is None else f"{self.kind}:{self.init}"
+
+
+def _pairs(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(labels.items())) if labels else ()
 
 
 def carries(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

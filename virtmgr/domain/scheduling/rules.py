@@ -1,7 +1,8 @@
 """The filters: one rule each, the hosts that pass it, and the reason why another does not.
 
 A rule that has nothing to say about a request (no label required, no volume bound) is left out.
-Rules of which no batch changes the outcome are worked out once for requests of one shape.
+Here are those of which no batch changes the outcome, worked out once for requests of one shape;
+``moving_rules`` has the others.
 """
 
 from __future__ import annotations
@@ -12,20 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from virtmgr.domain.host import HostState
-from virtmgr.domain.scheduling.capacity import (
-    RESOURCES,
-    Amounts,
-    Resource,
-    format_amount,
-    resource_name,
-    shortfall,
-    stays_within,
-)
-from virtmgr.domain.scheduling.fleet import Fleet, Mask, in_domains
-from virtmgr.domain.scheduling.model import HostView, PlacementRequest, carries, write_labels
-from virtmgr.domain.scheduling.reserve import failures_left, keeps_reserve, room
-from virtmgr.domain.scheduling.tally import Tally
-from virtmgr.domain.workload import Affinity
+from virtmgr.domain.scheduling.capacity import Amounts, Resource
+from virtmgr.domain.scheduling.fleet import Fleet, Mask
+from virtmgr.domain.scheduling.model import HostView, PlacementRequest
 
 Why = Callable[[HostView, Amounts, Amounts], str]
 """The reason of a host, from the host, what was claimed on it, and its limits."""
@@ -43,18 +33,33 @@ class Rule:
     resource: Resource | None = None  # of a capacity rule, whose summary tells the largest free
 
 
-def rules_for(tally: Tally, request: PlacementRequest) -> tuple[Rule, ...]:
-    """Every rule that the request must pass, those first that say most about a host."""
-    fleet = tally.fleet
-    fixed = fleet.remember(("rules", *_shape(request)), lambda: tuple(_fixed(fleet, request)))
-    return (
-        *fixed,
-        *_ports(tally, request),
-        *_affinity(tally, request),
-        *_kept_away(tally, request),
-        *_room(tally, request),
-        *_reserve(tally, request),
-    )
+@dataclass(frozen=True, eq=False)
+class FixedRules:
+    """The rules of which no batch changes the outcome, applied to requests of one shape."""
+
+    rules: tuple[Rule, ...]
+    passing: Mask  # all of them
+    failing_first: tuple[Mask, ...]  # for each rule, the hosts that pass all before it
+
+
+def fixed_rules(fleet: Fleet, request: PlacementRequest) -> FixedRules:
+    """Those that the request must pass, first what says most about a host."""
+
+    def work_out() -> FixedRules:
+        rules = tuple(_fixed(fleet, request))
+        failing, passing = failing_first(rules, np.ones(len(fleet), bool))
+        return FixedRules(rules, passing, failing)
+
+    return fleet.remember(("rules", *_shape(request)), work_out)
+
+
+def failing_first(rules: tuple[Rule, ...], passing: Mask) -> tuple[tuple[Mask, ...], Mask]:
+    """For each rule the hosts of ``passing`` that it is the first to refuse, and who is left."""
+    failing = []
+    for rule in rules:
+        failing.append(passing & ~rule.passes)
+        passing = passing & rule.passes
+    return tuple(failing), passing
 
 
 def _shape(request: PlacementRequest) -> tuple[object, ...]:
@@ -112,7 +117,7 @@ def _pinned(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
         passes=fleet.where(("host", request.host_id), lambda host: host.id == request.host_id),
         one="is not the host asked for",
         many="are not the host asked for",
-        why=_always(f"only host {wanted} is asked for"),
+        why=always(f"only host {wanted} is asked for"),
     )
 
 
@@ -140,7 +145,7 @@ def _states(fleet: Fleet) -> Iterator[Rule]:
             passes=fleet.where(("not", state), _is_not(state)),
             one=one,
             many=many,
-            why=_always(f"it {one}"),
+            why=always(f"it {one}"),
         )
 
 
@@ -189,7 +194,7 @@ def _bridges(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
             passes=fleet.where(("bridge", bridge), _has_bridge(bridge)),
             one=f"has no bridge {bridge}",
             many=f"have no bridge {bridge}",
-            why=_always(f"a network needs the host's bridge {bridge}, it has none"),
+            why=always(f"a network needs the host's bridge {bridge}, it has none"),
         )
 
 
@@ -200,7 +205,7 @@ def _vlans(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
             passes=fleet.where(("vlan",), lambda host: host.vlans),
             one="cannot make VLANs",
             many="cannot make VLANs",
-            why=_always("it cannot make VLANs: its kernel lacks 8021q, or its agent is too old"),
+            why=always("it cannot make VLANs: its kernel lacks 8021q, or its agent is too old"),
         )
 
 
@@ -236,7 +241,7 @@ def _volumes(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
         passes=fleet.where(("volumes", where), lambda host: where == {host.id}),
         one="does not have its volumes",
         many="do not have its volumes",
-        why=_always(f"its volumes are on {names}"),
+        why=always(f"its volumes are on {names}"),
     )
 
 
@@ -248,126 +253,8 @@ def _leftovers(fleet: Fleet, request: PlacementRequest) -> Iterator[Rule]:
             passes=fleet.where(("avoid", where), lambda host: host.id not in where),
             one="has not removed what it had of it",
             many="have not removed what they had of it",
-            why=_always("it was lost while it had the workload, and has not removed that yet"),
+            why=always("it was lost while it had the workload, and has not removed that yet"),
         )
-
-
-def _ports(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
-    for port in sorted(request.ports):
-        yield Rule(
-            code="port_taken",
-            passes=~tally.publishing(port),
-            one=f"publishes port {port} already",
-            many=f"publish port {port} already",
-            why=_always(f"its port {port} is published by another workload"),
-        )
-
-
-def _affinity(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
-    for rule in request.affinity:
-        if not rule.required:
-            continue
-        labels = write_labels(rule.labels)
-        if rule.mode == "apart":
-            yield Rule(
-                code="not_apart",
-                passes=~near(tally, request, rule),
-                one=f"is on a {rule.scope} with {labels}",
-                many=f"are on a {rule.scope} with {labels}",
-                why=_always(f"apart from {labels} is required, one is on its {rule.scope}"),
-            )
-        elif not _is_first_of_its_group(tally, request, rule):
-            yield Rule(
-                code="not_together",
-                passes=near(tally, request, rule),
-                one=f"is on a {rule.scope} without {labels}",
-                many=f"are on a {rule.scope} without {labels}",
-                why=_always(f"together with {labels} is required, none is on its {rule.scope}"),
-            )
-
-
-def near(tally: Tally, request: PlacementRequest, rule: Affinity) -> Mask:
-    """The hosts that have a workload within ``rule.scope`` that the rule speaks of."""
-    counts = tally.matching(request.project_id, rule.labels)
-    mask: Mask = in_domains(counts, tally.fleet.domains(rule.scope)) > 0
-    return mask
-
-
-def _is_first_of_its_group(tally: Tally, request: PlacementRequest, rule: Affinity) -> bool:
-    """Whether it is to be together with its like, and there is none yet: then anywhere will do."""
-    if not carries(request.labels, rule.labels):
-        return False
-    return not tally.matching(request.project_id, rule.labels).any()
-
-
-def _kept_away(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
-    passes: Mask | None = None
-    for host, rule in tally.keeping_away(request):
-        if passes is None:
-            passes = np.ones(len(tally.fleet), bool)
-        domains = tally.fleet.domains(rule.scope)
-        passes &= domains != domains[host]
-    if passes is not None:
-        yield Rule(
-            code="kept_apart",
-            passes=passes,
-            one="has a workload that requires to be apart from it",
-            many="have a workload that requires to be apart from it",
-            why=_always("a workload near it requires to be apart from workloads like this one"),
-        )
-
-
-def _room(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
-    asked = request.asked
-    for resource in RESOURCES:
-        name = resource_name(resource)
-        yield Rule(
-            code=f"lacks_{resource}",
-            passes=stays_within(
-                tally.claimed.of(resource),
-                asked.of(resource),
-                tally.fleet.limits.of(resource),
-                resource,
-            ),
-            one=f"lacks {name}",
-            many=f"lack {name}",
-            why=_too_little(asked, resource),
-            resource=resource,
-        )
-
-
-def _reserve(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
-    fleet = tally.fleet
-    if request.from_reserve or request.cluster_id not in fleet.clusters:
-        return
-    if not fleet.clusters[request.cluster_id].reserve:
-        return
-    failures = failures_left(fleet, request.cluster_id)
-    lost = "a host" if failures == 1 else f"{failures} hosts"
-    for resource in RESOURCES:
-        here, amount = room(tally, request.cluster_id, resource), request.asked.of(resource)
-        name, kept = resource_name(resource), format_amount(resource, here.needed(failures))
-        free = format_amount(resource, here.free)
-        yield Rule(
-            code=f"reserve_{resource}",
-            passes=keeps_reserve(tally, request.cluster_id, resource, amount, ha=request.ha),
-            one=f"would leave too little {name} for the failure of {lost}",
-            many=f"would leave too little {name} for the failure of {lost}",
-            why=_always(
-                f"{free} of {name} are free in the cluster, and {kept} are kept for the failure "
-                f"of {lost}"
-            ),
-        )
-
-
-def largest_free(tally: Tally, rule: Rule, request: PlacementRequest, hosts: Mask) -> str:
-    """How near the best of ``hosts`` comes to a capacity rule: what is free, what is asked."""
-    resource = rule.resource
-    if resource is None or not hosts.any():
-        return ""
-    free = (tally.fleet.limits.of(resource) - tally.claimed.of(resource))[hosts].max()
-    largest = format_amount(resource, max(float(free), 0))
-    return f" (largest free {largest}, asked {format_amount(resource, request.asked.of(resource))})"
 
 
 def _host_name(fleet: Fleet, host_id: str) -> str:
@@ -383,7 +270,8 @@ def _has_bridge(bridge: str) -> Callable[[HostView], bool]:
     return lambda host: bridge in host.bridges
 
 
-def _always(text: str) -> Why:
+def always(text: str) -> Why:
+    """A reason that is the same for every host."""
     return lambda *_: text
 
 
@@ -393,7 +281,3 @@ def _label_missing(key: str, value: str) -> Why:
         return f"{key}={value} is required, it has {'none' if found is None else f'{key}={found}'}"
 
     return why
-
-
-def _too_little(asked: Amounts, resource: Resource) -> Why:
-    return lambda _, claimed, limit: shortfall(claimed, asked, limit, resource).message
