@@ -1,7 +1,7 @@
 """Why this host, and why no other: the answer that a placement carries.
 
 A fleet of up to ``ALL`` hosts is explained host by host. Of a larger one, the explanation lists the
-best ``BEST`` hosts that fit and up to ``SOME`` that fail each rule first, and counts all of them by
+best ``BEST`` hosts that fit and a few that fail each rule first, and counts all of them by
 reason: what it says is true of the whole fleet, and it costs no more than a few hosts.
 """
 
@@ -17,13 +17,18 @@ import numpy.typing as npt
 
 from virtmgr.domain.scheduling.fleet import Fleet, Mask, Scores
 from virtmgr.domain.scheduling.model import PlacementRequest
-from virtmgr.domain.scheduling.moving_rules import largest_free
-from virtmgr.domain.scheduling.rules import Rule
+from virtmgr.domain.scheduling.rules import (
+    FixedRules,
+    Rule,
+    count_rejected,
+    examples,
+    largest_free,
+)
 from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.scheduling.weighers import Weight
 from virtmgr.domain.workload import Reason
 
-ALL, BEST, SOME = 100, 10, 3
+ALL, BEST = 100, 5
 
 
 @dataclass(frozen=True)
@@ -119,13 +124,19 @@ class Explanation:
 class Outcome:
     """All that one placement worked out, before it is put in words."""
 
-    rules: tuple[Rule, ...]
-    failing_first: tuple[Mask, ...]  # for each rule, the hosts that pass all before it
+    fixed: FixedRules
+    moving: tuple[Rule, ...]
+    failing_first: tuple[Mask, ...]  # for each that moves, the hosts that pass all before it
     fitting: Mask
     weights: tuple[Weight, ...] = ()
     scores: Scores | None = None
     chosen: int | None = None
     equals: int = 1  # hosts with the best score
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """All of them, in their order."""
+        return (*self.fixed.rules, *self.moving)
 
 
 def tell(tally: Tally, request: PlacementRequest, outcome: Outcome) -> Told:
@@ -135,18 +146,8 @@ def tell(tally: Tally, request: PlacementRequest, outcome: Outcome) -> Told:
         summary = _refusal(tally, request, outcome)
     else:
         summary = _choice(tally.fleet.hosts[outcome.chosen].name, outcome, fitting)
-    return Told(
-        summary, len(tally.fleet), fitting, _count_rejected(outcome), _writer(tally, outcome)
-    )
-
-
-def _count_rejected(outcome: Outcome) -> dict[str, int]:
-    passing: dict[str, Mask] = {}
-    for rule in outcome.rules:
-        before = passing.get(rule.code)
-        passing[rule.code] = rule.passes if before is None else before & rule.passes
-    failing = {code: mask.size - int(np.count_nonzero(mask)) for code, mask in passing.items()}
-    return {code: number for code, number in failing.items() if number}
+    rejected = {**outcome.fixed.rejected, **count_rejected(outcome.moving)}
+    return Told(summary, len(tally.fleet), fitting, rejected, _writer(tally, outcome))
 
 
 def _choice(name: str, outcome: Outcome, fitting: int) -> str:
@@ -165,7 +166,8 @@ def _refusal(tally: Tally, request: PlacementRequest, outcome: Outcome) -> str:
     if not len(tally.fleet):
         return "no host fits: there are no hosts"
     parts = []
-    for rule, failing in zip(outcome.rules, outcome.failing_first, strict=True):
+    failing_first = (*outcome.fixed.failing_first, *outcome.failing_first)
+    for rule, failing in zip(outcome.rules, failing_first, strict=True):
         number = int(np.count_nonzero(failing))
         if number:
             phrase = rule.one if number == 1 else rule.many
@@ -177,7 +179,7 @@ def _select(fleet: Fleet, outcome: Outcome) -> npt.NDArray[np.intp]:
     """The hosts that get a verdict: all of a small fleet, the telling ones of a large one."""
     if len(fleet) <= ALL:
         return np.arange(len(fleet))
-    groups = [np.flatnonzero(failing)[:SOME] for failing in outcome.failing_first]
+    groups = [outcome.fixed.examples, examples(outcome.failing_first)]
     if outcome.scores is not None and outcome.chosen is not None:
         fitting = np.flatnonzero(outcome.fitting)
         if fitting.size > BEST:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from operator import attrgetter
 
 from virtmgr.domain.host import HostState, SchedulingPolicy
-from virtmgr.domain.scheduling.capacity import Amounts
+from virtmgr.domain.scheduling.capacity import RESOURCES, Amounts
 from virtmgr.domain.workload import Affinity, Init, Kind
 
 
@@ -79,6 +80,8 @@ class HostView:
     """Whether it makes VLANs on its interfaces."""
     no_tunnel: str = ""
     """Why it has none, for people."""
+    takes_moved: bool = False
+    """Whether its agent can take up workloads of other hosts."""
     ports: frozenset[HostPort] = frozenset()
     """Those that its workloads publish, running or not; needed where some are asked for."""
     ha_vcpus: float = 0.0
@@ -191,6 +194,13 @@ class PlacementRequest:
     def runs_as(self) -> str:
         """What a host's drivers must run, in the words of ``HostView.kinds``."""
         return str(self.kind) if self.init is None else f"{self.kind}:{self.init}"
+
+
+_CLAIMS = frozenset(
+    ("version", *(f"{kind}_{name}" for kind in ("claimed", "ha") for name in RESOURCES))
+)
+before_claims = attrgetter(*(each.name for each in fields(HostView) if each.name not in _CLAIMS))
+"""All of a host that no claim changes."""
 
 
 def _pairs(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

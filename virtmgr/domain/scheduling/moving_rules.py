@@ -16,7 +16,7 @@ from virtmgr.domain.scheduling.capacity import (
 from virtmgr.domain.scheduling.fleet import Hosts, Mask
 from virtmgr.domain.scheduling.model import PlacementRequest, carries, write_labels
 from virtmgr.domain.scheduling.reserve import failures_left, keeps_reserve, room
-from virtmgr.domain.scheduling.rules import Rule, Why, always
+from virtmgr.domain.scheduling.rule import Rule, Why, always
 from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.workload import Affinity
 

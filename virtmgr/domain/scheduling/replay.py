@@ -10,8 +10,7 @@ import numpy as np
 from virtmgr.domain.scheduling.explanation import Outcome, Told, tell
 from virtmgr.domain.scheduling.fleet import Fleet
 from virtmgr.domain.scheduling.model import PlacementRequest
-from virtmgr.domain.scheduling.moving_rules import moving_rules
-from virtmgr.domain.scheduling.rules import failing_first, fixed_rules
+from virtmgr.domain.scheduling.rules import failing_first, fixed_rules, moving_rules
 from virtmgr.domain.scheduling.standing import EQUAL
 from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.scheduling.weighers import total, weights_for
@@ -40,10 +39,9 @@ def work_out(tally: Tally, request: PlacementRequest, chosen: int | None) -> Out
     """What every rule and every weigher says, as the tally is now."""
     fixed, moving = fixed_rules(tally.fleet, request), moving_rules(tally, request)
     failing, fitting = failing_first(moving, fixed.passing)
-    rules, failing = (*fixed.rules, *moving), (*fixed.failing_first, *failing)
     if chosen is None:
-        return Outcome(rules, failing, fitting)
+        return Outcome(fixed, moving, failing, fitting)
     weights = weights_for(tally, request, fitting)
     scores = total(weights)
     equals = np.count_nonzero(fitting & (scores >= scores[fitting].max() - EQUAL))
-    return Outcome(rules, failing, fitting, weights, scores, chosen, int(equals))
+    return Outcome(fixed, moving, failing, fitting, weights, scores, chosen, int(equals))

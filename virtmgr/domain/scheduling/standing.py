@@ -12,8 +12,7 @@ import numpy as np
 
 from virtmgr.domain.scheduling.fleet import Hosts
 from virtmgr.domain.scheduling.model import PlacementRequest
-from virtmgr.domain.scheduling.moving_rules import has_room, passing_besides_room
-from virtmgr.domain.scheduling.rules import fixed_rules
+from virtmgr.domain.scheduling.rules import fixed_rules, has_room, passing_besides_room
 from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.scheduling.weighers import FACTORS, liked, moved, unmoved
 

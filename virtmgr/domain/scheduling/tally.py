@@ -17,7 +17,7 @@ from virtmgr.domain.workload import Affinity
 
 
 class Tally:
-    """The fleet, and on top of it the requests of this batch that have got a host.
+    """The fleet, and on top of it the requests of this batch that have got a host, or left one.
 
     The arrays that it gives out are its own, and change with the next ``take``.
     """
@@ -32,16 +32,17 @@ class Tally:
         self._near: dict[tuple[_Selection, str], Mask] = {}
         self._crowds: dict[tuple[_Selection, _Selection | None, str], Counts] = {}
         self._kept_apart: dict[_Selection, Mask] = {}
+        self._gone: dict[str, tuple[PlacementRequest, int]] = {}  # placed before, and left
         self._has_rules = any(workload.affinity for workload in fleet.placed)
 
     def take(self, request: PlacementRequest, host: int) -> None:
-        """Give ``request`` the host with this index."""
+        """Give ``request`` the host with this index; one that had left it before comes back."""
+        self._claim(request, host, 1)
+        if request.id in self._gone and self._gone[request.id][1] == host:
+            del self._gone[request.id]
+            self._forget()
+            return
         self.taken.append((request, host))
-        for mine, more in ((self.claimed, True), (self.ha, request.ha)):
-            if more:
-                mine.vcpus[host] += request.vcpus
-                mine.memory[host] += request.memory
-                mine.disk[host] += request.disk
         for wanted, mask in self._publishing.items():
             mask[host] |= any(port.overlaps(wanted) for port in request.ports)
         for selection, counts in self._counted.items():
@@ -57,11 +58,34 @@ class Tally:
             for kept, mask in self._kept_apart.items():
                 self._keep_apart(mask, kept, request.project_id, request.affinity, host)
 
+    def leave(self, request: PlacementRequest, host: int) -> None:
+        """Take away from the host with this index what was placed there: by the inventory, or by
+        this batch. ``request`` is what it was, or would be, placed by."""
+        self._claim(request, host, -1)
+        remaining = [each for each in self.taken if each[0].id != request.id]
+        if len(remaining) == len(self.taken):
+            self._gone[request.id] = (request, host)
+        self.taken = remaining
+        self._forget()
+
+    def _claim(self, request: PlacementRequest, host: int, sign: int) -> None:
+        for columns in (self.claimed, self.ha) if request.ha else (self.claimed,):
+            columns.vcpus[host] += sign * request.vcpus
+            columns.memory[host] += sign * request.memory
+            columns.disk[host] += sign * request.disk
+
+    def _forget(self) -> None:
+        """Count anew what is asked for next."""
+        self._publishing, self._counted, self._near = {}, {}, {}
+        self._crowds, self._kept_apart = {}, {}
+        self._has_rules = any(True for _ in self._with_rules())
+
     def matching(self, project_id: str, labels: Mapping[str, str]) -> Counts:
         """How many workloads of a project that carry ``labels`` each host has by now."""
         selection = _selection(project_id, labels)
         if selection not in self._counted:
             counts = self.fleet.count_placed(project_id, labels).copy()
+            self._without_gone(counts, selection)
             self._counted[selection] = self._with_batch(counts, selection)
         return self._counted[selection]
 
@@ -86,6 +110,7 @@ class Tally:
             counts = np.zeros(len(self.fleet), np.int64)
             if like is not None:
                 counts += self.fleet.count_placed(request.project_id, request.labels)
+                self._without_gone(counts, like)
             counts = self._with_batch(counts, batch)
             self._crowds[batch, like, scope] = in_domains(counts, self.fleet.domains(scope))
         return self._crowds[batch, like, scope]
@@ -94,8 +119,9 @@ class Tally:
         """The hosts that have published by now what keeps them from publishing ``wanted``."""
         if wanted not in self._publishing:
             mask = np.zeros(len(self.fleet), bool)
+            gone = {(host, port) for one, host in self._gone.values() for port in one.ports}
             for host, port in self.fleet.publishing(wanted.protocol, wanted.port):
-                mask[host] |= port.overlaps(wanted)
+                mask[host] |= port.overlaps(wanted) and (host, port) not in gone
             for request, host in self.taken:
                 mask[host] |= any(port.overlaps(wanted) for port in request.ports)
             self._publishing[wanted] = mask
@@ -116,7 +142,7 @@ class Tally:
 
     def _with_rules(self) -> Iterator[tuple[str, tuple[Affinity, ...], int]]:
         for workload in self.fleet.placed:
-            if workload.affinity:
+            if workload.affinity and workload.id not in self._gone:
                 yield workload.project_id, workload.affinity, self.fleet.index[workload.host_id]
         for request, host in self.taken:
             if request.affinity:
@@ -140,6 +166,10 @@ class Tally:
         domains = self.fleet.domains(scope)
         mask: Mask = domains == domains[host]
         return mask
+
+    def _without_gone(self, counts: Counts, selection: _Selection) -> None:
+        for request, host in self._gone.values():
+            counts[host] -= selection.takes(request)
 
     def _with_batch(self, counts: Counts, selection: _Selection) -> Counts:
         for request, host in self.taken:

@@ -17,7 +17,7 @@ from virtmgr.domain.host import SchedulingPolicy
 from virtmgr.domain.scheduling.capacity import Resource
 from virtmgr.domain.scheduling.fleet import Fleet, Hosts, Mask, Scores
 from virtmgr.domain.scheduling.model import PlacementRequest
-from virtmgr.domain.scheduling.moving_rules import near
+from virtmgr.domain.scheduling.rules import near
 from virtmgr.domain.scheduling.tally import Tally
 
 FACTORS = {
@@ -138,7 +138,7 @@ def _image(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]
     """1 where the image is there already."""
     image_id = request.image_id
     if image_id is not None:
-        there = tally.fleet.where(("image", image_id), lambda host: image_id in host.image_ids)
+        there = tally.fleet.having_image(image_id)
         if there.any():
             yield Weight("image", there.astype(float), "image at hand")
 
