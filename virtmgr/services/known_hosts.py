@@ -9,8 +9,8 @@ unit's own changes that were rolled back stay here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 from virtmgr.domain.scheduling import Amounts, ClusterView, Fleet, HostView
 
@@ -18,59 +18,75 @@ _MOST_CHANGED = 0.5  # of the hosts; beyond that all of them are put together an
 _VCPU_DIGITS = 3  # as the inventory keeps them
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Hosts as they were seen. ``marks``: ``ID:VERSION`` of each."""
+
+    fleet: Fleet
+    marks: frozenset[str]
+
+
 class KnownHosts:
-    """Safe for threads. A fleet of it has nothing that is placed; see ``Fleet.beside``."""
+    """Safe for threads. Its fleet has nothing that is placed; see ``Fleet.beside``."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._fleet = Fleet((), ())
+        self._seen = Seen(Fleet((), ()), frozenset())
 
-    def older_than(self, versions: Mapping[str, int]) -> tuple[Fleet, Collection[str]]:
-        """What is known, and the ids of hosts that are not known as they are now."""
-        fleet = self._fleet
-        known = fleet.versions
-        return fleet, [id for id, version in versions.items() if known.get(id) != version]
+    @property
+    def seen(self) -> Seen:
+        """What is known; older than the inventory, as a rule."""
+        return self._seen
 
-    def keep(self, fleet: Fleet) -> None:
+    def keep(self, seen: Seen) -> None:
         """Take over what a committed unit has read."""
         with self._lock:
-            self._fleet = fleet
+            self._seen = seen
 
     def claimed(self, claims: Mapping[str, Amounts], versions: Mapping[str, int]) -> None:
         """Take over what a committed unit has claimed of hosts that were at these versions."""
         with self._lock:
-            fleet = self._fleet
-            views = (fleet.host(id) for id in claims)
-            changed = [
-                _with_claim(view, claims[view.id])
-                for view in views
-                if view is not None and view.version == versions[view.id]
-            ]
-            self._fleet = fleet.with_hosts(changed)
+            fleet, marks = self._seen.fleet, set(self._seen.marks)
+            changed = []
+            for host_id, claim in claims.items():
+                view = fleet.host(host_id)
+                if view is not None and view.version == versions[host_id]:
+                    changed.append(_with_claim(view, claim))
+                    marks.remove(_mark(view))
+                    marks.add(_mark(changed[-1]))
+            self._seen = Seen(fleet.with_hosts(changed), frozenset(marks))
+
+
+def changed_ids(seen: Seen, marks: frozenset[str]) -> list[str]:
+    """Ids of the hosts that are not known as they are now, by the ``marks`` of all."""
+    return [mark.partition(":")[0] for mark in marks - seen.marks]
 
 
 def brought_up_to_date(
-    fleet: Fleet,
-    clusters: Collection[ClusterView],
-    present: Collection[str],
-    changed: Sequence[HostView],
-) -> Fleet:
-    """``fleet`` with its hosts as they are now.
+    seen: Seen, clusters: Collection[ClusterView], marks: frozenset[str], changed: list[HostView]
+) -> Seen:
+    """What was seen, with the hosts as they are now.
 
-    :param present: ids of all hosts that there are.
-    :param changed: those of them that are not in ``fleet`` as they are now.
+    :param marks: of all hosts that there are.
+    :param changed: those of them that were not seen as they are now.
     """
-    same = len(present) == len(fleet) and all(view.id in fleet.index for view in changed)
-    same = same and {cluster.id: cluster for cluster in clusters} == dict(fleet.clusters)
-    if same and len(changed) <= _MOST_CHANGED * len(fleet):
-        return fleet.with_hosts(changed) if changed else fleet
-    views = {view.id: view for view in fleet.hosts}
-    views.update((view.id, view) for view in changed)
-    return Fleet(clusters, _those(views, present))
+    fleet = seen.fleet
+    same_clusters = {cluster.id: cluster for cluster in clusters} == dict(fleet.clusters)
+    same_hosts = len(marks) == len(fleet) and all(view.id in fleet.index for view in changed)
+    if same_clusters and same_hosts and not changed:
+        return seen
+    if same_clusters and same_hosts and len(changed) <= _MOST_CHANGED * len(fleet):
+        now = fleet.with_hosts(changed)
+    else:
+        views = {view.id: view for view in fleet.hosts}
+        views.update((view.id, view) for view in changed)
+        present = (mark.partition(":")[0] for mark in marks)
+        now = Fleet(clusters, [views[id] for id in present if id in views])
+    return Seen(now, frozenset(map(_mark, now.hosts)))
 
 
-def _those(views: Mapping[str, HostView], present: Iterable[str]) -> Iterable[HostView]:
-    return [views[id] for id in present if id in views]
+def _mark(view: HostView) -> str:
+    return f"{view.id}:{view.version}"
 
 
 def _with_claim(view: HostView, claim: Amounts) -> HostView:

@@ -23,7 +23,7 @@ from virtmgr.domain.scheduling import (
 from virtmgr.domain.workload import Workload
 from virtmgr.ports.driver import Feature
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
-from virtmgr.services.known_hosts import KnownHosts, brought_up_to_date
+from virtmgr.services.known_hosts import KnownHosts, brought_up_to_date, changed_ids
 from virtmgr.services.overlays import carried_mtu, no_tunnel_reason
 from virtmgr.services.references import host_port
 from virtmgr.services.vlans import makes_vlans
@@ -86,14 +86,14 @@ def fleet(uow: UnitOfWork, *, with_ports: bool = False, with_ha: bool = False) -
 
 
 def _hosts_now(uow: UnitOfWork, known: KnownHosts, *, alone: bool) -> Fleet:
-    versions = uow.hosts.versions(locked=alone)  # first: what changes after it, they tell
+    marks = uow.hosts.marks(locked=alone)  # first: what changes after it, the versions tell
     clusters = [cluster_view(one) for one in uow.clusters.list(ListQuery(limit=500)).items]
-    before, old = known.older_than(versions)
-    changed = [host_view(host) for host in uow.hosts.those(old)] if old else []
-    now = brought_up_to_date(before, clusters, versions, changed)
+    before = known.seen
+    changed = [host_view(host) for host in uow.hosts.those(changed_ids(before, marks))]
+    now = brought_up_to_date(before, clusters, marks, changed)
     if now is not before:
         uow.after_commit(partial(known.keep, now))
-    return now
+    return now.fleet
 
 
 def _looks_at_others(request: PlacementRequest) -> bool:

@@ -96,7 +96,6 @@ class Fleet:
         if len(self.index) < len(self.hosts):
             raise ValueError("a fleet has each host once; two with the same id were given")
         self.placed: tuple[PlacedWorkload, ...] = self._on_hosts(placed)
-        self.versions: Mapping[str, int] = {host.id: host.version for host in self.hosts}
         self.limits = self._limits_of(self.hosts)
         self.claimed = claimed_by(self.hosts)
         self.ha = ha_of(self.hosts)
@@ -121,7 +120,6 @@ class Fleet:
         for row, host in zip(rows, changed, strict=True):
             hosts[row] = host
         made.hosts = tuple(hosts)
-        made.versions = {**self.versions, **{host.id: host.version for host in changed}}
         made.claimed = self.claimed.replaced(rows, claimed_by(changed))
         made.ha = self.ha.replaced(rows, ha_of(changed))
         if any(before_claims(self.hosts[row]) != before_claims(hosts[row]) for row in rows):

@@ -107,12 +107,12 @@ class SqlHosts(SqlNamedRepository[Host]):
         statement = select(Host).order_by(_hosts.id).with_for_update(key_share=True)
         return self._session.scalars(statement.execution_options(populate_existing=True)).all()
 
-    def versions(self, *, locked: bool = False) -> Mapping[str, int]:
+    def marks(self, *, locked: bool = False) -> frozenset[str]:
         self._session.flush()
-        statement = select(_hosts.id, _hosts.version)
         if locked:  # in the order of ids, as claims are taken: two units never wait for each other
-            statement = statement.order_by(_hosts.id).with_for_update(key_share=True)
-        return dict(self._session.execute(statement).tuples().all())
+            mine = select(_hosts.id).order_by(_hosts.id).with_for_update(key_share=True)
+            self._session.execute(mine)
+        return self._together(cast(_hosts.id, String) + ":" + cast(_hosts.version, String))
 
     def those(self, ids: Collection[str]) -> Sequence[Host]:
         if not ids:
@@ -291,8 +291,12 @@ class SqlHosts(SqlNamedRepository[Host]):
         return {host_id: frozenset(some) for host_id, some in found.items()}
 
     def having_image(self, image_id: str) -> frozenset[str]:
-        there = select(_at_hand.host_id).where(_at_hand.image_id == image_id)
-        return frozenset(self._session.scalars(there))
+        return self._together(cast(_at_hand.host_id, String), _at_hand.image_id == image_id)
+
+    def _together(self, each: ColumnElement[str], *where: ColumnElement[bool]) -> frozenset[str]:
+        """The texts of all rows, that have no commas, as one value: thousands in milliseconds."""
+        found = self._session.scalar(select(func.aggregate_strings(each, ",")).where(*where))
+        return frozenset(found.split(",")) if found else frozenset()
 
     def note_images(self, host_id: str, image_ids: Iterable[str]) -> None:
         here = _at_hand.host_id == host_id
