@@ -73,6 +73,10 @@ class Repository(Protocol[T]):
         """
         ...
 
+    def add_all(self, entities: Sequence[T]) -> None:
+        """``add`` for several in few statements; the error does not say which of them it is."""
+        ...
+
     def get(self, id: str) -> T | None: ...
 
     def by_ids(self, ids: Iterable[str]) -> Mapping[str, T]:
@@ -237,8 +241,17 @@ class WorkloadRepository(ProjectRepository[Workload], Protocol):
         """(host id, ports) of all placed ones that publish some and are not being deleted."""
         ...
 
-    def placed(self) -> Sequence[tuple[str, str, str, dict[str, str]]]:
-        """(workload id, project id, host id, labels) of all placed ones, for affinity."""
+    def first_called(self, project_id: str, names: Collection[str]) -> str | None:
+        """One of these names that a workload of the project has; None: all are free."""
+        ...
+
+    def placed(
+        self, project_ids: Collection[str] | None = None
+    ) -> Sequence[tuple[str, str, str, dict[str, str]]]:
+        """(workload id, project id, host id, labels) of all placed ones, for affinity.
+
+        :param project_ids: of these projects only.
+        """
         ...
 
 
@@ -287,6 +300,15 @@ class HostRepository(NamedRepository[Host], Protocol):
         """Every host; ``locked``: fresh, and nobody else claims before this unit ends."""
         ...
 
+    def marks(self, *, locked: bool = False) -> frozenset[str]:
+        """``ID:VERSION`` of every host, as it is now; ``locked``: nobody else claims before this
+        unit ends. Loads no entity, and is fast with thousands of hosts."""
+        ...
+
+    def those(self, ids: Collection[str]) -> Sequence[Host]:
+        """These hosts; those that are gone are left out."""
+        ...
+
     def sizes(self) -> Sequence[HostSize]:
         """Every host as sums need it; loads no entity."""
         ...
@@ -303,12 +325,23 @@ class HostRepository(NamedRepository[Host], Protocol):
         """
         ...
 
+    def claim_all(self, claims: Mapping[str, Amounts], versions: Mapping[str, int]) -> str | None:
+        """``claim`` for several hosts, locked in the order of their ids, all or none.
+
+        The id of one that has changed since it was at its version; None: all are claimed.
+        """
+        ...
+
     def release(self, host_id: str, *, vcpus: float, memory: int, disk: int) -> None:
         """Give claims back (never below zero); bumps version."""
         ...
 
     def next_revision(self, host_id: str) -> int:
         """Bump and return the host's desired revision. One UPDATE … RETURNING."""
+        ...
+
+    def next_revision_of_all(self, host_ids: Collection[str]) -> Mapping[str, int]:
+        """``next_revision`` of several, locked in the order of their ids."""
         ...
 
     def next_revisions(
@@ -358,6 +391,10 @@ class HostRepository(NamedRepository[Host], Protocol):
 
     def images_at_hand(self, image_ids: Iterable[str]) -> Mapping[str, frozenset[str]]:
         """Which of these images each host has at hand, by host; hosts with none are left out."""
+        ...
+
+    def having_image(self, image_id: str) -> frozenset[str]:
+        """Ids of the hosts that have an image at hand."""
         ...
 
     def note_images(self, host_id: str, image_ids: Iterable[str]) -> None:

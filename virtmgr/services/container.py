@@ -16,6 +16,7 @@ from virtmgr.ports.power import PowerControl, Way
 from virtmgr.ports.streams import AgentStream, Dialler
 from virtmgr.ports.unit_of_work import UnitOfWorkFactory
 from virtmgr.ports.vault import Vault
+from virtmgr.services.known_hosts import KnownHosts
 from virtmgr.services.signal import Done, Signal
 
 
@@ -71,7 +72,7 @@ class Services:
     ``done`` of every operation that a sync finished. ``wake_host`` hints a host to sync now.
     ``dial`` opens a stream on a host's agent. ``vault`` seals credentials of hosts and of their
     fence devices, ``power`` speaks to those. ``scan_keys`` asks the ssh server at an address and
-    port for its keys. ``authority`` is the private CA.
+    port for its keys. ``authority`` is the private CA. ``known_hosts`` is what placing remembers.
     """
 
     units: UnitOfWorkFactory
@@ -85,4 +86,5 @@ class Services:
     power: PowerControl = field(default_factory=NoPower)
     scan_keys: Callable[[str, int], tuple[HostKey, ...]] = scan_nobody
     authority: Authority | None = None  # None: this process has nothing to do with certificates
+    known_hosts: KnownHosts = field(default_factory=KnownHosts)
     stream_url: str = ""  # where clients open streams: wss://ADDRESS:PORT

@@ -150,7 +150,23 @@ class Context:
         parameters: Mapping[str, Any] | None = None,
     ) -> Operation:
         """A new pending operation on ``target``, in this transaction."""
-        operation = Operation(
+        operation = self.operation(
+            verb, target_type, target, generation=generation, parameters=parameters
+        )
+        self.uow.operations.add(operation)
+        return operation
+
+    def operation(
+        self,
+        verb: str,
+        target_type: str,
+        target: Any,
+        *,
+        generation: int = 0,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Operation:
+        """The same, for the caller to add: several at once."""
+        return Operation(
             id=new_id(),
             verb=verb,
             target_type=target_type,
@@ -163,8 +179,6 @@ class Context:
             created_at=self.now,
             updated_at=self.now,
         )
-        self.uow.operations.add(operation)
-        return operation
 
 
 def demand(principal: Principal, action: Action, project_id: str | None, what: str) -> None:

@@ -91,7 +91,11 @@ def propose(
         found = [_with_live_hosts(one, checks) for one in found]
     requests = [one.request for one in found if one.request is not None]
     decisions = placement.decide(
-        context.uow, choosy_first(requests), alone=context.overtaken, moving_from=source.id
+        context.uow,
+        choosy_first(requests),
+        known=context.services.known_hosts,
+        alone=context.overtaken,
+        moving_from=source.id,
     )
     decided = {decision.request_id: decision for decision in decisions}
     placed = [

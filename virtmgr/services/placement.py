@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
 
 from virtmgr.domain.errors import NoPlacement
 from virtmgr.domain.host import Cluster, Host
@@ -22,6 +23,7 @@ from virtmgr.domain.scheduling import (
 from virtmgr.domain.workload import Workload
 from virtmgr.ports.driver import Feature
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
+from virtmgr.services.known_hosts import KnownHosts, brought_up_to_date, changed_ids
 from virtmgr.services.overlays import carried_mtu, no_tunnel_reason
 from virtmgr.services.references import host_port
 from virtmgr.services.vlans import makes_vlans
@@ -37,77 +39,93 @@ def decide(
     uow: UnitOfWork,
     requests: Sequence[PlacementRequest],
     *,
+    known: KnownHosts | None = None,
     alone: bool = False,
     moving_from: str | None = None,
 ) -> tuple[Decision, ...]:
     """A host for each request, or the reasons why there is none; nothing is written.
 
+    :param known: what this process knows of the hosts; None: read all of them.
     :param alone: let nobody else claim until the unit ends, so that ``commit`` is not overtaken.
     :param moving_from: the host that the requests' workloads, which are placed, are to leave.
     """
-    image_ids = {request.image_id for request in requests if request.image_id is not None}
-    with_ports = any(request.ports for request in requests)
+    view = _hosts_now(uow, known or KnownHosts(), alone=alone)
+    if moving_from is not None:
+        taking = [h for h in view.hosts if h.id != moving_from and h.takes_moved]
+        view = Fleet(view.clusters.values(), taking)
+    reserves = any(cluster.reserve for cluster in view.clusters.values())
     leaving = frozenset(request.id for request in requests) if moving_from is not None else ()
-    view = fleet(
-        uow, image_ids, with_ports=with_ports, alone=alone, without=moving_from, leaving=leaving
+    with_ports = any(request.ports for request in requests)
+    near = {request.project_id for request in requests if _looks_at_others(request)}
+    moving = tuple(_on_their_way(uow)) if with_ports or near else ()
+    view = view.beside(
+        _placed(uow, near, moving, leaving) if near else (),
+        at_hand=_at_hand(uow, requests),
+        ports=_published(uow, moving) if with_ports else None,
+        ha=uow.workloads.ha_claims() if reserves else None,
     )
     return place(view, requests)
 
 
-def fleet(
-    uow: UnitOfWork,
-    image_ids: Collection[str] = (),
-    *,
-    with_ports: bool = False,
-    with_ha: bool = False,
-    alone: bool = False,
-    without: str | None = None,
-    leaving: Collection[str] = (),
-) -> Fleet:
-    """The inventory as the scheduler sees it; of images at hand, only ``image_ids``.
+def fleet(uow: UnitOfWork, *, with_ports: bool = False, with_ha: bool = False) -> Fleet:
+    """The whole inventory as the scheduler sees it; of images at hand, nothing.
 
     A workload on its way to another host counts on both.
 
     :param with_ports: published ports, too; they cost a look at every workload's spec.
     :param with_ha: what highly available workloads claim, also where no cluster has a reserve.
-    :param without: id of a host to leave out, and with it those that take no moved workloads.
-    :param leaving: ids of workloads to leave out.
     """
-    hosts = uow.hosts.all(locked=alone)  # first: what changes after it, their versions tell
-    ports = _published(uow) if with_ports else {}
-    clusters = uow.clusters.list(ListQuery(limit=500)).items
-    at_hand = uow.hosts.images_at_hand(image_ids)
-    with_ha = with_ha or any(cluster.reserve for cluster in clusters)
-    ha = uow.workloads.ha_claims() if with_ha else {}
-    placed = [
-        PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
-        for id, project_id, host_id, labels in uow.workloads.placed()
-    ]
-    for workload, host_id in _on_their_way(uow):
-        placed.append(
-            PlacedWorkload(
-                id=workload.id,
-                project_id=workload.project_id,
-                host_id=host_id,
-                labels=workload.spec.labels,
-            )
-        )
-        if with_ports:
-            ports.setdefault(host_id, set()).update(map(host_port, workload.spec.ports))
-    return Fleet(
-        clusters=tuple(cluster_view(cluster) for cluster in clusters),
-        hosts=tuple(
-            host_view(
-                host,
-                at_hand.get(host.id, frozenset()),
-                frozenset(ports.get(host.id, ())),
-                ha.get(host.id, _NOTHING),
-            )
-            for host in hosts
-            if without is None or (host.id != without and takes_moved(host))
-        ),
-        placed=tuple(one for one in placed if one.id not in leaving),
+    view = _hosts_now(uow, KnownHosts(), alone=False)
+    with_ha = with_ha or any(cluster.reserve for cluster in view.clusters.values())
+    moving = tuple(_on_their_way(uow))
+    return view.beside(
+        _placed(uow, None, moving),
+        ports=_published(uow, moving) if with_ports else None,
+        ha=uow.workloads.ha_claims() if with_ha else None,
     )
+
+
+def _hosts_now(uow: UnitOfWork, known: KnownHosts, *, alone: bool) -> Fleet:
+    marks = uow.hosts.marks(locked=alone)  # first: what changes after it, the versions tell
+    clusters = [cluster_view(one) for one in uow.clusters.list(ListQuery(limit=500)).items]
+    before = known.seen
+    changed = [host_view(host) for host in uow.hosts.those(changed_ids(before, marks))]
+    now = brought_up_to_date(before, clusters, marks, changed)
+    if now is not before:
+        uow.after_commit(partial(known.keep, now))
+    return now.fleet
+
+
+def _looks_at_others(request: PlacementRequest) -> bool:
+    """Whether it matters which workloads are where."""
+    return bool(request.affinity or (request.spread_by and request.labels))
+
+
+def _placed(
+    uow: UnitOfWork,
+    project_ids: Collection[str] | None,
+    moving: Sequence[tuple[Workload, str]],
+    leaving: Collection[str] = (),
+) -> list[PlacedWorkload]:
+    """Every workload of these projects (None: of all), those left out that are ``leaving``."""
+    found = [
+        PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
+        for id, project_id, host_id, labels in uow.workloads.placed(project_ids)
+    ]
+    found += [
+        PlacedWorkload(
+            id=one.id, project_id=one.project_id, host_id=host_id, labels=one.spec.labels
+        )
+        for one, host_id in moving
+        if project_ids is None or one.project_id in project_ids
+    ]
+    return [one for one in found if one.id not in leaving]
+
+
+def _at_hand(uow: UnitOfWork, requests: Iterable[PlacementRequest]) -> dict[str, frozenset[str]]:
+    """Where the images are that are asked for, by image."""
+    image_ids = {request.image_id for request in requests if request.image_id is not None}
+    return {image_id: uow.hosts.having_image(image_id) for image_id in image_ids}
 
 
 def sums(uow: UnitOfWork, clusters: Sequence[Cluster], hosts: Sequence[HostSize]) -> Fleet:
@@ -153,37 +171,42 @@ def takes_moved(host: Host) -> bool:
     )
 
 
-def _published(uow: UnitOfWork) -> dict[str, set[HostPort]]:
+def _published(uow: UnitOfWork, moving: Iterable[tuple[Workload, str]]) -> dict[str, set[HostPort]]:
+    """By host the ports that its workloads publish."""
     found: dict[str, set[HostPort]] = {}
     for host_id, ports in uow.workloads.published():
-        found.setdefault(host_id, set()).update(host_port(port) for port in ports)
+        found.setdefault(host_id, set()).update(map(host_port, ports))
+    for workload, host_id in moving:
+        found.setdefault(host_id, set()).update(map(host_port, workload.spec.ports))
     return found
 
 
 def commit(
-    uow: UnitOfWork, requests: Iterable[PlacementRequest], decisions: Iterable[Decision]
+    uow: UnitOfWork,
+    requests: Iterable[PlacementRequest],
+    decisions: Iterable[Decision],
+    *,
+    known: KnownHosts | None = None,
 ) -> None:
-    """Take the claims of a batch: one optimistic update per host.
+    """Take the claims of a batch, each host's if it is as it was read.
+
+    :param known: what this process knows of the hosts, to be told what was claimed.
 
     :raises NoPlacement: a request fits nowhere; ``detail`` explains every host.
     :raises Overtaken: a host has changed since it was read.
     """
-    claims: dict[str, list[float]] = {}
+    claims: dict[str, Amounts] = {}
     versions: dict[str, int] = {}
     for request, decision in zip(requests, decisions, strict=True):
         if decision.host_id is None or decision.host_version is None:
             raise refusal(request, decision)
         versions[decision.host_id] = decision.host_version
-        claim = claims.setdefault(decision.host_id, [0.0, 0, 0])
-        claim[0] += request.vcpus
-        claim[1] += request.memory
-        claim[2] += request.disk
-    for host_id in sorted(claims):
-        vcpus, memory, disk = claims[host_id]
-        if not uow.hosts.claim(
-            host_id, versions[host_id], vcpus=vcpus, memory=int(memory), disk=int(disk)
-        ):
-            raise Overtaken(host_id)
+        claims[decision.host_id] = claims.get(decision.host_id, _NOTHING) + request.asked
+    overtaken = uow.hosts.claim_all(claims, versions)
+    if overtaken is not None:
+        raise Overtaken(overtaken)
+    if known is not None:
+        uow.after_commit(partial(known.claimed, claims, versions))
 
 
 def refusal(request: PlacementRequest, decision: Decision) -> NoPlacement:
@@ -208,12 +231,7 @@ def cluster_view(cluster: Cluster) -> ClusterView:
     )
 
 
-def host_view(
-    host: Host,
-    image_ids: frozenset[str],
-    ports: frozenset[HostPort] = frozenset(),
-    ha: Amounts = _NOTHING,
-) -> HostView:
+def host_view(host: Host) -> HostView:
     """The parts of a host that placement looks at."""
     return HostView(
         id=host.id,
@@ -230,15 +248,11 @@ def host_view(
         claimed_disk=host.claimed_disk,
         version=host.version,
         kinds=_kinds(host),
-        image_ids=image_ids,
         bridges=frozenset(host.facts.get("bridges", ())),
         overlay_mtu=carried_mtu(host),
         vlans=makes_vlans(host),
         no_tunnel=no_tunnel_reason(host),
-        ports=ports,
-        ha_vcpus=ha.vcpus,
-        ha_memory=ha.memory,
-        ha_disk=ha.disk,
+        takes_moved=takes_moved(host),
     )
 
 

@@ -6,7 +6,7 @@ operation and event are committed together; the caller commits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -79,12 +79,13 @@ def unknown(reference: str) -> NotFound:
     )
 
 
-def refuse_taken(context: Context, name: str) -> None:
+def refuse_taken(context: Context, *names: str) -> None:
     """Say which name it is; the database, which has the last word, does not.
 
-    :raises NameTaken: a workload of the project has it.
+    :raises NameTaken: a workload of the project has one of them.
     """
-    if context.uow.workloads.find(context.own_project.id, name) is not None:
+    name = context.uow.workloads.first_called(context.own_project.id, names)
+    if name is not None:
         raise NameTaken(
             f"there is a workload {name!r} in this project already",
             field="name",
@@ -138,23 +139,27 @@ def insert(
     :param source: what they are clones of; None: they start from their image.
     """
     uow, project_id = context.uow, context.own_project.id
-    if len(wanted) == 1:
-        refuse_taken(context, wanted[0].spec.name)
+    refuse_taken(context, *(one.spec.name for one in wanted))
     amounts = _amounts(wanted[0], len(wanted))
     uow.quotas.check(project_id, amounts)
     requests = [placement_request(project_id, new_id(), one) for one in wanted]
-    decisions = placement.decide(uow, requests, alone=context.overtaken)
-    placement.commit(uow, requests, decisions)
-    revisions = {
-        host_id: uow.hosts.next_revision(host_id)
-        for host_id in sorted({d.host_id for d in decisions if d.host_id is not None})
-    }
+    known = context.services.known_hosts
+    decisions = placement.decide(uow, requests, known=known, alone=context.overtaken)
+    placement.commit(uow, requests, decisions, known=known)
+    revisions = uow.hosts.next_revision_of_all(
+        {one.host_id for one in decisions if one.host_id is not None}
+    )
     lock_networks(uow, wanted[0].networks)
     lock_volumes(uow, [volume for one in wanted for volume in one.volumes])
-    changed = [
-        _insert(context, one, request, decision, revisions, source)
+    made = [
+        _made(context, one, request, decision, revisions, source)
         for one, request, decision in zip(wanted, requests, decisions, strict=True)
     ]
+    uow.workloads.add_all(made)
+    for references, workload in zip(wanted, made, strict=True):
+        _connect(context, references, workload)
+    operations = _record_all(context, made, *_creation(source))
+    changed = [Changed(*each) for each in zip(made, operations, decisions, strict=True)]
     uow.quotas.charge(project_id, amounts)
     wake_after_commit(context, *revisions)
     networks = [network.id for network in wanted[0].networks]
@@ -180,17 +185,17 @@ def lock_volumes(uow: UnitOfWork, volumes: Iterable[Volume]) -> None:
         uow.volumes.lock(volume_id)
 
 
-def _insert(
+def _made(
     context: Context,
     references: References,
     request: PlacementRequest,
     decision: Decision,
-    revisions: dict[str, int],
+    revisions: Mapping[str, int],
     source: Workload | None,
-) -> Changed:
+) -> Workload:
     assert decision.host_id is not None  # placement.commit refused it otherwise
     spec = references.spec
-    workload = Workload(
+    return Workload(
         id=request.id,
         project_id=request.project_id,
         name=spec.name,
@@ -211,17 +216,23 @@ def _insert(
         created_at=context.now,
         updated_at=context.now,
     )
+
+
+def _connect(context: Context, references: References, workload: Workload) -> None:
+    """Give a new workload its NICs and its volumes."""
     uow = context.uow
-    uow.workloads.add(workload)
-    for index, (nic, network) in enumerate(zip(spec.nics, references.networks, strict=True)):
+    nics = zip(references.spec.nics, references.networks, strict=True)
+    for index, (nic, network) in enumerate(nics):
         ipam.add_nic(uow, workload.id, index, nic, network, context.now)
     for volume in references.volumes:
         bind_volume(uow, volume, workload)
+
+
+def _creation(source: Workload | None) -> tuple[str, str, dict[str, Any] | None]:
+    """The verb, the event, and what is told of it."""
     if source is None:
-        operation = _record(context, workload, "create", "created")
-    else:
-        operation = _record(context, workload, "clone", "cloned", {"from": source.name})
-    return Changed(workload, operation, decision)
+        return "create", "created", None
+    return "clone", "cloned", {"from": source.name}
 
 
 def bind_volume(uow: UnitOfWork, volume: Volume, workload: Workload) -> None:
@@ -351,15 +362,29 @@ def _record(
     event: str,
     data: dict[str, Any] | None = None,
 ) -> Operation:
-    operation = context.begin(
-        verb, "workload", workload, generation=workload.generation, parameters=data
-    )
-    context.record(
-        f"workload.{event}",
-        workload,
-        f"{verb} was requested",
-        operation_id=operation.id,
-        host_id=workload.host_id,
-        data=data,
-    )
-    return operation
+    return _record_all(context, [workload], verb, event, data)[0]
+
+
+def _record_all(
+    context: Context,
+    workloads: Sequence[Workload],
+    verb: str,
+    event: str,
+    data: dict[str, Any] | None = None,
+) -> list[Operation]:
+    """An operation and an event for each."""
+    operations = [
+        context.operation(verb, "workload", one, generation=one.generation, parameters=data)
+        for one in workloads
+    ]
+    context.uow.operations.add_all(operations)
+    for workload, operation in zip(workloads, operations, strict=True):
+        context.record(
+            f"workload.{event}",
+            workload,
+            f"{verb} was requested",
+            operation_id=operation.id,
+            host_id=workload.host_id,
+            data=data,
+        )
+    return operations

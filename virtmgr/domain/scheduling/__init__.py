@@ -12,8 +12,9 @@ Read in this order:
 4. ``tally``        what a batch has taken so far
 5. ``rules``        which hosts are out, each with its reason
 6. ``weighers``     which of the others are better
-7. ``explanation``  the answer to "why?"
-8. ``placing``      rules, then weighers, then the choice
+7. ``standing``     both, kept up to date for requests of one shape
+8. ``explanation``  the answer to "why?", and ``replay``, which works it out when it is read
+9. ``placing``      the choice
 """
 
 from virtmgr.domain.scheduling.capacity import (

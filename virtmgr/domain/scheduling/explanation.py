@@ -1,9 +1,8 @@
 """Why this host, and why no other: the answer that a placement carries.
 
 A fleet of up to ``ALL`` hosts is explained host by host. Of a larger one, the explanation lists the
-best ``BEST`` hosts that fit and up to ``SOME`` that fail each rule first, and counts all of them by
-reason: what it says is true of the whole fleet, and it costs no more than a few hosts. The texts of
-single hosts are written when they are first read.
+best ``BEST`` hosts that fit and a few that fail each rule first, and counts all of them by
+reason: what it says is true of the whole fleet, and it costs no more than a few hosts.
 """
 
 from __future__ import annotations
@@ -18,12 +17,18 @@ import numpy.typing as npt
 
 from virtmgr.domain.scheduling.fleet import Fleet, Mask, Scores
 from virtmgr.domain.scheduling.model import PlacementRequest
-from virtmgr.domain.scheduling.rules import Rule, largest_free
+from virtmgr.domain.scheduling.rules import (
+    FixedRules,
+    Rule,
+    count_rejected,
+    examples,
+    largest_free,
+)
 from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.scheduling.weighers import Weight
 from virtmgr.domain.workload import Reason
 
-ALL, BEST, SOME = 100, 10, 3
+ALL, BEST = 100, 5
 
 
 @dataclass(frozen=True)
@@ -53,20 +58,50 @@ class HostVerdict:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Why a request was placed where it was, or nowhere."""
+class Told:
+    """What an explanation says."""
 
     summary: str  # one sentence
     hosts: int  # that were looked at
     fitting: int
     rejected: Mapping[str, int]
-    """How many hosts have each reason, by its code; a host may have several."""
-    _write: Callable[[], tuple[HostVerdict, ...]] = field(repr=False, compare=False)
+    write: Callable[[], tuple[HostVerdict, ...]]
+
+
+class Explanation:
+    """Why a request was placed where it was, or nowhere; worked out when it is first read."""
+
+    def __init__(self, explain: Callable[[], Told]) -> None:
+        self._explain = explain
+
+    @cached_property
+    def _told(self) -> Told:
+        return self._explain()
+
+    @property
+    def summary(self) -> str:
+        """One sentence."""
+        return self._told.summary
+
+    @property
+    def hosts(self) -> int:
+        """How many were looked at."""
+        return self._told.hosts
+
+    @property
+    def fitting(self) -> int:
+        """How many of them fit."""
+        return self._told.fitting
+
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """How many hosts have each reason, by its code; a host may have several."""
+        return self._told.rejected
 
     @cached_property
     def verdicts(self) -> tuple[HostVerdict, ...]:
         """The hosts that fit, best first, then the others by name; see the module for how many."""
-        return self._write()
+        return self._told.write()
 
     @property
     def complete(self) -> bool:
@@ -89,34 +124,30 @@ class Explanation:
 class Outcome:
     """All that one placement worked out, before it is put in words."""
 
-    rules: tuple[Rule, ...]
-    failing_first: tuple[Mask, ...]  # for each rule, the hosts that pass all before it
+    fixed: FixedRules
+    moving: tuple[Rule, ...]
+    failing_first: tuple[Mask, ...]  # for each that moves, the hosts that pass all before it
     fitting: Mask
     weights: tuple[Weight, ...] = ()
     scores: Scores | None = None
     chosen: int | None = None
     equals: int = 1  # hosts with the best score
 
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """All of them, in their order."""
+        return (*self.fixed.rules, *self.moving)
 
-def explain(tally: Tally, request: PlacementRequest, outcome: Outcome) -> Explanation:
+
+def tell(tally: Tally, request: PlacementRequest, outcome: Outcome) -> Told:
     """Put an outcome in words, as the tally is now (before the request takes its host)."""
     fitting = int(np.count_nonzero(outcome.fitting))
     if outcome.chosen is None:
         summary = _refusal(tally, request, outcome)
     else:
         summary = _choice(tally.fleet.hosts[outcome.chosen].name, outcome, fitting)
-    return Explanation(
-        summary, len(tally.fleet), fitting, _count_rejected(outcome), _writer(tally, outcome)
-    )
-
-
-def _count_rejected(outcome: Outcome) -> dict[str, int]:
-    passing: dict[str, Mask] = {}
-    for rule in outcome.rules:
-        before = passing.get(rule.code)
-        passing[rule.code] = rule.passes if before is None else before & rule.passes
-    failing = {code: mask.size - int(np.count_nonzero(mask)) for code, mask in passing.items()}
-    return {code: number for code, number in failing.items() if number}
+    rejected = {**outcome.fixed.rejected, **count_rejected(outcome.moving)}
+    return Told(summary, len(tally.fleet), fitting, rejected, _writer(tally, outcome))
 
 
 def _choice(name: str, outcome: Outcome, fitting: int) -> str:
@@ -135,7 +166,8 @@ def _refusal(tally: Tally, request: PlacementRequest, outcome: Outcome) -> str:
     if not len(tally.fleet):
         return "no host fits: there are no hosts"
     parts = []
-    for rule, failing in zip(outcome.rules, outcome.failing_first, strict=True):
+    failing_first = (*outcome.fixed.failing_first, *outcome.failing_first)
+    for rule, failing in zip(outcome.rules, failing_first, strict=True):
         number = int(np.count_nonzero(failing))
         if number:
             phrase = rule.one if number == 1 else rule.many
@@ -147,7 +179,7 @@ def _select(fleet: Fleet, outcome: Outcome) -> npt.NDArray[np.intp]:
     """The hosts that get a verdict: all of a small fleet, the telling ones of a large one."""
     if len(fleet) <= ALL:
         return np.arange(len(fleet))
-    groups = [np.flatnonzero(failing)[:SOME] for failing in outcome.failing_first]
+    groups = [outcome.fixed.examples, examples(outcome.failing_first)]
     if outcome.scores is not None and outcome.chosen is not None:
         fitting = np.flatnonzero(outcome.fitting)
         if fitting.size > BEST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -22,6 +23,7 @@ from virtmgr.domain.scheduling.model import (
     HostPort,
     HostView,
     PlacedWorkload,
+    before_claims,
     carries,
 )
 
@@ -29,6 +31,8 @@ T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
+_MOST_REMEMBERED = 1000  # answers, each of an array; then it starts anew
+Hosts = int | slice | npt.NDArray[np.intp]  # by their index
 _DTYPES: dict[Resource, type] = {"vcpus": np.float64, "memory": np.int64, "disk": np.int64}
 
 
@@ -52,16 +56,25 @@ class Columns:
         """A copy of the columns for these hosts only."""
         return Columns(self.vcpus[hosts], self.memory[hosts], self.disk[hosts])
 
+    def replaced(self, rows: npt.NDArray[np.intp], by: Columns) -> Columns:
+        """Columns with other amounts for these hosts."""
+        made = self.copy()
+        for name in RESOURCES:
+            made.of(name)[rows] = by.of(name)
+            _frozen(made.of(name))
+        return made
+
     def row(self, host: int) -> Amounts:
         """The amounts of one host."""
         return Amounts(float(self.vcpus[host]), int(self.memory[host]), int(self.disk[host]))
 
 
 class Fleet:
-    """An immutable view of the hosts; make a new one from the inventory for each decision.
+    """An immutable view of the hosts, at the time of a decision.
 
     Hosts stand in the order of their ids, whatever order they are given in, so that nothing
-    depends on the order. What can be derived is derived when first asked for, and remembered.
+    depends on the order. What can be derived is derived when first asked for, and remembered;
+    fleets that are made of one another (``with_hosts``, ``beside``) share what is true of both.
     Several threads may place on one fleet.
     """
 
@@ -82,26 +95,74 @@ class Fleet:
         self.index: Mapping[str, int] = {host.id: i for i, host in enumerate(self.hosts)}
         if len(self.index) < len(self.hosts):
             raise ValueError("a fleet has each host once; two with the same id were given")
-        self.placed: tuple[PlacedWorkload, ...] = tuple(
-            w for w in placed if w.host_id in self.index
-        )
-        self.limits = self._limits()
-        self.claimed = _columns(
-            {name: [getattr(host, f"claimed_{name}") for host in self.hosts] for name in RESOURCES}
-        )
-        self.ha = _columns(
-            {name: [getattr(host, f"ha_{name}") for host in self.hosts] for name in RESOURCES}
-        )
-        self._remembered: dict[Hashable, Any] = {}
+        self.placed: tuple[PlacedWorkload, ...] = self._on_hosts(placed)
+        self.limits = self._limits_of(self.hosts)
+        self.claimed = claimed_by(self.hosts)
+        self.ha = ha_of(self.hosts)
+        self._at_hand: Mapping[str, frozenset[str]] = {}
+        self._ports: Sequence[tuple[int, HostPort]] | None = None
+        self._of_hosts: dict[Hashable, Any] = {}  # remembered: what their claims do not change
+        self._of_placed: dict[Hashable, Any] = {}  # remembered: what is placed
+
+    def host(self, host_id: str) -> HostView | None:
+        """The view of one host; None: it is not here."""
+        position = self.index.get(host_id)
+        return None if position is None else self.hosts[position]
+
+    def with_hosts(self, changed: Sequence[HostView]) -> Fleet:
+        """The same with some of its hosts changed, and nothing placed.
+
+        :raises KeyError: one is not among its hosts.
+        """
+        made = self.beside()
+        rows = np.array([self.index[host.id] for host in changed], np.intp)
+        hosts = list(self.hosts)
+        for row, host in zip(rows, changed, strict=True):
+            hosts[row] = host
+        made.hosts = tuple(hosts)
+        made.claimed = self.claimed.replaced(rows, claimed_by(changed))
+        made.ha = self.ha.replaced(rows, ha_of(changed))
+        if any(before_claims(self.hosts[row]) != before_claims(hosts[row]) for row in rows):
+            made.limits = self.limits.replaced(rows, self._limits_of(changed))
+            made._of_hosts = {}
+        return made
+
+    def beside(
+        self,
+        placed: Iterable[PlacedWorkload] = (),
+        *,
+        at_hand: Mapping[str, frozenset[str]] | None = None,
+        ports: Mapping[str, Iterable[HostPort]] | None = None,
+        ha: Mapping[str, Amounts] | None = None,
+    ) -> Fleet:
+        """The same hosts, and what one decision needs beside them.
+
+        :param at_hand: by the id of an image the ids of the hosts that have it, instead of the
+            views' ``image_ids``.
+        :param ports: by the id of a host the ports that it publishes, instead of the views'.
+        :param ha: by the id of a host its highly available claims, instead of the views'.
+        """
+        made = copy(self)
+        made.placed, made._of_placed = self._on_hosts(placed), {}
+        if len(self._of_hosts) > _MOST_REMEMBERED:
+            made._of_hosts = {}
+        made._at_hand = at_hand or {}
+        made._ports = None
+        if ports is not None:
+            there = [(self.index[id], some) for id, some in ports.items() if id in self.index]
+            made._ports = [(row, port) for row, some in there for port in some]
+        if ha is not None:
+            none = Amounts(0.0, 0, 0)
+            amounts = [ha.get(host.id, none) for host in self.hosts]
+            made.ha = _columns({name: [each.of(name) for each in amounts] for name in RESOURCES})
+        return made
 
     def __len__(self) -> int:
         return len(self.hosts)
 
     def remember(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` returned when it was first called for ``key``."""
-        if key not in self._remembered:
-            self._remembered[key] = make()
-        return cast(T, self._remembered[key])
+        """What ``make`` returned when it was first called for ``key``; not of what is claimed."""
+        return _remember(self._of_hosts, key, make)
 
     def where(self, key: Hashable, test: Callable[[HostView], bool]) -> Mask:
         """The hosts that ``test`` holds for, remembered under ``key``."""
@@ -139,28 +200,51 @@ class Fleet:
                     counts[self.index[workload.host_id]] += 1
             return _frozen(counts)
 
-        return self.remember(("placed", project_id, tuple(sorted(labels.items()))), count)
+        key = (project_id, tuple(sorted(labels.items())))
+        return _remember(self._of_placed, key, count)
 
     def publishing(self, protocol: str, port: int) -> Sequence[tuple[int, HostPort]]:
         """(host index, port) of every port of this number that is published."""
 
         def by_number() -> dict[tuple[str, int], list[tuple[int, HostPort]]]:
             found: dict[tuple[str, int], list[tuple[int, HostPort]]] = {}
-            for index, host in enumerate(self.hosts):
-                for each in host.ports:
-                    found.setdefault((each.protocol, each.port), []).append((index, each))
+            every = self._ports
+            if every is None:
+                every = [(row, port) for row, host in enumerate(self.hosts) for port in host.ports]
+            for row, port in every:
+                found.setdefault((port.protocol, port.port), []).append((row, port))
             return found
 
-        return self.remember("ports", by_number).get((protocol, port), ())
+        return _remember(self._of_placed, "ports", by_number).get((protocol, port), ())
 
-    def _limits(self) -> Columns:
+    def having_image(self, image_id: str) -> Mask:
+        """The hosts that have an image at hand."""
+        if image_id not in self._at_hand:
+            return self.where(("image", image_id), lambda host: image_id in host.image_ids)
+        ids = self._at_hand[image_id]
+        return self.where(("at hand", ids), lambda host: host.id in ids)
+
+    def _on_hosts(self, placed: Iterable[PlacedWorkload]) -> tuple[PlacedWorkload, ...]:
+        return tuple(workload for workload in placed if workload.host_id in self.index)
+
+    def _limits_of(self, hosts: Sequence[HostView]) -> Columns:
         found = []
-        for host in self.hosts:
+        for host in hosts:
             cluster = self.clusters.get(host.cluster_id)
             if cluster is None:
                 raise ValueError(f"host {host.name} is in cluster {host.cluster_id}, not given")
             found.append(limits(capacity_of(host), overcommit_of(cluster)))
         return _columns({name: [limit.of(name) for limit in found] for name in RESOURCES})
+
+
+def claimed_by(hosts: Sequence[HostView]) -> Columns:
+    """What is claimed of each host."""
+    return _columns({name: [getattr(h, f"claimed_{name}") for h in hosts] for name in RESOURCES})
+
+
+def ha_of(hosts: Sequence[HostView]) -> Columns:
+    """What is claimed of each host by highly available workloads."""
+    return _columns({name: [getattr(h, f"ha_{name}") for h in hosts] for name in RESOURCES})
 
 
 def in_domains(counts: Counts, domains: Counts) -> Counts:
@@ -175,6 +259,12 @@ def _domain(host: HostView, scope: str) -> Hashable:
     if scope == "rack":
         return ("rack", host.labels.get("zone"), host.labels["rack"])
     return (scope, host.labels[scope])
+
+
+def _remember(memory: dict[Hashable, Any], key: Hashable, make: Callable[[], T]) -> T:
+    if key not in memory:
+        memory[key] = make()
+    return cast(T, memory[key])
 
 
 def _columns(values: Mapping[Resource, list[float]]) -> Columns:

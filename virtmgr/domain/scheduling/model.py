@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from operator import attrgetter
 
 from virtmgr.domain.host import HostState, SchedulingPolicy
-from virtmgr.domain.scheduling.capacity import Amounts
+from virtmgr.domain.scheduling.capacity import RESOURCES, Amounts
 from virtmgr.domain.workload import Affinity, Init, Kind
 
 
@@ -78,6 +80,8 @@ class HostView:
     """Whether it makes VLANs on its interfaces."""
     no_tunnel: str = ""
     """Why it has none, for people."""
+    takes_moved: bool = False
+    """Whether its agent can take up workloads of other hosts."""
     ports: frozenset[HostPort] = frozenset()
     """Those that its workloads publish, running or not; needed where some are asked for."""
     ha_vcpus: float = 0.0
@@ -157,10 +161,50 @@ class PlacementRequest:
         """What it will claim."""
         return Amounts(self.vcpus, self.memory, self.disk)
 
+    @cached_property
+    def shape(self) -> Hashable:
+        """All that it asks; requests that differ only in id and name have the same."""
+        return (
+            self.project_id,
+            self.cluster_id,
+            self.runs_as,
+            self.vcpus,
+            self.memory,
+            self.disk,
+            _pairs(self.labels),
+            self.architecture,
+            _pairs(self.require),
+            _pairs(self.prefer),
+            self.host_id,
+            self.spread_by,
+            tuple((a.mode, _pairs(a.labels), a.scope, a.required) for a in self.affinity),
+            self.image_id,
+            self.bridges,
+            self.overlay_mtu,
+            self.vlans,
+            self.volume_host_ids,
+            self.ports,
+            self.live_host_ids,
+            self.avoid,
+            self.ha,
+            self.from_reserve,
+        )
+
     @property
     def runs_as(self) -> str:
         """What a host's drivers must run, in the words of ``HostView.kinds``."""
         return str(self.kind) if self.init is None else f"{self.kind}:{self.init}"
+
+
+_CLAIMS = frozenset(
+    ("version", *(f"{kind}_{name}" for kind in ("claimed", "ha") for name in RESOURCES))
+)
+before_claims = attrgetter(*(each.name for each in fields(HostView) if each.name not in _CLAIMS))
+"""All of a host that no claim changes."""
+
+
+def _pairs(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(labels.items())) if labels else ()
 
 
 def carries(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

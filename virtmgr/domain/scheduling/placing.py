@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
-
-from virtmgr.domain.scheduling.explanation import Explanation, Outcome, explain
+from virtmgr.domain.scheduling.explanation import Explanation
 from virtmgr.domain.scheduling.fleet import Fleet
 from virtmgr.domain.scheduling.model import PlacementRequest
-from virtmgr.domain.scheduling.rules import rules_for
+from virtmgr.domain.scheduling.replay import Replay
+from virtmgr.domain.scheduling.standing import Standing
 from virtmgr.domain.scheduling.tally import Tally
-from virtmgr.domain.scheduling.weighers import total, weights_for
-
-_EQUAL = 1e-9  # scores no farther apart than this are the same
 
 
 @dataclass(frozen=True)
@@ -48,31 +44,19 @@ def place(fleet: Fleet, requests: Iterable[PlacementRequest]) -> tuple[Decision,
       less.
     """
     tally = Tally(fleet)
-    return tuple(_decide(tally, request) for request in requests)
-
-
-def _decide(tally: Tally, request: PlacementRequest) -> Decision:
-    outcome = _work_out(tally, request)
-    explanation = explain(tally, request, outcome)
-    if outcome.chosen is None:
-        return Decision(request.id, None, None, explanation)
-    tally.take(request, outcome.chosen)
-    host = tally.fleet.hosts[outcome.chosen]
-    return Decision(request.id, host.id, host.version, explanation)
-
-
-def _work_out(tally: Tally, request: PlacementRequest) -> Outcome:
-    rules = rules_for(tally, request)
-    fitting = np.ones(len(tally.fleet), bool)
-    failing_first = []
-    for rule in rules:
-        failing_first.append(fitting & ~rule.passes)
-        fitting = fitting & rule.passes
-    if not fitting.any():
-        return Outcome(rules, tuple(failing_first), fitting)
-    weights = weights_for(tally, request, fitting)
-    scores = total(weights)
-    best = scores[fitting].max()
-    equals = np.flatnonzero(fitting & (scores >= best - _EQUAL))
-    chosen = int(equals[zlib.crc32(request.id.encode()) % equals.size])
-    return Outcome(rules, tuple(failing_first), fitting, weights, scores, chosen, equals.size)
+    replay = Replay(fleet, tally.taken)
+    standings: dict[Hashable, Standing] = {}
+    decisions = []
+    for request in requests:
+        standing = standings.get(request.shape)
+        if standing is None:
+            standing = standings[request.shape] = Standing(tally, request)
+        chosen = standing.choose(request)
+        explanation = Explanation(partial(replay.explain, request, chosen, len(tally.taken)))
+        if chosen is None:
+            decisions.append(Decision(request.id, None, None, explanation))
+            continue
+        tally.take(request, chosen)
+        host = fleet.hosts[chosen]
+        decisions.append(Decision(request.id, host.id, host.version, explanation))
+    return tuple(decisions)

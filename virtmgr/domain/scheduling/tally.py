@@ -1,4 +1,8 @@
-"""What a batch has taken so far: the fleet's claims and counts, running along."""
+"""What a batch has taken so far: the fleet's claims and counts, running along.
+
+Whatever was asked once is kept up to date by ``take``, where only a host or its failure domain
+changes: nothing is counted anew for each request of a batch.
+"""
 
 from __future__ import annotations
 
@@ -7,99 +11,191 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from virtmgr.domain.scheduling.capacity import RESOURCES
-from virtmgr.domain.scheduling.fleet import Counts, Fleet, Mask
-from virtmgr.domain.scheduling.model import HostPort, PlacedWorkload, PlacementRequest, carries
+from virtmgr.domain.scheduling.fleet import Counts, Fleet, Mask, in_domains
+from virtmgr.domain.scheduling.model import HostPort, PlacementRequest, carries
 from virtmgr.domain.workload import Affinity
 
 
 class Tally:
-    """The fleet, and on top of it the requests of this batch that have got a host."""
+    """The fleet, and on top of it the requests of this batch that have got a host, or left one.
+
+    The arrays that it gives out are its own, and change with the next ``take``.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.claimed = fleet.claimed.copy()
         self.ha = fleet.ha.copy()
-        self._batch: list[PlacedWorkload] = []
-        self._batch_with_rules: list[PlacedWorkload] = []
-        self._batch_ports: list[tuple[int, HostPort]] = []
-        self._publishing: dict[HostPort, Mask] = {}  # kept up to date by ``take``, too
-        self._counted: dict[_Selection, Counts] = {}  # kept up to date by ``take``
+        self.taken: list[tuple[PlacementRequest, int]] = []
+        self._publishing: dict[HostPort, Mask] = {}
+        self._counted: dict[_Selection, Counts] = {}
+        self._near: dict[tuple[_Selection, str], Mask] = {}
+        self._crowds: dict[tuple[_Selection, _Selection | None, str], Counts] = {}
+        self._kept_apart: dict[_Selection, Mask] = {}
+        self._gone: dict[str, tuple[PlacementRequest, int]] = {}  # placed before, and left
+        self._has_rules = any(workload.affinity for workload in fleet.placed)
 
     def take(self, request: PlacementRequest, host: int) -> None:
-        """Give ``request`` the host with this index."""
-        for resource in RESOURCES:
-            self.claimed.of(resource)[host] += getattr(request, resource)
-            if request.ha:
-                self.ha.of(resource)[host] += getattr(request, resource)
-        workload = PlacedWorkload(
-            id=request.id,
-            project_id=request.project_id,
-            host_id=self.fleet.hosts[host].id,
-            labels=request.labels,
-            affinity=request.affinity,
-        )
-        self._batch.append(workload)
-        self._batch_ports += [(host, port) for port in request.ports]
+        """Give ``request`` the host with this index; one that had left it before comes back."""
+        self._claim(request, host, 1)
+        if request.id in self._gone and self._gone[request.id][1] == host:
+            del self._gone[request.id]
+            self._forget()
+            return
+        self.taken.append((request, host))
         for wanted, mask in self._publishing.items():
             mask[host] |= any(port.overlaps(wanted) for port in request.ports)
-        if workload.affinity:
-            self._batch_with_rules.append(workload)
         for selection, counts in self._counted.items():
-            counts[host] += selection.takes(workload)
+            counts[host] += selection.takes(request)
+        for (selection, scope), near in self._near.items():
+            if selection.takes(request):
+                near |= self._domain(host, scope)
+        for (batch, _, scope), crowds in self._crowds.items():
+            if batch.takes(request):
+                crowds += self._domain(host, scope)
+        if any(_requires_apart(rule) for rule in request.affinity):
+            self._has_rules = True
+            for kept, mask in self._kept_apart.items():
+                self._keep_apart(mask, kept, request.project_id, request.affinity, host)
+
+    def leave(self, request: PlacementRequest, host: int) -> None:
+        """Take away from the host with this index what was placed there: by the inventory, or by
+        this batch. ``request`` is what it was, or would be, placed by."""
+        self._claim(request, host, -1)
+        remaining = [each for each in self.taken if each[0].id != request.id]
+        if len(remaining) == len(self.taken):
+            self._gone[request.id] = (request, host)
+        self.taken = remaining
+        self._forget()
+
+    def _claim(self, request: PlacementRequest, host: int, sign: int) -> None:
+        for columns in (self.claimed, self.ha) if request.ha else (self.claimed,):
+            columns.vcpus[host] += sign * request.vcpus
+            columns.memory[host] += sign * request.memory
+            columns.disk[host] += sign * request.disk
+
+    def _forget(self) -> None:
+        """Count anew what is asked for next."""
+        self._publishing, self._counted, self._near = {}, {}, {}
+        self._crowds, self._kept_apart = {}, {}
+        self._has_rules = any(True for _ in self._with_rules())
 
     def matching(self, project_id: str, labels: Mapping[str, str]) -> Counts:
         """How many workloads of a project that carry ``labels`` each host has by now."""
-        selection = _Selection(project_id, tuple(sorted(labels.items())))
-        return self._count(selection, self.fleet.count_placed(project_id, labels))
+        selection = _selection(project_id, labels)
+        if selection not in self._counted:
+            counts = self.fleet.count_placed(project_id, labels).copy()
+            self._without_gone(counts, selection)
+            self._counted[selection] = self._with_batch(counts, selection)
+        return self._counted[selection]
 
-    def made_together(self, project_id: str) -> Counts:
-        """How many of this batch's workloads of a project each host has got."""
-        return self._count(_Selection(project_id, None), np.zeros(len(self.fleet), np.int64))
+    def near(self, project_id: str, labels: Mapping[str, str], scope: str) -> Mask:
+        """The hosts that have such a workload in their failure domain of this scope by now."""
+        key = (_selection(project_id, labels), scope)
+        if key not in self._near:
+            counts = self.matching(project_id, labels)
+            self._near[key] = in_domains(counts, self.fleet.domains(scope)) > 0
+        return self._near[key]
+
+    def crowds(self, request: PlacementRequest) -> Counts:
+        """How many of its like are in each host's domain of the scope that it is spread by.
+
+        Its like are the project's workloads of this batch and, if it has labels, those placed
+        earlier with the same labels.
+        """
+        scope = request.spread_by or "host"
+        batch = _Selection(request.project_id, None)
+        like = _selection(request.project_id, request.labels) if request.labels else None
+        if (batch, like, scope) not in self._crowds:
+            counts = np.zeros(len(self.fleet), np.int64)
+            if like is not None:
+                counts += self.fleet.count_placed(request.project_id, request.labels)
+                self._without_gone(counts, like)
+            counts = self._with_batch(counts, batch)
+            self._crowds[batch, like, scope] = in_domains(counts, self.fleet.domains(scope))
+        return self._crowds[batch, like, scope]
 
     def publishing(self, wanted: HostPort) -> Mask:
         """The hosts that have published by now what keeps them from publishing ``wanted``."""
         if wanted not in self._publishing:
             mask = np.zeros(len(self.fleet), bool)
-            before = self.fleet.publishing(wanted.protocol, wanted.port)
-            for host, port in (*before, *self._batch_ports):
-                mask[host] |= port.overlaps(wanted)
+            gone = {(host, port) for one, host in self._gone.values() for port in one.ports}
+            for host, port in self.fleet.publishing(wanted.protocol, wanted.port):
+                mask[host] |= port.overlaps(wanted) and (host, port) not in gone
+            for request, host in self.taken:
+                mask[host] |= any(port.overlaps(wanted) for port in request.ports)
             self._publishing[wanted] = mask
         return self._publishing[wanted]
 
-    def keeping_away(self, request: PlacementRequest) -> Iterator[tuple[int, Affinity]]:
-        """(host index, rule) of every placed workload that requires ``request`` to stay apart."""
-        for workload in self._placed_with_rules():
-            if workload.project_id != request.project_id:
-                continue
-            for rule in workload.affinity:
-                if rule.required and rule.mode == "apart" and carries(request.labels, rule.labels):
-                    yield self.fleet.index[workload.host_id], rule
+    def kept_apart(self, request: PlacementRequest) -> Mask | None:
+        """The hosts near which a workload requires ``request`` to stay apart; None: none do."""
+        if not self._has_rules:
+            return None
+        selection = _selection(request.project_id, request.labels)
+        if selection not in self._kept_apart:
+            mask = np.zeros(len(self.fleet), bool)
+            for project_id, affinity, host in self._with_rules():
+                self._keep_apart(mask, selection, project_id, affinity, host)
+            self._kept_apart[selection] = mask
+        mask = self._kept_apart[selection]
+        return mask if mask.any() else None
 
-    def _placed_with_rules(self) -> Iterator[PlacedWorkload]:
-        yield from self.fleet.remember(
-            "placed with rules", lambda: tuple(w for w in self.fleet.placed if w.affinity)
-        )
-        yield from self._batch_with_rules
+    def _with_rules(self) -> Iterator[tuple[str, tuple[Affinity, ...], int]]:
+        for workload in self.fleet.placed:
+            if workload.affinity and workload.id not in self._gone:
+                yield workload.project_id, workload.affinity, self.fleet.index[workload.host_id]
+        for request, host in self.taken:
+            if request.affinity:
+                yield request.project_id, request.affinity, host
 
-    def _count(self, selection: _Selection, before: Counts) -> Counts:
-        """``before`` and the selected workloads of this batch."""
-        if selection not in self._counted:
-            counts = before.copy()
-            for workload in self._batch:
-                counts[self.fleet.index[workload.host_id]] += selection.takes(workload)
-            self._counted[selection] = counts
-        return self._counted[selection]
+    def _keep_apart(
+        self,
+        mask: Mask,
+        kept: _Selection,
+        project_id: str,
+        affinity: tuple[Affinity, ...],
+        host: int,
+    ) -> None:
+        """Add the hosts near ``host`` that one workload's rules keep the ``kept`` from."""
+        if project_id == kept.project_id:
+            for rule in affinity:
+                if _requires_apart(rule) and carries(kept.as_labels(), rule.labels):
+                    mask |= self._domain(host, rule.scope)
+
+    def _domain(self, host: int, scope: str) -> Mask:
+        domains = self.fleet.domains(scope)
+        mask: Mask = domains == domains[host]
+        return mask
+
+    def _without_gone(self, counts: Counts, selection: _Selection) -> None:
+        for request, host in self._gone.values():
+            counts[host] -= selection.takes(request)
+
+    def _with_batch(self, counts: Counts, selection: _Selection) -> Counts:
+        for request, host in self.taken:
+            counts[host] += selection.takes(request)
+        return counts
 
 
 @dataclass(frozen=True)
 class _Selection:
-    """Workloads of a project: those with all of ``labels``, or (None) those of the batch."""
+    """Workloads of a project: those with all of ``labels``, or (None) every one."""
 
     project_id: str
     labels: tuple[tuple[str, str], ...] | None
 
-    def takes(self, workload: PlacedWorkload) -> bool:
-        return workload.project_id == self.project_id and carries(
-            workload.labels, dict(self.labels or ())
+    def takes(self, request: PlacementRequest) -> bool:
+        return request.project_id == self.project_id and (
+            not self.labels or carries(request.labels, self.as_labels())
         )
+
+    def as_labels(self) -> dict[str, str]:
+        return dict(self.labels or ())
+
+
+def _selection(project_id: str, labels: Mapping[str, str]) -> _Selection:
+    return _Selection(project_id, tuple(sorted(labels.items())))
+
+
+def _requires_apart(rule: Affinity) -> bool:
+    return rule.required and rule.mode == "apart"

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from virtmgr.domain.host import SchedulingPolicy
-from virtmgr.domain.scheduling.fleet import Mask, Scores, in_domains
+from virtmgr.domain.scheduling.capacity import Resource
+from virtmgr.domain.scheduling.fleet import Fleet, Hosts, Mask, Scores
 from virtmgr.domain.scheduling.model import PlacementRequest
 from virtmgr.domain.scheduling.rules import near
 from virtmgr.domain.scheduling.tally import Tally
@@ -43,6 +44,23 @@ def weights_for(tally: Tally, request: PlacementRequest, fitting: Mask) -> tuple
     return tuple(weight for weigher in _WEIGHERS for weight in weigher(tally, request, fitting))
 
 
+def unmoved(tally: Tally, request: PlacementRequest) -> Scores:
+    """What no batch changes of a score, up to a constant: the same for requests of one shape."""
+    everywhere = np.ones(len(tally.fleet), bool)
+    weighers = (_live, _prefer, _image)
+    weights = [one for weigher in weighers for one in weigher(tally, request, everywhere)]
+    return total((*weights, Weight("policy", np.zeros(len(tally.fleet)), "")))
+
+
+def moved(tally: Tally, request: PlacementRequest, scores: Scores) -> Scores:
+    """``scores`` and what a batch changes besides the policy's liking, up to a constant."""
+    if request.spread_by is not None:
+        scores = scores - FACTORS["spread_by"] * tally.crowds(request)
+    for weight in _affinity(tally, request, np.ones(0, bool)):
+        scores = scores + FACTORS[weight.name] * weight.values
+    return scores
+
+
 def total(weights: tuple[Weight, ...]) -> Scores:
     """The sum of the values, each times its factor."""
     weighted = [FACTORS[weight.name] * weight.values for weight in weights]
@@ -59,22 +77,11 @@ def _live(tally: Tally, request: PlacementRequest, fitting: Mask) -> Iterator[We
 
 
 def _spread_by(tally: Tally, request: PlacementRequest, fitting: Mask) -> Iterator[Weight]:
-    """Minus the number of its like in the host's domain beyond the least crowded one that fits.
-
-    Its like are the project's workloads of this batch and, if it has labels, those placed
-    earlier with the same labels.
-    """
-    if request.spread_by is None:
-        return
-    counts = tally.made_together(request.project_id)
-    if request.labels:
-        counts = counts + tally.fleet.count_placed(request.project_id, request.labels)
-    crowds = in_domains(counts, tally.fleet.domains(request.spread_by))
-    yield Weight(
-        "spread_by",
-        (crowds[fitting].min() - crowds).astype(float),
-        f"spread by {request.spread_by}",
-    )
+    """Minus the number of its like in the host's domain beyond the least crowded one that fits."""
+    if request.spread_by is not None:
+        crowds = tally.crowds(request)
+        values = (crowds[fitting].min() - crowds).astype(float)
+        yield Weight("spread_by", values, f"spread by {request.spread_by}")
 
 
 def _affinity(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]:
@@ -103,42 +110,48 @@ _POLICIES = {
 
 
 def _policy(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]:
-    """How the cluster's policy likes the host with the workload on it.
+    policy = tally.fleet.clusters[request.cluster_id].policy
+    yield Weight("policy", liked(tally, request), _POLICIES[policy])
+
+
+def liked(tally: Tally, request: PlacementRequest, hosts: Hosts = slice(None), /) -> Scores:
+    """How the cluster's policy likes hosts (all, or this one) with the workload on them.
 
     With the claimed shares of vCPUs and of memory, ``spread`` is 1 − their mean, ``pack`` their
     mean, ``balanced`` 1 − the greater one: that is, 1 − their mean − half their difference, which
     likes hosts little used and hosts whose vCPUs and memory are used alike.
     """
-    policy = tally.fleet.clusters[request.cluster_id].policy
-    vcpus = (tally.claimed.vcpus + request.vcpus) * _inverse(tally, "vcpus")
-    memory = (tally.claimed.memory + request.memory) * _inverse(tally, "memory")
+    fleet, policy = tally.fleet, tally.fleet.clusters[request.cluster_id].policy
+    vcpus = (tally.claimed.vcpus[hosts] + request.vcpus) * _inverse(fleet, "vcpus")[hosts]
+    memory = (tally.claimed.memory[hosts] + request.memory) * _inverse(fleet, "memory")[hosts]
+    values: Scores
     if policy is SchedulingPolicy.SPREAD:
         values = 1 - (vcpus + memory) / 2
     elif policy is SchedulingPolicy.PACK:
         values = (vcpus + memory) / 2
     else:
         values = 1 - np.maximum(vcpus, memory)
-    yield Weight("policy", values, _POLICIES[policy])
+    return values
 
 
 def _image(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]:
     """1 where the image is there already."""
     image_id = request.image_id
     if image_id is not None:
-        there = tally.fleet.where(("image", image_id), lambda host: image_id in host.image_ids)
+        there = tally.fleet.having_image(image_id)
         if there.any():
             yield Weight("image", there.astype(float), "image at hand")
 
 
-def _inverse(tally: Tally, resource: str) -> Scores:
+def _inverse(fleet: Fleet, resource: Resource) -> Scores:
     """1 ÷ limit; 0 for hosts that have none of the resource and never fit."""
 
     def invert() -> Scores:
-        limit = getattr(tally.fleet.limits, resource).astype(float)
+        limit = fleet.limits.of(resource).astype(float)
         inverse: Scores = np.divide(1.0, limit, out=np.zeros_like(limit), where=limit > 0)
         return inverse
 
-    return tally.fleet.remember(("inverse", resource), invert)
+    return fleet.remember(("inverse", resource), invert)
 
 
 _WEIGHERS: tuple[Callable[[Tally, PlacementRequest, Mask], Iterator[Weight]], ...] = (

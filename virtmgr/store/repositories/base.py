@@ -40,6 +40,13 @@ class SqlRepository(Generic[T]):
                 raise
             raise taken(self.table, error.field or "", value) from error.__cause__
 
+    def add_all(self, entities: Sequence[T]) -> None:
+        if len(entities) == 1:
+            self.add(entities[0])
+        else:
+            self._session.add_all(entities)
+            self._session.flush()
+
     def get(self, id: str) -> T | None:
         return self._session.get(self.entity, id) if is_id(id) else None
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Float,
     String,
     and_,
+    bindparam,
     case,
     cast,
     delete,
@@ -106,6 +107,20 @@ class SqlHosts(SqlNamedRepository[Host]):
         statement = select(Host).order_by(_hosts.id).with_for_update(key_share=True)
         return self._session.scalars(statement.execution_options(populate_existing=True)).all()
 
+    def marks(self, *, locked: bool = False) -> frozenset[str]:
+        self._session.flush()
+        if locked:  # in the order of ids, as claims are taken: two units never wait for each other
+            mine = select(_hosts.id).order_by(_hosts.id).with_for_update(key_share=True)
+            self._session.execute(mine)
+        return self._together(cast(_hosts.id, String) + ":" + cast(_hosts.version, String))
+
+    def those(self, ids: Collection[str]) -> Sequence[Host]:
+        if not ids:
+            return ()
+        self._session.flush()
+        statement = select(Host).where(_hosts.id.in_(list(ids)))
+        return self._session.scalars(statement.execution_options(populate_existing=True)).all()
+
     def sizes(self) -> Sequence[HostSize]:
         self._session.flush()
         capacity = (_hosts.capacity_vcpus, _hosts.capacity_memory, _hosts.capacity_disk)
@@ -132,6 +147,25 @@ class SqlHosts(SqlNamedRepository[Host]):
         values = {name: _hosts[name] + amount for name, amount in amounts.items()}
         return self._change(host_id, criteria, {**values, "version": _hosts.version + 1})
 
+    def claim_all(self, claims: Mapping[str, Amounts], versions: Mapping[str, int]) -> str | None:
+        self._session.flush()
+        amounts = (_hosts.claimed_vcpus, _hosts.claimed_memory, _hosts.claimed_disk)
+        wanted = select(_hosts.id, _hosts.version, *amounts).where(_hosts.id.in_(list(claims)))
+        locked = wanted.order_by(_hosts.id).with_for_update(key_share=True)
+        found = {row.id: row for row in self._session.execute(locked)}
+        for host_id in sorted(claims):
+            if host_id not in found or found[host_id].version != versions[host_id]:
+                return host_id
+        rows = [_claimed(found[host_id], claim) for host_id, claim in sorted(claims.items())]
+        # Rows that are locked: what was read of them is what they are.
+        statement = update(tables.hosts).where(_hosts.id == bindparam("of"))
+        self._session.connection().execute(
+            statement.values({name: bindparam(f"new_{name}") for name in _CLAIM}), rows
+        )
+        for row in rows:
+            self._take_over(row["of"], {name: row[f"new_{name}"] for name in _CLAIM})
+        return None
+
     def release(self, host_id: str, *, vcpus: float, memory: int, disk: int) -> None:
         amounts = {"claimed_vcpus": vcpus, "claimed_memory": memory, "claimed_disk": disk}
         values = {
@@ -153,6 +187,21 @@ class SqlHosts(SqlNamedRepository[Host]):
             raise NotFound(f"number a change of host {host_id}: it is gone")
         self._take_over(host_id, {"revision": revision})
         return int(revision)
+
+    def next_revision_of_all(self, host_ids: Collection[str]) -> Mapping[str, int]:
+        self._session.flush()
+        mine = select(_hosts.id).where(_hosts.id.in_(list(host_ids)))
+        self._session.execute(mine.order_by(_hosts.id).with_for_update(key_share=True))
+        statement = (
+            update(tables.hosts)
+            .where(_hosts.id.in_(list(host_ids)))
+            .values(revision=_hosts.revision + 1)
+            .returning(_hosts.id, _hosts.revision)
+        )
+        revisions = {row.id: int(row.revision) for row in self._session.execute(statement)}
+        for host_id, revision in revisions.items():
+            self._take_over(host_id, {"revision": revision})
+        return revisions
 
     def next_revisions(
         self, network_ids: Collection[str], *, besides: Collection[str] = ()
@@ -241,6 +290,14 @@ class SqlHosts(SqlNamedRepository[Host]):
             found.setdefault(host_id, set()).add(image_id)
         return {host_id: frozenset(some) for host_id, some in found.items()}
 
+    def having_image(self, image_id: str) -> frozenset[str]:
+        return self._together(cast(_at_hand.host_id, String), _at_hand.image_id == image_id)
+
+    def _together(self, each: ColumnElement[str], *where: ColumnElement[bool]) -> frozenset[str]:
+        """The texts of all rows, that have no commas, as one value: thousands in milliseconds."""
+        found = self._session.scalar(select(func.aggregate_strings(each, ",")).where(*where))
+        return frozenset(found.split(",")) if found else frozenset()
+
     def note_images(self, host_id: str, image_ids: Iterable[str]) -> None:
         here = _at_hand.host_id == host_id
         known = set(self._session.scalars(select(_at_hand.image_id).where(here)))
@@ -303,6 +360,20 @@ class SqlHosts(SqlNamedRepository[Host]):
             return False
         self._take_over(host_id, dict(row._mapping))
         return True
+
+
+_CLAIM = ("claimed_vcpus", "claimed_memory", "claimed_disk", "version")
+
+
+def _claimed(row: Any, claim: Amounts) -> dict[str, Any]:
+    """What ``claim`` makes of a host."""
+    return {
+        "of": row.id,
+        "new_claimed_vcpus": row.claimed_vcpus + claim.vcpus,
+        "new_claimed_memory": row.claimed_memory + claim.memory,
+        "new_claimed_disk": row.claimed_disk + claim.disk,
+        "new_version": row.version + 1,
+    }
 
 
 class SqlHostAccess:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -130,11 +130,22 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             for host, ports in self._session.execute(statement)
         ]
 
-    def placed(self) -> Sequence[tuple[str, str, str, dict[str, str]]]:
+    def first_called(self, project_id: str, names: Collection[str]) -> str | None:
+        self._session.flush()
+        statement = select(_workloads.name).where(
+            _workloads.project_id == project_id, _workloads.name.in_(list(names))
+        )
+        return self._session.scalar(statement.order_by(_workloads.name).limit(1))
+
+    def placed(
+        self, project_ids: Collection[str] | None = None
+    ) -> Sequence[tuple[str, str, str, dict[str, str]]]:
         self._session.flush()
         statement = select(
             _workloads.id, _workloads.project_id, _workloads.host_id, _workloads.labels
         ).where(_workloads.host_id.is_not(None))
+        if project_ids is not None:
+            statement = statement.where(_workloads.project_id.in_(list(project_ids)))
         return [
             (id, project, host, labels)
             for id, project, host, labels in self._session.execute(statement)

@@ -1,0 +1,207 @@
+"""How fast placements are committed: workloads made by the product's own service, on PostgreSQL.
+
+    python -m bench.placement_commits [--hosts 5000] [--processes 2] [--batch 500] [--seconds 10]
+
+A private PostgreSQL server (commits durable, on a Unix socket), an inventory of ``--hosts`` hosts,
+and processes that call ``services.workloads.create``: quota, placement, claims, workload,
+operation, event and the explanation that is kept, in one transaction. ``single`` makes one workload
+a transaction in one process, ``batches`` makes ``--batch`` of them, in ``--processes`` at the same
+time; each try that was overtaken is made again, as by the API.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import multiprocessing
+import os
+import pstats
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.fixtures.control_plane import add_hosts, add_images
+from tests.fixtures.postgresql import running_server
+from virtmgr.domain.access import Action, Principal
+from virtmgr.domain.project import Role
+from virtmgr.domain.workload import GIB, MIB, Init, Kind, Resources, WorkloadSpec
+from virtmgr.images.blobs import BlobStore
+from virtmgr.ports.clock import SystemClock
+from virtmgr.services import auth, workloads
+from virtmgr.services.container import Services
+from virtmgr.services.context import open_context
+from virtmgr.services.placement import Overtaken
+from virtmgr.store import migrate
+from virtmgr.store.engine import make_engine
+from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
+
+_DURABLE = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+}
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What was measured. Seconds."""
+
+    placements: int
+    seconds: float
+    overtaken: int
+    each: tuple[float, ...]  # of every transaction
+
+    def percentile(self, share: float) -> float:
+        """Milliseconds that this share of the transactions stayed within."""
+        return float(np.percentile(self.each, 100 * share)) * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
+    parser.add_argument("--hosts", type=int, default=5000)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=500, help="workloads a transaction")
+    parser.add_argument("--seconds", type=float, default=10.0, help="to spend on each figure")
+    parser.add_argument("--profile", action="store_true", help="one process, and where time goes")
+    arguments = parser.parse_args()
+    with inventory(arguments.hosts) as url:
+        if arguments.profile:
+            _profile(url, arguments.batch, arguments.seconds)
+            return
+        single = run(url, processes=1, batch=1, seconds=arguments.seconds)
+        batches = run(url, arguments.processes, arguments.batch, arguments.seconds)
+    show(arguments.hosts, single, batches)
+
+
+def show(hosts: int, single: Committed, batches: Committed) -> None:
+    """Print both figures."""
+    load = os.getloadavg()[0]
+    print(f"{hosts:,} hosts, PostgreSQL, {os.cpu_count()} CPUs, load {load:.1f}")
+    print(
+        f"single    {single.placements / single.seconds:8,.0f}/s   p50 {single.percentile(0.5):.1f}"
+        f" ms   p99 {single.percentile(0.99):.1f} ms"
+    )
+    print(
+        f"batches   {batches.placements / batches.seconds:8,.0f}/s   "
+        f"{batches.overtaken} of {len(batches.each)} transactions were overtaken"
+    )
+
+
+@contextmanager
+def inventory(hosts: int) -> Iterator[str]:
+    """A database with so many hosts that are empty; its URL."""
+    with running_server(_DURABLE) as server:
+        url = server.url(server.create_database())
+        migrate.upgrade(url)
+        units = SqlUnitOfWorkFactory(make_engine(url))
+        with units() as uow:
+            auth.initialise(uow, SystemClock())
+            add_hosts(uow, hosts, vcpus=64, memory=512 * GIB)
+            add_images(uow)
+            uow.commit()
+        units.close()
+        yield url
+
+
+def run(url: str, processes: int, batch: int, seconds: float) -> Committed:
+    """Let processes create workloads for a while."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes) as pool:
+        begin = time.time() + 3 + processes
+        jobs = [(url, f"p{number}-{batch}", batch, begin, seconds) for number in range(processes)]
+        found = pool.starmap(_create, jobs)
+    each = [took for one in found for took in one.each]
+    return Committed(
+        sum(one.placements for one in found),
+        max(one.seconds for one in found),
+        sum(one.overtaken for one in found),
+        tuple(each),
+    )
+
+
+def _create(url: str, name: str, batch: int, begin: float, seconds: float) -> Committed:
+    with tempfile.TemporaryDirectory() as directory:
+        units = SqlUnitOfWorkFactory(make_engine(url))
+        services = Services(units=units, blobs=BlobStore(Path(directory)))
+        overtaken = 0
+        _once(services, f"{name}-first", batch)
+        time.sleep(max(0.0, begin - time.time()))
+        each = []
+        started = time.perf_counter()
+        while (now := time.perf_counter()) < started + seconds:
+            overtaken += _once(services, f"{name}-{len(each)}", batch)
+            each.append(time.perf_counter() - now)
+        took = time.perf_counter() - started
+        units.close()
+    return Committed(len(each) * batch, took, overtaken, tuple(each))
+
+
+def _once(services: Services, name: str, batch: int) -> int:
+    """Create a batch; how often it was overtaken."""
+    spec = WorkloadSpec(
+        name=name,
+        kind=Kind.CONTAINER,
+        init=Init.APP,
+        image="busybox",
+        nics=(),
+        resources=Resources(vcpus=0.1, memory=64 * MIB),
+    )
+    who = Principal(user_id=_first_user(services), name="admin", bindings=((Role.ADMIN, None),))
+    tries = 0
+    while True:
+        try:
+            with services.units() as uow:
+                context = open_context(
+                    services,
+                    uow,
+                    who,
+                    Action.WORKLOADS_CREATE,
+                    project="default",
+                    overtaken=tries > 0,
+                )
+                workloads.create(context, spec, batch)
+                uow.commit()
+                return tries
+        except Overtaken:
+            tries += 1
+
+
+_USERS: dict[int, str] = {}
+
+
+def _first_user(services: Services) -> str:
+    if id(services) not in _USERS:
+        with services.units(read_only=True) as uow:
+            user = uow.users.find("admin")
+            assert user is not None
+            _USERS[id(services)] = user.id
+    return _USERS[id(services)]
+
+
+def _profile(url: str, batch: int, seconds: float) -> None:
+    profile = cProfile.Profile()
+    _create(url, "warm", batch, 0, 0)
+    profile.enable()
+    done = _create(url, "profiled", batch, 0, seconds)
+    profile.disable()
+    print(done.placements, "placements")
+    pstats.Stats(profile).sort_stats("tottime").print_stats(45)
+    pstats.Stats(profile).sort_stats("cumtime").print_stats(70)
+
+
+class _Raw(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+if __name__ == "__main__":
+    main()

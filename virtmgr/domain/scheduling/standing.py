@@ -1,0 +1,77 @@
+"""Where the hosts stand for requests of one shape: which fit, and how good they are.
+
+What a batch takes changes few hosts, so their standing is kept and brought up to date instead of
+worked out anew. The choice is the same as by ``placing.work_out``, which explanations use.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from virtmgr.domain.scheduling.fleet import Hosts
+from virtmgr.domain.scheduling.model import PlacementRequest
+from virtmgr.domain.scheduling.rules import fixed_rules, has_room, passing_besides_room
+from virtmgr.domain.scheduling.tally import Tally
+from virtmgr.domain.scheduling.weighers import FACTORS, liked, moved, unmoved
+
+EQUAL = 1e-9  # scores no farther apart than this are the same
+_NEVER = -np.inf
+_FEW = 4  # hosts that are looked at faster one by one than as arrays
+
+
+class Standing:
+    """For requests of one shape (``PlacementRequest.shape``)."""
+
+    def __init__(self, tally: Tally, request: PlacementRequest) -> None:
+        """:param request: one of the shape; any will do."""
+        self._tally, self._request, self._asked = tally, request, request.asked
+        self._passing = fixed_rules(tally.fleet, request).passing
+        self._up_to = len(tally.taken)
+        self._alone = not (request.ports or request.affinity or request.spread_by)
+        self._scores = np.full(len(tally.fleet), _NEVER)
+        if not self._passing.any():
+            return
+        cluster = tally.fleet.clusters[request.cluster_id]
+        self._alone = self._alone and (request.from_reserve or not cluster.reserve)
+        self._unmoved = unmoved(tally, request)
+        self._look_at(slice(None))
+
+    def choose(self, request: PlacementRequest) -> int | None:
+        """The host that the next request of this shape is to get; None: none fits.
+
+        Among equally good ones the request's id chooses.
+        """
+        self._catch_up()
+        scores = self._scores
+        if not self._alone or self._tally.kept_apart(request) is not None:
+            scores = moved(self._tally, request, scores)
+            everywhere = np.ones(scores.size, bool)
+            fitting = passing_besides_room(self._tally, request, everywhere)
+            scores = np.where(fitting, scores, _NEVER)
+        best = scores.max(initial=_NEVER)
+        if best == _NEVER:
+            return None
+        equals = np.flatnonzero(scores >= best - EQUAL)
+        return int(equals[zlib.crc32(request.id.encode()) % equals.size])
+
+    def _catch_up(self) -> None:
+        """Look again at the hosts that were taken since the last time."""
+        taken = self._tally.taken
+        hosts = {host for _, host in taken[self._up_to :]}
+        self._up_to = len(taken)
+        if len(hosts) <= _FEW:
+            for host in hosts:
+                self._look_at(host)
+        else:
+            self._look_at(np.fromiter(hosts, np.intp, len(hosts)))
+
+    def _look_at(self, hosts: Hosts) -> None:
+        if self._passing[hosts].any():
+            room = has_room(self._tally, self._asked, hosts)
+            fitting = self._passing[hosts] & room["vcpus"] & room["memory"] & room["disk"]
+            scores = self._unmoved[hosts] + FACTORS["policy"] * liked(
+                self._tally, self._request, hosts
+            )
+            self._scores[hosts] = np.where(fitting, scores, _NEVER)
