@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from virtmgr.domain.workload import Affinity
 
 
 class Tally:
-    """The fleet, and on top of it the requests of this batch that have got a host."""
+    """The fleet, and on top of it the requests of this batch that have got a host, or left one."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
@@ -23,30 +23,65 @@ class Tally:
         self._batch: list[PlacedWorkload] = []
         self._batch_with_rules: list[PlacedWorkload] = []
         self._batch_ports: list[tuple[int, HostPort]] = []
+        self._gone: dict[str, PlacedWorkload] = {}  # of the fleet's, those that have left
+        self._gone_ports: set[tuple[int, HostPort]] = set()
         self._publishing: dict[HostPort, Mask] = {}  # kept up to date by ``take``, too
         self._counted: dict[_Selection, Counts] = {}  # kept up to date by ``take``
 
     def take(self, request: PlacementRequest, host: int) -> None:
-        """Give ``request`` the host with this index."""
+        """Give ``request`` the host with this index; one that had left it before comes back."""
+        self._claim(request, host, 1)
+        workload = self._on(request, host)
+        here_before = self._gone.get(workload.id)
+        comes_back = here_before is not None and here_before.host_id == workload.host_id
+        if comes_back:
+            del self._gone[workload.id]
+            self._gone_ports -= {(host, port) for port in request.ports}
+        else:
+            self._batch.append(workload)
+            self._batch_ports += [(host, port) for port in request.ports]
+            if workload.affinity:
+                self._batch_with_rules.append(workload)
+        for wanted, mask in self._publishing.items():
+            mask[host] |= any(port.overlaps(wanted) for port in request.ports)
+        for selection, counts in self._counted.items():
+            if selection.labels is not None or not comes_back:
+                counts[host] += selection.takes(workload)
+
+    def leave(self, request: PlacementRequest, host: int) -> None:
+        """Take away from the host with this index what was placed there: by the inventory, or by
+        this batch. ``request`` is what it was, or would be, placed by."""
+        self._claim(request, host, -1)
+        workload = self._on(request, host)
+        of_batch = any(one.id == workload.id for one in self._batch)
+        if of_batch:
+            self._batch = [one for one in self._batch if one.id != workload.id]
+            self._batch_with_rules = [w for w in self._batch_with_rules if w.id != workload.id]
+            for port in request.ports:
+                self._batch_ports.remove((host, port))
+        else:
+            self._gone[workload.id] = workload
+            self._gone_ports |= {(host, port) for port in request.ports}
+        if request.ports:
+            self._publishing.clear()
+        for selection, counts in self._counted.items():
+            if selection.labels is not None or of_batch:
+                counts[host] -= selection.takes(workload)
+
+    def _claim(self, request: PlacementRequest, host: int, sign: int) -> None:
         for resource in RESOURCES:
-            self.claimed.of(resource)[host] += getattr(request, resource)
+            self.claimed.of(resource)[host] += sign * getattr(request, resource)
             if request.ha:
-                self.ha.of(resource)[host] += getattr(request, resource)
-        workload = PlacedWorkload(
+                self.ha.of(resource)[host] += sign * getattr(request, resource)
+
+    def _on(self, request: PlacementRequest, host: int) -> PlacedWorkload:
+        return PlacedWorkload(
             id=request.id,
             project_id=request.project_id,
             host_id=self.fleet.hosts[host].id,
             labels=request.labels,
             affinity=request.affinity,
         )
-        self._batch.append(workload)
-        self._batch_ports += [(host, port) for port in request.ports]
-        for wanted, mask in self._publishing.items():
-            mask[host] |= any(port.overlaps(wanted) for port in request.ports)
-        if workload.affinity:
-            self._batch_with_rules.append(workload)
-        for selection, counts in self._counted.items():
-            counts[host] += selection.takes(workload)
 
     def matching(self, project_id: str, labels: Mapping[str, str]) -> Counts:
         """How many workloads of a project that carry ``labels`` each host has by now."""
@@ -57,39 +92,55 @@ class Tally:
         """How many of this batch's workloads of a project each host has got."""
         return self._count(_Selection(project_id, None), np.zeros(len(self.fleet), np.int64))
 
+    def placed_before(self, project_id: str, labels: Mapping[str, str]) -> Counts:
+        """``Fleet.count_placed`` without those that have left."""
+        counts = self.fleet.count_placed(project_id, labels)
+        selection = _Selection(project_id, tuple(sorted(labels.items())))
+        leaving = [w for w in self._gone.values() if selection.takes(w)]
+        return counts - self._counts_of(leaving) if leaving else counts
+
     def publishing(self, wanted: HostPort) -> Mask:
         """The hosts that have published by now what keeps them from publishing ``wanted``."""
         if wanted not in self._publishing:
             mask = np.zeros(len(self.fleet), bool)
             before = self.fleet.publishing(wanted.protocol, wanted.port)
-            for host, port in (*before, *self._batch_ports):
+            left = [each for each in before if each not in self._gone_ports]
+            for host, port in (*left, *self._batch_ports):
                 mask[host] |= port.overlaps(wanted)
             self._publishing[wanted] = mask
         return self._publishing[wanted]
 
     def keeping_away(self, request: PlacementRequest) -> Iterator[tuple[int, Affinity]]:
         """(host index, rule) of every placed workload that requires ``request`` to stay apart."""
-        for workload in self._placed_with_rules():
+        for workload in self.placed_with_rules():
             if workload.project_id != request.project_id:
                 continue
             for rule in workload.affinity:
                 if rule.required and rule.mode == "apart" and carries(request.labels, rule.labels):
                     yield self.fleet.index[workload.host_id], rule
 
-    def _placed_with_rules(self) -> Iterator[PlacedWorkload]:
-        yield from self.fleet.remember(
+    def placed_with_rules(self) -> Iterator[PlacedWorkload]:
+        """What is placed by now and is known to have affinity rules."""
+        placed = self.fleet.remember(
             "placed with rules", lambda: tuple(w for w in self.fleet.placed if w.affinity)
         )
+        yield from (workload for workload in placed if workload.id not in self._gone)
         yield from self._batch_with_rules
 
     def _count(self, selection: _Selection, before: Counts) -> Counts:
-        """``before`` and the selected workloads of this batch."""
+        """``before`` and the selected workloads of this batch, without those that have left."""
         if selection not in self._counted:
-            counts = before.copy()
-            for workload in self._batch:
-                counts[self.fleet.index[workload.host_id]] += selection.takes(workload)
+            counts = before + self._counts_of(w for w in self._batch if selection.takes(w))
+            if selection.labels is not None:
+                counts -= self._counts_of(w for w in self._gone.values() if selection.takes(w))
             self._counted[selection] = counts
         return self._counted[selection]
+
+    def _counts_of(self, workloads: Iterable[PlacedWorkload]) -> Counts:
+        counts = np.zeros(len(self.fleet), np.int64)
+        for workload in workloads:
+            counts[self.fleet.index[workload.host_id]] += 1
+        return counts
 
 
 @dataclass(frozen=True)

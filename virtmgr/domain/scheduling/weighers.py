@@ -68,7 +68,7 @@ def _spread_by(tally: Tally, request: PlacementRequest, fitting: Mask) -> Iterat
         return
     counts = tally.made_together(request.project_id)
     if request.labels:
-        counts = counts + tally.fleet.count_placed(request.project_id, request.labels)
+        counts = counts + tally.placed_before(request.project_id, request.labels)
     crowds = in_domains(counts, tally.fleet.domains(request.spread_by))
     yield Weight(
         "spread_by",
