@@ -1,4 +1,4 @@
-"""What plans promise (``plan_rebalance``'s docstring), for any cluster; and a few of them by hand."""
+"""What plans promise (``plan_rebalance``'s docstring), for any cluster; and a few by hand."""
 
 from __future__ import annotations
 
@@ -114,14 +114,16 @@ def sites(draw: st.DrawFn, policies: Sequence[SchedulingPolicy] = tuple(Scheduli
                     live_host_ids=frozenset(ids) if draw(st.integers(0, 3)) else frozenset(),
                 ),
                 host_id=where,
-                why_not=Reason(code="pinned", message="no") if draw(st.integers(0, 9)) == 0 else None,
+                why_not=Reason(code="pinned", message="no")
+                if draw(st.integers(0, 9)) == 0
+                else None,
             )
         )
     return Site(one, tuple(machines), tuple(found))
 
 
 def replayed(site: Site, moves: Sequence[Move]) -> None:
-    """Every workload that has moved is where the rules allow it, with all others in their places."""
+    """Every workload that has moved is where the rules allow it, all others in their places."""
     end = site.after(moves)
     known = {one.request.id: one for one in end.movables}
     kept = is_kept(Tally(site.fleet()), "c")
@@ -221,7 +223,9 @@ def a_site(policy: SchedulingPolicy, *counts: int, **given: object) -> Site:
     """Hosts with so many workloads each, of 1 vCPU and 1 GiB, that can go anywhere live."""
     machines = tuple(host(number) for number in range(len(counts)))
     ids = frozenset(machine.id for machine in machines)
-    where = [machine.id for machine, count in zip(machines, counts, strict=True) for _ in range(count)]
+    where = [
+        machine.id for machine, count in zip(machines, counts, strict=True) for _ in range(count)
+    ]
     movables = tuple(
         Movable(request=request(n, live_host_ids=ids, **given), host_id=at)  # type: ignore[arg-type]
         for n, at in enumerate(where)

@@ -63,6 +63,7 @@ def fleet(
     alone: bool = False,
     without: str | None = None,
     leaving: Collection[str] = (),
+    moving: bool = False,
 ) -> Fleet:
     """The inventory as the scheduler sees it; of images at hand, only ``image_ids``.
 
@@ -72,6 +73,8 @@ def fleet(
     :param with_ha: what highly available workloads claim, also where no cluster has a reserve.
     :param without: id of a host to leave out, and with it those that take no moved workloads.
     :param leaving: ids of workloads to leave out.
+    :param moving: only hosts that take moved workloads; and what requires to be with or apart from
+        others tells so.
     """
     hosts = uow.hosts.all(locked=alone)  # first: what changes after it, their versions tell
     ports = _published(uow) if with_ports else {}
@@ -79,8 +82,15 @@ def fleet(
     at_hand = uow.hosts.images_at_hand(image_ids)
     with_ha = with_ha or any(cluster.reserve for cluster in clusters)
     ha = uow.workloads.ha_claims() if with_ha else {}
+    affinities = uow.workloads.affinities() if moving else {}
     placed = [
-        PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
+        PlacedWorkload(
+            id=id,
+            project_id=project_id,
+            host_id=host_id,
+            labels=labels,
+            affinity=affinities.get(id, ()),
+        )
         for id, project_id, host_id, labels in uow.workloads.placed()
     ]
     for workload, host_id in _on_their_way(uow):
@@ -104,7 +114,7 @@ def fleet(
                 ha.get(host.id, _NOTHING),
             )
             for host in hosts
-            if without is None or (host.id != without and takes_moved(host))
+            if (without is None and not moving) or (host.id != without and takes_moved(host))
         ),
         placed=tuple(one for one in placed if one.id not in leaving),
     )

@@ -12,12 +12,13 @@ Read in this order:
 5. ``emptying``   plans for ``pack``: hosts with nothing on them, which may be switched off
 6. ``exact``      the same as a problem of whole numbers, for a solver
 7. ``planning``   ``plan_rebalance``
-8. ``rounds``     when a cluster has been out of balance for long enough to be told
+8. ``running``    a plan that is carried out
+9. ``rounds``     when a cluster has been out of balance for long enough to be told
 """
 
 from virtmgr.domain.rebalancing.measure import Balance, HostLoad
 from virtmgr.domain.rebalancing.model import Aim, Movable, Move, RebalancePlan, WhyNot
-from virtmgr.domain.rebalancing.planning import plan_rebalance
+from virtmgr.domain.rebalancing.planning import plan_rebalance, worth_looking
 
 __all__ = [
     "Aim",
@@ -28,4 +29,5 @@ __all__ = [
     "RebalancePlan",
     "WhyNot",
     "plan_rebalance",
+    "worth_looking",
 ]

@@ -99,6 +99,15 @@ class Scale:
         """The measure of ``spread`` and ``balanced``."""
         return float(self.outside(self.loads(claimed))[:, self.taking].sum())
 
+    def worth_looking(self, claimed: Columns) -> list[str]:
+        """Ids of the hosts that moves would start from, the most promising first."""
+        if self.policy is SchedulingPolicy.PACK:
+            rank = self.mean_load(claimed)
+        else:
+            rank = -(self.loads(claimed) - self.level[:, np.newaxis]).max(axis=0)
+        order = np.argsort(rank, kind="stable")
+        return [self.fleet.hosts[index].id for index in order if self.taking[index]]
+
     def mean_load(self, claimed: Columns) -> Values:
         """The mean of the shares of vCPUs and memory, of each host."""
         mean: Values = (_both(claimed) * self.inverse).mean(axis=0)

@@ -38,10 +38,7 @@ class Movable:
     request: PlacementRequest
     host_id: str
     why_not: Reason | None = None  # why it is not moved at all
-
-    def may_go(self, host_id: str, *, cold: bool) -> bool:
-        """Whether it may go there as far as its being up is concerned."""
-        return cold or host_id in self.request.live_host_ids
+    only_live: bool = False  # it may not be stopped for it
 
 
 @dataclass(frozen=True, kw_only=True)

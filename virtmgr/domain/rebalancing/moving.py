@@ -106,7 +106,7 @@ class Board:
         for rule in rules_for(self.tally, request):
             passes &= rule.passes
         passes &= leaves_nobody_alone(self.tally, request, source)
-        if not self.aim.cold:
+        if one.only_live or not self.aim.cold:
             passes &= self._live(one)
         return passes
 

@@ -22,6 +22,13 @@ REAL_GAIN: Final = 0.1
 """A plan that takes a smaller share off the imbalance is none: the moves would cost more."""
 
 
+def worth_looking(fleet: Fleet, aim: Aim) -> list[str]:
+    """Ids of the hosts that moves would start from, the most promising first; for those who cannot
+    look at what is on all of them."""
+    scale = Scale(fleet, aim.cluster_id, aim.threshold)
+    return scale.worth_looking(fleet.claimed)
+
+
 def plan_rebalance(
     fleet: Fleet, movables: Iterable[Movable], aim: Aim, solver: Solver | None = None
 ) -> RebalancePlan:

@@ -28,6 +28,11 @@ def is_due(rounds: int) -> bool:
     return rounds > 0 and rounds % PATIENCE == 0
 
 
+def is_told(rounds: int, proposed_moves: int) -> bool:
+    """Whether people are to be told: it lasts, and a plan would help."""
+    return rounds >= PATIENCE and proposed_moves > 0
+
+
 def is_out(fleet: Fleet, cluster_id: str, threshold: float) -> bool:
     """Whether a cluster is out of balance, by its hosts' sums alone: what can be done about it, a
     plan tells. For ``pack``: whether the others have room for all of the least used host."""
