@@ -1,13 +1,14 @@
 """Rebalancing as a problem of whole numbers, for a solver that looks for the best of all plans.
 
 A solver knows of room, of the level and of which hosts take which workload by itself; not of rules
-among those that move. So what it finds is made move by move with the scheduler's rules, and what
-they do not allow is left out: a solver can make a plan better, and never wrong.
+among those that move. So what it finds is made move by move with the scheduler's rules, what they
+do not allow is left out, and the plan counts only where it is better than the one that was made
+move by move: a solver can make a plan better, and never wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,19 +51,25 @@ class Problem:
     price: int
     most_moves: int
     fixed: Mask  # bins that have something which is no item
+    hint: Wholes  # the bin of each item in a plan that is there already
 
 
 Solver = Callable[[Problem], Sequence[int] | None]
 """The bin of each item, or None where it found nothing in its time."""
 
 
-def solved(board: Board, movables: Sequence[Movable], solver: Solver) -> None:
-    """Make the moves of the solver's plan that the rules allow."""
+def solved(
+    board: Board, movables: Sequence[Movable], solver: Solver, hint: Mapping[str, int]
+) -> None:
+    """Make the moves of the solver's plan that the rules allow.
+
+    :param hint: the host's index of each workload in a plan that is there already.
+    """
     items = [one for one in movables if one.why_not is None]
     if not items:
         return
     bins = np.flatnonzero(board.scale.taking)
-    found = solver(problem_of(board, items, bins))
+    found = solver(problem_of(board, items, bins, hint))
     if found is None:
         return
     wanted = [
@@ -88,7 +95,12 @@ def _made(board: Board, wanted: list[tuple[Movable, int]]) -> None:
         wanted = left
 
 
-def problem_of(board: Board, items: Sequence[Movable], bins: npt.NDArray[np.intp]) -> Problem:
+def problem_of(
+    board: Board,
+    items: Sequence[Movable],
+    bins: npt.NDArray[np.intp],
+    hint: Mapping[str, int],
+) -> Problem:
     """The board as whole numbers."""
     scale, fleet = board.scale, board.fleet
     position = {int(host): place for place, host in enumerate(bins)}
@@ -118,6 +130,7 @@ def problem_of(board: Board, items: Sequence[Movable], bins: npt.NDArray[np.intp
         price=round(LEAST_GAIN * UNITS),
         most_moves=board.aim.most_moves,
         fixed=counts > np.bincount(sources, minlength=len(bins)),
+        hint=np.array([position[hint[one.request.id]] for one in items], np.int64),
     )
 
 

@@ -11,7 +11,7 @@ from virtmgr.domain.host import SchedulingPolicy
 from virtmgr.domain.rebalancing.emptying import Emptying
 from virtmgr.domain.rebalancing.exact import Solver, solved
 from virtmgr.domain.rebalancing.levelling import level
-from virtmgr.domain.rebalancing.measure import NOTHING, Balance, Scale, balance
+from virtmgr.domain.rebalancing.measure import NOTHING, Balance, Scale, balance, counted
 from virtmgr.domain.rebalancing.model import Aim, Movable, RebalancePlan, WhyNot
 from virtmgr.domain.rebalancing.moving import Board
 from virtmgr.domain.scheduling import Fleet
@@ -43,7 +43,7 @@ def plan_rebalance(
 
     :param fleet: with all that is placed, the movables too, and what they publish.
     :param movables: what is on hosts of the cluster; what is left out stays.
-    :param solver: looks for the best plan instead of going move by move.
+    :param solver: looks for a better plan than going move by move finds.
     """
     scale = Scale(fleet, aim.cluster_id, aim.threshold)
     there = [
@@ -52,23 +52,39 @@ def plan_rebalance(
         if one.host_id in fleet.index and scale.taking[fleet.index[one.host_id]]
     ]
     there.sort(key=lambda one: one.request.id)
-    board = Board(fleet, scale, aim)
-    board.register(there)
-    before = balance(scale, fleet.claimed, board.counts)
+    before = balance(scale, fleet.claimed, counted(fleet))
     if np.count_nonzero(scale.taking) < 2:
         return _nothing(scale, before, _alone())
-    if scale.policy is SchedulingPolicy.PACK:
-        return _emptied(board, there, before, solver)
-    if before.imbalance <= NOTHING:
+    empties = scale.policy is SchedulingPolicy.PACK
+    if not empties and before.imbalance <= NOTHING:
         return _nothing(scale, before, _balanced(aim))
-    return _levelled(board, there, before, solver)
+    make = _emptied if empties else _levelled
+    board = _board(fleet, scale, aim, there)
+    plan = make(board, there, before)
+    if solver is None:
+        return plan
+    other = _board(fleet, scale, aim, there)
+    solved(other, there, solver, board.places)
+    return min(plan, make(other, there, before), key=_rank)
 
 
-def _levelled(
-    board: Board, movables: Sequence[Movable], before: Balance, solver: Solver | None
-) -> RebalancePlan:
-    if solver is not None:
-        solved(board, movables, solver)
+def _board(fleet: Fleet, scale: Scale, aim: Aim, movables: Sequence[Movable]) -> Board:
+    board = Board(fleet, scale, aim)
+    board.register(movables)
+    return board
+
+
+def _rank(plan: RebalancePlan) -> tuple[float, int]:
+    """The better of two plans has the lesser."""
+    if plan.policy is not SchedulingPolicy.PACK:
+        return round(plan.after.imbalance, 6), len(plan.moves)
+    left = {load.host_id for load in plan.after.hosts if load.workloads}
+    if any(move.source_id in left for move in plan.moves):
+        return np.inf, 0  # it empties hosts by halves
+    return -plan.after.empty, len(plan.moves)
+
+
+def _levelled(board: Board, movables: Sequence[Movable], before: Balance) -> RebalancePlan:
     reasons = level(board, movables)
     after = _now(board)
     why_not = _staying(board, movables)
@@ -84,11 +100,7 @@ def _levelled(
     )
 
 
-def _emptied(
-    board: Board, movables: Sequence[Movable], before: Balance, solver: Solver | None
-) -> RebalancePlan:
-    if solver is not None:
-        solved(board, movables, solver)
+def _emptied(board: Board, movables: Sequence[Movable], before: Balance) -> RebalancePlan:
     emptying = Emptying(board, movables)
     reasons = emptying.run()
     moves = board.moves(movables)
