@@ -10,7 +10,6 @@ from pathlib import Path
 
 from virtmgr.config.settings import Endpoint, ServerSettings
 from virtmgr.domain.errors import Unavailable
-from virtmgr.drivers.solver import cp_sat
 from virtmgr.enrollment.authority import CertificateAuthority
 from virtmgr.enrollment.playbooks import AnsiblePlaybooks, scan_keys
 from virtmgr.enrollment.vault import KeyFileVault
@@ -55,7 +54,6 @@ def build_services(
         dial=dial,
         vault=KeyFileVault(settings.ca_file.parent / "credentials.key"),
         scan_keys=scan_keys,
-        rebalancing_solver=cp_sat.installed(),
         authority=authority(settings),
     )
     relay.start(partial(_hear, services, wake))

@@ -27,6 +27,7 @@ from virtmgr.domain.leases import USUAL, LeaseWatch
 from virtmgr.domain.rebalancing.rounds import ROUND
 from virtmgr.domain.registry import Mirror
 from virtmgr.drivers.fence.control import FenceControl
+from virtmgr.drivers.solver import cp_sat
 from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
@@ -66,6 +67,7 @@ def main() -> None:
     services = replace(
         build_services(settings, dial=WebSocketDialler(certificate.for_agents())),
         power=FenceControl(),
+        rebalancing_solver=cp_sat.installed(),  # not where requests wait for it
     )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
