@@ -33,6 +33,9 @@ class MigrationParameters(ListParameters):
     )
     workload: str | None = Field(None, max_length=64, description="Id of the workload.")
     drain: str | None = Field(None, max_length=64, description="Id of a drain's operation.")
+    rebalance: str | None = Field(
+        None, max_length=64, description="Id of a rebalancing's operation."
+    )
     project: str | None = Field(None, max_length=128, description="Project, by name or id.")
 
 

@@ -24,12 +24,14 @@ from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import VirtmgrError
 from virtmgr.domain.leases import USUAL, LeaseWatch
+from virtmgr.domain.rebalancing.rounds import ROUND
 from virtmgr.domain.registry import Mirror
 from virtmgr.drivers.fence.control import FenceControl
+from virtmgr.drivers.solver import cp_sat
 from virtmgr.images.blobs import BlobStore
 from virtmgr.images.builder import Builder
 from virtmgr.images.importer import Importer, Registries
-from virtmgr.services import failover
+from virtmgr.services import failover, rebalancing_worker
 from virtmgr.services.authorities import advance
 from virtmgr.services.container import Services
 from virtmgr.services.fence_worker import FenceWorker
@@ -51,6 +53,7 @@ _STALE = 600.0  # seconds between removals of used tickets and old idempotency k
 _FENCES = 2  # hosts whose power is cut at a time, by each worker process
 _CERTIFICATE = 10.0  # seconds between looks whether our own certificate is to be another one
 _MOVES = 3  # workloads that are moved at a time, by each worker process
+_REBALANCINGS = 1.0  # seconds between looks whether further moves may begin
 _IDEMPOTENCY_LIFE = timedelta(hours=24)
 
 _log = structlog.get_logger()
@@ -64,6 +67,7 @@ def main() -> None:
     services = replace(
         build_services(settings, dial=WebSocketDialler(certificate.for_agents())),
         power=FenceControl(),
+        rebalancing_solver=cp_sat.installed(),  # not where requests wait for it
     )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,6 +88,14 @@ def main() -> None:
         *(threading.Thread(target=run, args=(stop,), name=name) for name, run in workers.items()),
         _led(leader, "leases", _LEASES, stop, leases),
         _led(leader, "stale", _STALE, stop, stale),
+        _led(
+            leader,
+            "rebalancing",
+            _REBALANCINGS,
+            stop,
+            partial(rebalancing_worker.advance, services),
+        ),
+        _led(leader, "balance", ROUND, stop, partial(rebalancing_worker.look, services)),
         _led(leader, "authority", _LEASES, stop, partial(advance, services)),
         threading.Thread(
             target=_every,

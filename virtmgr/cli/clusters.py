@@ -10,6 +10,7 @@ import click
 from virtmgr.cli.command import dry_run_option, group, label_option, output_option
 from virtmgr.cli.crud import ID, LABELS, Noun, add_delete, add_list, add_show, finish
 from virtmgr.cli.output import age, column
+from virtmgr.cli.rebalancing import rebalance
 from virtmgr.cli.session import Session, pass_session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,6 +27,8 @@ NOUN = Noun(
         column("FAILOVER", "failover"),
         column("RESERVE", "reserve"),
         column("CPU", "cpu", wide=True),
+        column("REBALANCING", "rebalancing", wide=True),
+        column("OUT-OF-BALANCE", "imbalance_rounds", wide=True),
         column("AGE", "created_at", shown=age),
         column("DESCRIPTION", "description", wide=True),
         LABELS,
@@ -51,6 +54,13 @@ _OPTIONS = (
     click.option("--migration-downtime", type=int, metavar="MS", help="Default 300."),
     click.option("--migration-steps", type=int, metavar="N", help="Default 4."),
     click.option("--migration-convergence", type=click.Choice(["pause", "give_up"])),
+    click.option("--rebalancing", type=click.Choice(["manual", "automatic"])),
+    click.option(
+        "--rebalancing-threshold",
+        type=float,
+        metavar="SHARE",
+        help="How far a host may be from the cluster's share. Default 0.2.",
+    ),
     label_option,
     dry_run_option,
     output_option,
@@ -71,6 +81,7 @@ def cluster() -> None:
 add_list(cluster, NOUN)
 add_show(cluster, NOUN)
 add_delete(cluster, NOUN)
+cluster.add_command(rebalance)
 
 
 @cluster.command("create")

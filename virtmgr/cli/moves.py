@@ -22,7 +22,8 @@ from virtmgr.cli.session import Session, pass_session
 from virtmgr.cli.waiting import is_dry_run, settle
 
 
-def _downtime(item: Item) -> str:
+def downtime(item: Item) -> str:
+    """How long what is planned is down, for people."""
     if item.get("why_not"):
         return ""
     if not item["downtime"]:
@@ -38,7 +39,7 @@ _PLAN = (
     column("TO", "target.name"),
     column("MODE", "mode"),
     column("DATA", "data", shown=size),
-    Column("DOWNTIME", _downtime),
+    Column("DOWNTIME", downtime),
     column("CANNOT MOVE", "why_not.message"),
 )
 

@@ -43,6 +43,7 @@ class Action(StrEnum):
     CLUSTERS_CREATE = "clusters.create"
     CLUSTERS_UPDATE = "clusters.update"
     CLUSTERS_DELETE = "clusters.delete"
+    CLUSTERS_REBALANCE = "clusters.rebalance"  # moves workloads of all projects
     HOSTS_VIEW = "hosts.view"
     HOSTS_CREATE = "hosts.create"
     HOSTS_UPDATE = "hosts.update"  # cordon, drain, maintenance, … too
@@ -124,6 +125,7 @@ _TABLE: tuple[tuple[Role, Scope, str], ...] = (
     # A quota limits the project: whoever is an operator only in it cannot lift it.
     (Role.OPERATOR, Scope.GLOBAL, "projects.create projects.delete quotas.update"),
     (Role.OPERATOR, Scope.GLOBAL, "clusters.create clusters.update clusters.delete"),
+    (Role.OPERATOR, Scope.GLOBAL, "clusters.rebalance"),
     (Role.OPERATOR, Scope.GLOBAL, "hosts.create hosts.update hosts.delete"),
     (Role.OPERATOR, Scope.GLOBAL, "images.create images.update images.delete"),
     (Role.OPERATOR, Scope.GLOBAL, "shared_networks.create shared_networks.update"),

@@ -24,6 +24,11 @@ class FailoverPolicy(StrEnum):
     MANUAL = "manual"  # only once an operator has confirmed that the host is off
 
 
+class Rebalancing(StrEnum):
+    MANUAL = "manual"  # a plan is told, and carried out when somebody asks
+    AUTOMATIC = "automatic"  # carried out by itself, live moves only
+
+
 class Convergence(StrEnum):
     """What becomes of a live migration whose guest writes faster than its memory goes over."""
 
@@ -38,6 +43,9 @@ class Cluster:
     ``failover_limit`` is the share of its hosts that may be silent before nothing is restarted
     elsewhere by itself. ``ha_lease`` is how long a host may run highly available workloads without
     renewing its lease, ``ha_margin`` how much longer the control plane waits; both in seconds.
+    ``rebalancing_threshold`` is how far the claimed share of a host may be from the cluster's.
+    ``imbalance_rounds`` counts looks in a row that found it out of balance, ``proposed_moves`` are
+    those of the last plan that was made for that (``virtmgr.domain.rebalancing``).
     """
 
     id: str
@@ -57,6 +65,10 @@ class Cluster:
     migration_downtime: int = 300  # milliseconds that a guest may stand still at the end, at first
     migration_steps: int = 4  # how often that is doubled where it does not suffice
     migration_convergence: Convergence = Convergence.PAUSE  # after that
+    rebalancing: Rebalancing = Rebalancing.MANUAL
+    rebalancing_threshold: float = 0.2
+    imbalance_rounds: int = 0
+    proposed_moves: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     created_at: datetime
     version: int = 1

@@ -114,6 +114,7 @@ class Migration:
     phase: Phase = Phase.PLANNED
     operation_id: str
     drain_id: str | None = None  # the operation of the drain that it is part of
+    rebalance_id: str | None = None  # the operation of the rebalancing that it is part of
     generation: int = 0
     revision: int = 0
     target_revision: int = 0

@@ -27,7 +27,7 @@ from virtmgr.domain.overview import HostSize, WorkloadCount
 from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
 from virtmgr.domain.scheduling import Amounts
 from virtmgr.domain.volume import Volume
-from virtmgr.domain.workload import Kind, Nic, Workload
+from virtmgr.domain.workload import Affinity, Kind, Nic, Workload
 from virtmgr.domain.workload import Port as PublishedPort
 
 T = TypeVar("T")
@@ -243,6 +243,10 @@ class WorkloadRepository(ProjectRepository[Workload], Protocol):
 
     def first_called(self, project_id: str, names: Collection[str]) -> str | None:
         """One of these names that a workload of the project has; None: all are free."""
+        ...
+
+    def affinities(self) -> Mapping[str, tuple[Affinity, ...]]:
+        """The affinity rules of all placed ones that have some, by workload id."""
         ...
 
     def placed(
@@ -500,6 +504,10 @@ class MigrationRepository(Repository[Migration], Protocol):
 
     def of_drain(self, operation_id: str) -> Sequence[Migration]:
         """All that belong to a drain, open or not, oldest first."""
+        ...
+
+    def of_rebalancing(self, operation_id: str) -> Sequence[Migration]:
+        """Those that an operation of rebalancing has begun, the oldest first."""
         ...
 
     def take(self, owner: str, lease_until: datetime, now: datetime) -> Migration | None:

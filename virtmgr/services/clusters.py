@@ -7,7 +7,13 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from virtmgr.domain.errors import NotFound
-from virtmgr.domain.host import Cluster, Convergence, FailoverPolicy, SchedulingPolicy
+from virtmgr.domain.host import (
+    Cluster,
+    Convergence,
+    FailoverPolicy,
+    Rebalancing,
+    SchedulingPolicy,
+)
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.overview import HostSize
 from virtmgr.domain.scheduling.reserve import survived
@@ -94,6 +100,19 @@ class ClusterFields(Value):
         Convergence.PAUSE,
         description="After that. pause: the guest stands still until all has gone over; give_up: "
         "it stays where it is.",
+    )
+    rebalancing: Rebalancing = Field(
+        Rebalancing.MANUAL,
+        description="manual: a cluster that stays out of balance is told, and 'cluster rebalance' "
+        "mends it; automatic: it is mended by itself, with moves that stop nothing.",
+    )
+    rebalancing_threshold: float = Field(
+        0.2,
+        ge=0.02,
+        le=1,
+        allow_inf_nan=False,
+        description="How far the claimed share of a host may be from the cluster's. For the "
+        "policies spread and balanced.",
     )
     labels: Labels = Field(default_factory=dict, description="Key and value pairs to select by.")
 

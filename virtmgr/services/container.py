@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from virtmgr.domain.errors import Unavailable
 from virtmgr.domain.fencing import FenceDevice
+from virtmgr.domain.rebalancing.exact import Solver
 from virtmgr.domain.ssh import HostKey
 from virtmgr.domain.streaming import StreamRequest
 from virtmgr.ports.certificates import Authority
@@ -85,6 +86,7 @@ class Services:
     vault: Vault = field(default_factory=NoVault)
     power: PowerControl = field(default_factory=NoPower)
     scan_keys: Callable[[str, int], tuple[HostKey, ...]] = scan_nobody
+    rebalancing_solver: Solver | None = None  # None: plans are made move by move
     authority: Authority | None = None  # None: this process has nothing to do with certificates
     known_hosts: KnownHosts = field(default_factory=KnownHosts)
     stream_url: str = ""  # where clients open streams: wss://ADDRESS:PORT

@@ -1,7 +1,8 @@
 """The context of one use case: who asks, in which project, in which transaction.
 
-``open_context`` is the only way to one, and it asks ``virtmgr.domain.access`` first: having a
-context is the proof that its action is allowed on its project.
+``open_context`` is the way to one, and it asks ``virtmgr.domain.access`` first: having a context is
+the proof that its action is allowed on its project. ``go_on`` makes one for what was allowed when
+it was asked for, and for what virtmgr does by itself.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ V = TypeVar("V", bound=Versioned)
 
 @dataclass(kw_only=True)
 class Context:
-    """One allowed use case. Make it with ``open_context``."""
+    """One allowed use case. Make it with ``open_context``, or ``go_on``."""
 
     services: Services
     uow: UnitOfWork
@@ -108,6 +109,11 @@ class Context:
                 detail={"version": version},
             )
 
+    @property
+    def user_id(self) -> str | None:
+        """Who asks; None: virtmgr itself."""
+        return self.principal.user_id or None
+
     def record(
         self,
         type: str,
@@ -132,7 +138,7 @@ class Context:
                 target_id=target.id,
                 target_name=getattr(target, "name", target.id),
                 project_id=project_id or getattr(target, "project_id", None),
-                user_id=self.principal.user_id,
+                user_id=self.user_id,
                 operation_id=operation_id,
                 host_id=host_id,
                 message=message,
@@ -173,7 +179,7 @@ class Context:
             target_id=target.id,
             target_name=target.name,
             project_id=getattr(target, "project_id", None),
-            user_id=self.principal.user_id,
+            user_id=self.user_id,
             generation=generation,
             parameters=dict(parameters or {}),
             created_at=self.now,
@@ -228,3 +234,11 @@ def open_context(
         overtaken=overtaken,
         origin=origin,
     )
+
+
+def go_on(services: Services, uow: UnitOfWork, user_id: str | None) -> Context:
+    """The context of work that goes on after its request.
+
+    :param user_id: who asked; None: virtmgr itself.
+    """
+    return Context(services=services, uow=uow, principal=Principal(user_id or "", "virtmgr"))

@@ -85,8 +85,8 @@ def propose(
 
     :param to: the only host that they may go to.
     """
-    checks = _Checks(context, source)
-    found = [_request(context, workload, to) for workload in workloads]
+    checks = Checks(context, source)
+    found = [asked(context, workload, to) for workload in workloads]
     if wish is not Wish.COLD:
         found = [_with_live_hosts(one, checks) for one in found]
     requests = [one.request for one in found if one.request is not None]
@@ -104,17 +104,20 @@ def propose(
     return [_with_mode(one, checks, wish) for one in placed]
 
 
-class _Checks:
-    """What stands against moving workloads of one host live, read once for all of them."""
+class Checks:
+    """What stands against moving workloads of one host live, read once for all of them.
 
-    def __init__(self, context: Context, source: Host) -> None:
+    :param hosts: all that there are, where they have been read.
+    """
+
+    def __init__(self, context: Context, source: Host, hosts: Sequence[Host] | None = None) -> None:
         self._uow = context.uow
         self._source = source
         cluster = context.uow.clusters.get(source.cluster_id)
         self._cpu = cluster.cpu if cluster is not None else HOST
         self._hosts = {
             host.id: host
-            for host in context.uow.hosts.all()
+            for host in (context.uow.hosts.all() if hosts is None else hosts)
             if host.cluster_id == source.cluster_id and host.id != source.id
         }
         self._volumes: dict[str, Sequence[Volume]] = {}
@@ -124,6 +127,13 @@ class _Checks:
         if target is None:  # it may go nowhere else than within its cluster
             return ()
         return findings(workload, self._volumes_of(workload), self._source, target, self._cpu)
+
+    def refusal(self, workload: Workload) -> Reason | None:
+        """Why it goes to no host live, as the first of them has it; None: there is none."""
+        first = next(iter(self._hosts), None)
+        if first is None:
+            return None
+        return settled(workload, Wish.LIVE, self.findings(workload, first))[1]
 
     def live_hosts(self, workload: Workload) -> frozenset[str]:
         """The hosts against which nothing stands."""
@@ -139,14 +149,14 @@ class _Checks:
         return self._volumes[workload.id]
 
 
-def _with_live_hosts(proposal: Proposal, checks: _Checks) -> Proposal:
+def _with_live_hosts(proposal: Proposal, checks: Checks) -> Proposal:
     if proposal.request is None:
         return proposal
     live = checks.live_hosts(proposal.workload)
     return replace(proposal, request=replace(proposal.request, live_host_ids=live))
 
 
-def _with_mode(proposal: Proposal, checks: _Checks, wish: Wish) -> Proposal:
+def _with_mode(proposal: Proposal, checks: Checks, wish: Wish) -> Proposal:
     """The proposal, live where that is wished for and possible; refused where it may not be
     cold."""
     target_id, workload = proposal.target_id, proposal.workload
@@ -166,7 +176,11 @@ def _with_mode(proposal: Proposal, checks: _Checks, wish: Wish) -> Proposal:
     return replace(proposal, not_live=why)
 
 
-def _request(context: Context, workload: Workload, to: Host | None) -> Proposal:
+def asked(context: Context, workload: Workload, to: Host | None) -> Proposal:
+    """What the scheduler would be asked for the workload's move, or why it is not moved at all.
+
+    :param to: the only host that it may go to.
+    """
     uow = context.uow
     volumes = sum(volume.size for volume in uow.volumes.of_workload(workload.id))
     bare = Proposal(workload, downtime_of(workload, workload.status.usage, volumes))
@@ -216,10 +230,15 @@ def _decided(proposal: Proposal, decision: Decision) -> Proposal:
 
 
 def begin(
-    context: Context, proposals: Sequence[Proposal], source: Host, drain: Operation | None = None
+    context: Context,
+    proposals: Sequence[Proposal],
+    source: Host,
+    drain: Operation | None = None,
+    rebalancing: Operation | None = None,
 ) -> list[Moved]:
     """Claim what the proposals ask for and make a migration of each.
 
+    :param drain: the operation that they are part of; so is ``rebalancing``.
     :raises placement.Overtaken: another placement was faster; try again in a new unit.
     """
     able = [one for one in proposals if one.target_id is not None]
@@ -228,10 +247,16 @@ def begin(
         [one.request for one in able if one.request is not None],
         [one.decision for one in able if one.decision is not None],
     )
-    return [_begin(context, one, source, drain) for one in able]
+    return [_begin(context, one, source, drain, rebalancing) for one in able]
 
 
-def _begin(context: Context, proposal: Proposal, source: Host, drain: Operation | None) -> Moved:
+def _begin(
+    context: Context,
+    proposal: Proposal,
+    source: Host,
+    drain: Operation | None,
+    rebalancing: Operation | None,
+) -> Moved:
     workload, decision = proposal.workload, proposal.decision
     if decision is None or decision.host_id is None:
         raise AssertionError("only what has a target is begun")
@@ -250,6 +275,7 @@ def _begin(context: Context, proposal: Proposal, source: Host, drain: Operation 
         mode=proposal.mode,
         operation_id=operation.id,
         drain_id=drain.id if drain is not None else None,
+        rebalance_id=rebalancing.id if rebalancing is not None else None,
         claim_vcpus=workload.claim_vcpus,
         claim_memory=workload.claim_memory,
         claim_disk=workload.claim_disk,

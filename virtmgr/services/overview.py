@@ -18,6 +18,7 @@ from virtmgr.domain.overview import (
     sum_of,
     totals,
 )
+from virtmgr.domain.rebalancing.rounds import is_told
 from virtmgr.domain.scheduling.capacity import overcommit_of
 from virtmgr.domain.scheduling.reserve import survived
 from virtmgr.domain.scheduling.tally import Tally
@@ -104,6 +105,7 @@ def _alerts(context: Context, parts: Sequence[ClusterPart]) -> Iterator[Alert]:
         if found.total:
             yield watch.alert(found.total, [_name_of(item) for item in found.items])
     yield from _reserves(parts)
+    yield from _imbalances(parts)
 
 
 def _gravest_first(alert: Alert) -> bool:
@@ -127,6 +129,23 @@ def _reserves(parts: Sequence[ClusterPart]) -> Iterator[Alert]:
                 noun="clusters",
                 filters={"q": part.cluster.name},
                 names=(part.cluster.name,),
+            )
+
+
+def _imbalances(parts: Sequence[ClusterPart]) -> Iterator[Alert]:
+    for cluster in (part.cluster for part in parts):
+        rounds, moves = cluster.imbalance_rounds, cluster.proposed_moves
+        if is_told(rounds, moves):
+            yield Alert(
+                code="out_of_balance",
+                severity=Severity.WARNING,
+                message=f"cluster {cluster.name} has been out of balance for {rounds} rounds",
+                hint=f"{moves} {'move' if moves == 1 else 'moves'} would help: see "
+                f"'virtmgr cluster rebalance {cluster.name} --plan'",
+                count=1,
+                noun="clusters",
+                filters={"q": cluster.name},
+                names=(cluster.name,),
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from virtmgr.domain.errors import NoPlacement
@@ -67,20 +68,30 @@ def decide(
     return place(view, requests)
 
 
-def fleet(uow: UnitOfWork, *, with_ports: bool = False, with_ha: bool = False) -> Fleet:
+def fleet(
+    uow: UnitOfWork, *, with_ports: bool = False, with_ha: bool = False, moving: bool = False
+) -> Fleet:
     """The whole inventory as the scheduler sees it; of images at hand, nothing.
 
     A workload on its way to another host counts on both.
 
     :param with_ports: published ports, too; they cost a look at every workload's spec.
     :param with_ha: what highly available workloads claim, also where no cluster has a reserve.
+    :param moving: only hosts that take moved workloads; and what requires to be with or apart from
+        others tells so.
     """
     view = _hosts_now(uow, KnownHosts(), alone=False)
+    if moving:
+        view = Fleet(view.clusters.values(), [host for host in view.hosts if host.takes_moved])
     with_ha = with_ha or any(cluster.reserve for cluster in view.clusters.values())
-    moving = tuple(_on_their_way(uow))
+    on_their_way = tuple(_on_their_way(uow))
+    affinities = uow.workloads.affinities() if moving else {}
     return view.beside(
-        _placed(uow, None, moving),
-        ports=_published(uow, moving) if with_ports else None,
+        [
+            replace(one, affinity=affinities.get(one.id, ()))
+            for one in _placed(uow, None, on_their_way)
+        ],
+        ports=_published(uow, on_their_way) if with_ports else None,
         ha=uow.workloads.ha_claims() if with_ha else None,
     )
 

@@ -30,7 +30,13 @@ from sqlalchemy import text as text_
 
 from virtmgr.domain.failover import FailoverPhase, Release
 from virtmgr.domain.fencing import FenceAgent
-from virtmgr.domain.host import Convergence, FailoverPolicy, HostState, SchedulingPolicy
+from virtmgr.domain.host import (
+    Convergence,
+    FailoverPolicy,
+    HostState,
+    Rebalancing,
+    SchedulingPolicy,
+)
 from virtmgr.domain.host_states import SCHEDULING
 from virtmgr.domain.image import ImageManifest, ImageState, ImageType
 from virtmgr.domain.migration import MigrationMode, Phase
@@ -226,6 +232,10 @@ clusters = Table(
     Column(
         "migration_convergence", Enumerated(Convergence), nullable=False, server_default="pause"
     ),
+    Column("rebalancing", Enumerated(Rebalancing), nullable=False, server_default="manual"),
+    Column("rebalancing_threshold", Float, nullable=False, server_default="0.2"),
+    Column("imbalance_rounds", Integer, nullable=False, server_default="0"),
+    Column("proposed_moves", Integer, nullable=False, server_default="0"),
     *_labels("clusters"),
     _created_at(),
     *_version(),
@@ -240,6 +250,9 @@ clusters = Table(
     *_at_least_0("reserve"),
     one_of("migration_convergence", Convergence),
     *_at_least_0("migration_bandwidth", "migration_downtime", "migration_steps"),
+    one_of("rebalancing", Rebalancing),
+    CheckConstraint("rebalancing_threshold > 0", name="rebalancing_threshold"),
+    *_at_least_0("imbalance_rounds", "proposed_moves"),
 )
 
 hosts = Table(
@@ -522,6 +535,7 @@ migrations = Table(
     Column("phase", Enumerated(Phase), nullable=False),
     _reference("operation_id", "operations", "CASCADE", index=False),
     _reference("drain_id", "operations", "SET NULL", nullable=True),
+    _reference("rebalance_id", "operations", "SET NULL", nullable=True),
     Column("generation", Count, nullable=False),
     Column("revision", Count, nullable=False),
     Column("target_revision", Count, nullable=False, server_default="0"),

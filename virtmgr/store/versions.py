@@ -31,7 +31,7 @@ _OBSERVED: dict[type[Any], frozenset[str]] = {
     Project: frozenset(),
     Quota: frozenset(),
     User: frozenset({"failed_logins", "locked_until"}),
-    Cluster: frozenset(),
+    Cluster: frozenset({"imbalance_rounds", "proposed_moves"}),
     Host: frozenset(
         {
             "certificate_serial",

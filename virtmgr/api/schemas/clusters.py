@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import Field
 
 from virtmgr.api.answers import View
-from virtmgr.domain.host import Convergence, FailoverPolicy, SchedulingPolicy
+from virtmgr.domain.host import Convergence, FailoverPolicy, Rebalancing, SchedulingPolicy
 
 
 class ClusterView(View):
@@ -30,6 +30,12 @@ class ClusterView(View):
     migration_downtime: int
     migration_steps: int
     migration_convergence: Convergence
+    rebalancing: Rebalancing
+    rebalancing_threshold: float
+    imbalance_rounds: int = Field(
+        description="Looks in a row, one a minute, that found it out of balance."
+    )
+    proposed_moves: int = Field(description="Moves of the last plan that was made because of that.")
     labels: dict[str, str]
     created_at: datetime
     version: int

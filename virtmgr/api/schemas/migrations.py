@@ -34,6 +34,9 @@ class MigrationView(View):
     )
     operation_id: str
     drain_id: str | None = Field(description="The operation of the drain that it is part of.")
+    rebalance_id: str | None = Field(
+        description="The operation of the rebalancing that it is part of."
+    )
     copied: int = Field(description="Bytes that have gone so far.")
     error: dict[str, Any] | None = Field(description="Why it failed.")
     created_at: datetime
@@ -42,7 +45,7 @@ class MigrationView(View):
 
 
 class WhyNotView(View):
-    """Why a workload cannot be moved."""
+    """Why something is not done."""
 
     code: str
     message: str
@@ -63,7 +66,7 @@ class ProposalView(View):
     why_not: WhyNotView | None
 
 
-def _why_not(reason: Reason) -> WhyNotView:
+def why_not_view(reason: Reason) -> WhyNotView:
     return WhyNotView(code=reason.code, message=reason.message, hint=reason.hint)
 
 
@@ -93,6 +96,7 @@ def presenter(
             phase=migration.phase,
             operation_id=migration.operation_id,
             drain_id=migration.drain_id,
+            rebalance_id=migration.rebalance_id,
             copied=migration.copied,
             error=migration.error,
             created_at=migration.created_at,
@@ -119,8 +123,8 @@ def proposal_presenter(uow: UnitOfWork) -> Callable[[Proposal], ProposalView]:
             data=proposal.downtime.data,
             downtime=proposal.downtime.seconds,
             stop_timeout=0 if stopped or live else workload.spec.stop_timeout,
-            not_live=[_why_not(reason) for reason in proposal.not_live],
-            why_not=_why_not(why) if why else None,
+            not_live=[why_not_view(reason) for reason in proposal.not_live],
+            why_not=why_not_view(why) if why else None,
         )
 
     return present

@@ -14,6 +14,7 @@ from virtmgr.console.answers import done
 from virtmgr.console.forms import checked_labels, labels_text
 from virtmgr.console.listing import Column, ListPage
 from virtmgr.console.pages.overview import gauges
+from virtmgr.console.pages.rebalancing import under_way
 from virtmgr.console.rest import Refusal
 
 blueprint = Blueprint("clusters", __name__, url_prefix="/clusters")
@@ -135,6 +136,24 @@ SETTINGS: Final[Mapping[str, tuple[Setting, ...]]] = {
             unit="seconds",
         ),
     ),
+    "Rebalancing": (
+        Setting(
+            "rebalancing",
+            "Rebalancing",
+            "What becomes of a cluster that stays out of balance.",
+            choices=(
+                ("manual", "manual: it is told, and carried out when somebody asks"),
+                ("automatic", "automatic: carried out by itself, with moves that stop nothing"),
+            ),
+        ),
+        Setting(
+            "rebalancing_threshold",
+            "Threshold",
+            "How far the claimed share of a host may be from the cluster’s, 0 to 1. For the "
+            "policies balanced and spread.",
+            _decimal,
+        ),
+    ),
     "Live migration": (
         Setting(
             "migration_bandwidth", "Bandwidth", "Of each; 0: no limit.", _whole, unit="MiB a second"
@@ -174,6 +193,8 @@ DEFAULTS: Final = {
     "failover_limit": "0.34",
     "ha_lease": "9",
     "ha_margin": "2",
+    "rebalancing": "manual",
+    "rebalancing_threshold": "0.2",
     "migration_bandwidth": "0",
     "migration_downtime": "300",
     "migration_steps": "4",
@@ -270,6 +291,7 @@ def show(cluster: str) -> str:
         hosts=hosts["items"],
         host_total=hosts["total"],
         gauges=gauges(part["totals"]) if part else [],
+        under_way=under_way(found["id"]),
     )
 
 

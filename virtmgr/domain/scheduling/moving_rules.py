@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from virtmgr.domain.scheduling.capacity import (
     RESOURCES,
     Amounts,
@@ -120,6 +122,27 @@ def _kept_away(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
             many="have a workload that requires to be apart from it",
             why=always("a workload near it requires to be apart from workloads like this one"),
         )
+
+
+def leaves_nobody_alone(tally: Tally, request: PlacementRequest, source: int) -> Mask:
+    """The hosts that what has left ``source`` may go to so that those which require to be together
+    with it still are with one of its like."""
+    passes = np.ones(len(tally.fleet), bool)
+    for other in tally.with_rules():
+        if other.project_id != request.project_id or other.id == request.id:
+            continue
+        here = tally.fleet.index[other.host_id]
+        for rule in other.affinity:
+            if rule.mode != "together" or not rule.required:
+                continue
+            domains = tally.fleet.domains(rule.scope)
+            near_it = domains == domains[here]
+            if not near_it[source] or not carries(request.labels, rule.labels):
+                continue
+            others = tally.matching(other.project_id, rule.labels)[near_it].sum()
+            if others <= carries(other.labels, rule.labels):
+                passes &= near_it
+    return passes
 
 
 def _room(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:

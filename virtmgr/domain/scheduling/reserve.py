@@ -41,10 +41,15 @@ class Room:
         return self.needed(failures) <= self.free + SLACK[resource]
 
 
-def room(tally: Tally, cluster_id: str, resource: Resource) -> Room:
-    """What there is, with what the batch has taken so far."""
+def room(tally: Tally, cluster_id: str, resource: Resource, without: Mask | None = None) -> Room:
+    """What there is, with what the batch has taken so far.
+
+    :param without: hosts that are taken for switched off: they give nothing and do not fail.
+    """
     fleet = tally.fleet
     mine = fleet.where(("cluster", cluster_id), lambda host: host.cluster_id == cluster_id)
+    if without is not None:
+        mine = mine & ~without
     taking = mine & fleet.where(("ready",), lambda host: host.state is HostState.READY)
     spare = fleet.limits.of(resource).astype(float) - tally.claimed.of(resource)
     free = np.where(taking, np.maximum(spare, 0.0), 0.0)
@@ -76,6 +81,18 @@ def keeps_reserve(
     without = worst - here.burden + np.maximum(here.burden - amount, following)
     mask: Mask = np.where(is_worst, without, worst) <= left
     return mask
+
+
+def is_kept(tally: Tally, cluster_id: str, without: Mask | None = None) -> bool:
+    """Whether there is room for the failures that the cluster's reserve asks for.
+
+    :param without: hosts that are taken for switched off.
+    """
+    failures = failures_left(tally.fleet, cluster_id)
+    return all(
+        room(tally, cluster_id, resource, without).survives(failures, resource)
+        for resource in RESOURCES
+    )
 
 
 def survived(tally: Tally, cluster_id: str) -> int:

@@ -11,6 +11,7 @@ from virtmgr.domain.scheduling.model import PlacementRequest
 from virtmgr.domain.scheduling.moving_rules import (
     has_room,
     largest_free,
+    leaves_nobody_alone,
     moving_rules,
     near,
     passing_besides_room,
@@ -27,6 +28,7 @@ __all__ = [
     "fixed_rules",
     "has_room",
     "largest_free",
+    "leaves_nobody_alone",
     "moving_rules",
     "near",
     "passing_besides_room",

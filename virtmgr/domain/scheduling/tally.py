@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from virtmgr.domain.scheduling.fleet import Counts, Fleet, Mask, in_domains
-from virtmgr.domain.scheduling.model import HostPort, PlacementRequest, carries
+from virtmgr.domain.scheduling.model import HostPort, PlacedWorkload, PlacementRequest, carries
 from virtmgr.domain.workload import Affinity
 
 
@@ -78,7 +78,7 @@ class Tally:
         """Count anew what is asked for next."""
         self._publishing, self._counted, self._near = {}, {}, {}
         self._crowds, self._kept_apart = {}, {}
-        self._has_rules = any(True for _ in self._with_rules())
+        self._has_rules = any(True for _ in self.with_rules())
 
     def matching(self, project_id: str, labels: Mapping[str, str]) -> Counts:
         """How many workloads of a project that carry ``labels`` each host has by now."""
@@ -134,19 +134,27 @@ class Tally:
         selection = _selection(request.project_id, request.labels)
         if selection not in self._kept_apart:
             mask = np.zeros(len(self.fleet), bool)
-            for project_id, affinity, host in self._with_rules():
-                self._keep_apart(mask, selection, project_id, affinity, host)
+            for one in self.with_rules():
+                host = self.fleet.index[one.host_id]
+                self._keep_apart(mask, selection, one.project_id, one.affinity, host)
             self._kept_apart[selection] = mask
         mask = self._kept_apart[selection]
         return mask if mask.any() else None
 
-    def _with_rules(self) -> Iterator[tuple[str, tuple[Affinity, ...], int]]:
+    def with_rules(self) -> Iterator[PlacedWorkload]:
+        """What is placed by now and is known to have affinity rules."""
         for workload in self.fleet.placed:
             if workload.affinity and workload.id not in self._gone:
-                yield workload.project_id, workload.affinity, self.fleet.index[workload.host_id]
+                yield workload
         for request, host in self.taken:
             if request.affinity:
-                yield request.project_id, request.affinity, host
+                yield PlacedWorkload(
+                    id=request.id,
+                    project_id=request.project_id,
+                    host_id=self.fleet.hosts[host].id,
+                    labels=request.labels,
+                    affinity=request.affinity,
+                )
 
     def _keep_apart(
         self,

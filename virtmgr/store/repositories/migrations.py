@@ -29,6 +29,7 @@ class SqlMigrations(SqlRepository[Migration]):
             "source": _migrations.source_host_id,
             "target": _migrations.target_host_id,
             "drain": _migrations.drain_id,
+            "rebalance": _migrations.rebalance_id,
         },
         sorts={
             "created_at": _migrations.created_at,
@@ -63,6 +64,10 @@ class SqlMigrations(SqlRepository[Migration]):
         return self._many(
             _migrations.drain_id == operation_id, order=[_migrations.created_at, _migrations.id]
         )
+
+    def of_rebalancing(self, operation_id: str) -> Sequence[Migration]:
+        order = [_migrations.created_at, _migrations.id]
+        return self._many(_migrations.rebalance_id == operation_id, order=order)
 
     def take(self, owner: str, lease_until: datetime, now: datetime) -> Migration | None:
         return self._take(

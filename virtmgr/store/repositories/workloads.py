@@ -22,7 +22,7 @@ from sqlalchemy import false as none
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.overview import WorkloadCount
 from virtmgr.domain.scheduling import Amounts
-from virtmgr.domain.workload import Port, Workload
+from virtmgr.domain.workload import Affinity, Port, Workload
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing, within
 from virtmgr.store.repositories.base import SqlProjectRepository
@@ -30,6 +30,7 @@ from virtmgr.store.types import Document, text
 
 _workloads = tables.workloads.c
 _PORTS: ColumnElement[Any] = literal_column("spec -> 'ports'", Document())
+_AFFINITY: ColumnElement[Any] = literal_column("spec -> 'placement' -> 'affinity'", Document())
 
 
 def _name_of(table: Table, reference: Column[Any]) -> ColumnElement[str]:
@@ -136,6 +137,15 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             _workloads.project_id == project_id, _workloads.name.in_(list(names))
         )
         return self._session.scalar(statement.order_by(_workloads.name).limit(1))
+
+    def affinities(self) -> Mapping[str, tuple[Affinity, ...]]:
+        self._session.flush()
+        some = literal_column("spec -> 'placement' -> 'affinity' <> '[]'", Boolean)
+        statement = select(_workloads.id, _AFFINITY).where(_workloads.host_id.is_not(None), some)
+        return {
+            id: tuple(Affinity.model_validate(rule) for rule in rules)
+            for id, rules in self._session.execute(statement)
+        }
 
     def placed(
         self, project_ids: Collection[str] | None = None

@@ -1,0 +1,98 @@
+"""A plan that is carried out: some moves at a time, in the plan's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from virtmgr.domain.migration import Phase
+from virtmgr.domain.rebalancing.model import Move
+from virtmgr.domain.values import Value
+
+_AWAY: Final = (Phase.CLEANING, Phase.DONE)
+_STAYED: Final = (Phase.RETREATING, Phase.FAILED)
+
+
+class PlannedMove(Value):
+    """One move of the plan, and what became of it. Kept with the operation."""
+
+    workload_id: str
+    workload_name: str
+    source_id: str
+    target_id: str
+    migration_id: str | None = None  # once it is begun
+    left_out: str = ""  # why it was not begun, for people
+
+
+class Course(Value):
+    """What an operation of rebalancing is to do."""
+
+    moves: tuple[PlannedMove, ...] = ()
+    at_once: int = 2
+    cold: bool = False
+
+    @classmethod
+    def of(cls, moves: tuple[Move, ...], at_once: int, cold: bool) -> Course:
+        """The course of a plan."""
+        planned = tuple(
+            PlannedMove(
+                workload_id=move.workload_id,
+                workload_name=move.workload_name,
+                source_id=move.source_id,
+                target_id=move.target_id,
+            )
+            for move in moves
+        )
+        return cls(moves=planned, at_once=at_once, cold=cold)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far it is. ``waiting`` are indices of moves to begin, in their order."""
+
+    waiting: tuple[int, ...]
+    room: int  # how many of them may begin now
+    moved: int
+    stayed: tuple[str, ...]  # names of workloads
+    total: int
+
+    @property
+    def ended(self) -> bool:
+        return not self.waiting and self.moved + len(self.stayed) == self.total
+
+    @property
+    def progress(self) -> float:
+        return (self.moved + len(self.stayed)) / self.total if self.total else 1.0
+
+    @property
+    def message(self) -> str:
+        """For people."""
+        text = f"{self.moved} of {self.total} workloads are moved"
+        if not self.stayed:
+            return text
+        shown = ", ".join(self.stayed[:5]) + (", …" if len(self.stayed) > 5 else "")
+        return f"{text}; {len(self.stayed)} stayed: {shown}"
+
+
+def standing(course: Course, phases: Mapping[str, Phase]) -> Standing:
+    """How far a course is.
+
+    :param phases: of its migrations, by their ids; one that is not there any more has ended.
+    """
+    waiting, moved, stayed, under_way = [], 0, [], 0
+    for index, move in enumerate(course.moves):
+        if move.migration_id is None and not move.left_out:
+            waiting.append(index)
+            continue
+        phase = Phase.FAILED
+        if move.migration_id is not None:
+            phase = phases.get(move.migration_id, Phase.FAILED)
+        if phase in _AWAY:
+            moved += 1
+        elif phase in _STAYED:
+            stayed.append(move.workload_name)
+        else:
+            under_way += 1
+    room = max(0, course.at_once - under_way)
+    return Standing(tuple(waiting), room, moved, tuple(stayed), len(course.moves))

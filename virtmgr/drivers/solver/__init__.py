@@ -1,0 +1,1 @@
+"""Solvers of what the domain writes down as problems of whole numbers."""
