@@ -27,6 +27,16 @@ class Query(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class UsageQuery(Query):
+    """From when on."""
+
+    since: Moment | None = Field(
+        None,
+        description="What was used since then, RFC 3339: by minutes for the last hour, by quarters "
+        "of an hour for the last day.",
+    )
+
+
 class ChangeQuery(Query):
     """What every change takes."""
 
