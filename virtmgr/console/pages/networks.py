@@ -14,6 +14,7 @@ from virtmgr.console import choices, forms, listing, topology
 from virtmgr.console.answers import done
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.rest import Refusal, Reply
+from virtmgr.domain.access import Action
 from virtmgr.domain.difference import patch_for
 
 blueprint = Blueprint("networks", __name__)
@@ -123,7 +124,8 @@ def _form(given: Mapping[str, Any], refusal: Refusal | None) -> str:
         given=given,
         refusal=refusal,
         types=TYPES,
-        projects=choices.projects(),
+        projects=choices.projects(Action.NETWORKS_CREATE),
+        for_all=g.rights.allows(Action.SHARED_NETWORKS_CREATE),
     )
 
 

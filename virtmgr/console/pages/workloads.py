@@ -59,7 +59,7 @@ def list_() -> str:
         "workloads/list.html",
         list=shown,
         silent=_silent_hosts(),
-        refusals=refusals,
+        refusals=refused,
         kind_title=kind_title,
     )
 
@@ -136,6 +136,11 @@ def placement(project: str, workload: str) -> str:
     return tab("placement", found, placed=placed(reply["explanation"], hosts))
 
 
+def refused(workload: Mapping[str, Any]) -> Mapping[str, str]:
+    """Each verb that the viewer cannot ask of it now, with the reason."""
+    return {**refusals(workload), **g.rights.refusals(workload["project"]["name"])}
+
+
 def _find(project: str, workload: str) -> Mapping[str, Any]:
     found: Mapping[str, Any] = g.rest.get(_ONE, project=project, workload=workload).document
     return found
@@ -148,11 +153,16 @@ def _operations(workload: Mapping[str, Any], limit: int) -> Sequence[Mapping[str
 
 
 def tab(name: str, workload: Mapping[str, Any], **content: Any) -> str:
+    """One of its pages of this module."""
+    return page(f"workloads/{name}.html", workload, **content)
+
+
+def page(template: str, workload: Mapping[str, Any], **content: Any) -> str:
     """One of its pages, with what all of them show."""
     return render_template(
-        f"workloads/{name}.html",
+        template,
         workload=workload,
-        no=refusals(workload),
+        no=refused(workload),
         kind=kind_title(workload),
         **content,
     )
