@@ -75,7 +75,7 @@ def show(context: Context, image: str) -> Answer[ShownImageView]:
 
 
 def patch(context: Context, image: str, patch: Patch[ImageFields]) -> Answer[ImageView]:
-    """Change an image's name, aliases or labels (JSON merge patch)"""
+    """Change an image's name, aliases, labels, description or protection (JSON merge patch)"""
     found = images.lock(context, image)
     current = ImageFields.model_validate(found, from_attributes=True)
     return _answer(images.update(context, found, patch.apply(current)))

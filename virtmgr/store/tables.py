@@ -351,6 +351,8 @@ images = Table(
     Column("aliases", Document(), nullable=False),
     *_labels("images"),
     Column("failure", Text),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("protected", Flag, nullable=False, server_default=false()),
     _created_at(),
     *_version(),
     one_of("type", ImageType),

@@ -32,6 +32,8 @@ class ImageView(View):
     size: int = Field(description="Bytes of all blobs together.")
     manifest: ImageManifest | None
     labels: dict[str, str]
+    description: str
+    protected: bool = Field(description="It is not deleted.")
     created_at: datetime
     version: int
 
@@ -92,6 +94,8 @@ def present(image: Image) -> ImageView:
         size=image.size,
         manifest=image.manifest,
         labels=image.labels,
+        description=image.description,
+        protected=image.protected,
         created_at=image.created_at,
         version=image.version,
     )

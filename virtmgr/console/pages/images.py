@@ -59,6 +59,8 @@ def named(form: Mapping[str, str]) -> dict[str, Any]:
         "name": form.get("name", "").strip(),
         "aliases": forms.names(form.get("aliases", "")),
         "labels": forms.labels(form.get("labels", "")),
+        "description": form.get("description", "").strip(),
+        "protected": form.get("protected") == "true",
     }
 
 
@@ -183,6 +185,8 @@ def edit(image: str) -> str:
         "name": found["name"],
         "aliases": " ".join(found["aliases"]),
         "labels": forms.labels_text(found["labels"]),
+        "description": found["description"],
+        "protected": found["protected"],
     }
     return render_template("images/edit.html", given=given, before=found)
 

@@ -1,4 +1,5 @@
-"""What hosts and workloads have used is kept for a day."""
+"""What hosts and workloads have used is kept for a day; images have descriptions, and may be
+protected."""
 
 from __future__ import annotations
 
@@ -31,7 +32,15 @@ def upgrade() -> None:
     op.create_index(
         "ix_usage_history_seconds_ends_at", "usage_history", ["seconds", "ends_at"], unique=False
     )
+    with op.batch_alter_table("images") as batch:
+        batch.add_column(sa.Column("description", sa.Text(), nullable=False, server_default=""))
+        batch.add_column(
+            sa.Column("protected", sa.Boolean(), nullable=False, server_default=sa.false())
+        )
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("images") as batch:
+        batch.drop_column("protected")
+        batch.drop_column("description")
     op.drop_table("usage_history")
