@@ -30,6 +30,7 @@ _TABLE: Final[tuple[tuple[Action, str], ...]] = (
     (Action.HOSTS_UPDATE, "hosts.edit hosts.save"),
     (Action.HOSTS_DELETE, "hosts.confirm_remove hosts.remove"),
     (Action.IMAGES_CREATE, "images.begin_build images.begin_import images.build images.import_"),
+    (Action.IMAGES_CREATE, "images.search"),
     (Action.IMAGES_CREATE, "uploads.append uploads.begin uploads.discard uploads.import_"),
     (Action.IMAGES_CREATE, "uploads.show uploads.offset"),
     (Action.IMAGES_UPDATE, "images.change images.edit"),

@@ -79,6 +79,8 @@ def import_body(form: Mapping[str, str]) -> dict[str, Any]:
         case "simplestreams":
             server = form.get("server", "").strip().removeprefix("simplestreams:").rstrip("/")
             body["source"] = f"simplestreams:{server}#{form.get('alias', '').strip()}"
+            if form.get("offered") == "disk":
+                body["format"] = "qcow2"
         case _:
             body["source"] = form.get("url", "").strip()
             body |= forms.filled(form, ("format", "checksum"))
@@ -117,6 +119,17 @@ def begin_import() -> tuple[str, int] | Response:
             refusal=refusal,
         ), 422
     return done(f"Image {body['name']} is being imported", goto=f"/images/{body['name']}")
+
+
+@blueprint.post("/import/search")
+def search() -> str:
+    """What an image server has."""
+    server, words = request.form.get("server", "").strip(), forms.names(request.form["alias"])
+    try:
+        found = g.rest.ask("POST", "/images/search", {"server": server, "words": words}).document
+    except Refusal as refusal:
+        return render_template("images/offers.html", refusal=refusal)
+    return render_template("images/offers.html", found=found)
 
 
 @blueprint.get("/build")
