@@ -14,7 +14,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from virtmgr.config.resources import resource_path
 from virtmgr.console import assets, formatting, navigation, pages, preferences, session
-from virtmgr.console.answers import is_partial, tell, toast
+from virtmgr.console.answers import hint, is_partial, tell, toast
 from virtmgr.console.policy import policy
 from virtmgr.console.rest import Refusal, Rest, Wsgi
 from virtmgr.console.rights import Rights, missing
@@ -32,7 +32,7 @@ def create_console(api: Wsgi) -> Flask:
     app = Flask(__name__, template_folder=str(resource_path("templates")), static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = 16 * 1024**2
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.filters.update(formatting.FILTERS)
+    app.jinja_env.filters.update(formatting.FILTERS, hint=hint)
     app.jinja_env.globals.update(formatting.GLOBALS, asset=assets.url, places=navigation.PLACES)
     app.register_blueprint(assets.blueprint)
     for blueprint in pages.BLUEPRINTS:
