@@ -101,7 +101,7 @@ def test_who_may_see_it(services: Services, as_role: Any) -> None:
     assert as_role(None).get(f"/hosts/{host.id}/usage").status in (403, 404)
 
 
-@pytest.mark.parametrize("given", ["yesterday", "2026-01-01", "2026-01-01T00:00:00"])
+@pytest.mark.parametrize("given", ["yesterday", "2026-01-01", "2026-01-01T00:00:00", "0.5", "-1"])
 def test_a_time_has_a_zone(api: Api, services: Services, given: str) -> None:
     host = PretendHost(services)
     assert api.get(f"/hosts/{host.id}/usage", since=given).status == 422

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from werkzeug.datastructures import MultiDict
 
-from virtmgr.console import feed
-from virtmgr.console.forms import checked_labels, labels_text
+from virtmgr.console import feed, forms
+from virtmgr.console.forms import labels_text
 from virtmgr.console.pages import clusters, host_add, host_drain, hosts, overview
 from virtmgr.console.rest import Refusal
 from virtmgr.services.clusters import ClusterFields
@@ -201,10 +201,10 @@ def test_room_counts_the_other_hosts_only() -> None:
 
 def test_labels_are_read_as_they_are_written() -> None:
     labels = {"zone": "a", "rack": "r1"}
-    assert checked_labels(labels_text(labels)) == labels
-    assert checked_labels("a=1, b=", {"c": "3"}) == {"a": "1", "b": "", "c": None}
+    assert forms.labels(labels_text(labels)) == labels
+    assert forms.labels("a=1, b=", {"c": "3"}) == {"a": "1", "b": "", "c": None}
     with pytest.raises(Refusal):
-        checked_labels("zone")
+        forms.labels("zone")
 
 
 def test_the_form_of_a_cluster_knows_every_field_and_the_defaults_of_the_api() -> None:

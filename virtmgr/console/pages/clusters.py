@@ -9,9 +9,9 @@ from typing import Any, Final
 from flask import Blueprint, g, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from virtmgr.console import listing
+from virtmgr.console import forms, listing
 from virtmgr.console.answers import done
-from virtmgr.console.forms import checked_labels, labels_text
+from virtmgr.console.forms import labels_text
 from virtmgr.console.listing import Column, ListPage
 from virtmgr.console.pages.overview import gauges
 from virtmgr.console.rest import Refusal
@@ -198,7 +198,7 @@ def body_of(form: Mapping[str, str], before: Mapping[str, str] | None = None) ->
         **body,
         "name": form.get("name", ""),
         "description": form.get("description", ""),
-        "labels": checked_labels(form.get("labels", ""), before),
+        "labels": forms.labels(form.get("labels", ""), before),
     }
 
 

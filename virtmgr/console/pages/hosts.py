@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 from flask import Blueprint, g, jsonify, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from virtmgr.console import feed, listing
+from virtmgr.console import feed, forms, listing
 from virtmgr.console.answers import done
-from virtmgr.console.forms import checked_labels, labels_text
+from virtmgr.console.forms import labels_text
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.pages.overview import gauges
 from virtmgr.console.pages.usage import since
@@ -304,7 +304,7 @@ def save(host: str) -> tuple[str, int] | Response:
     form = request.form
     found = g.rest.get(_ONE, host=host).document
     try:
-        labels = checked_labels(form.get("labels", ""), found["labels"])
+        labels = forms.labels(form.get("labels", ""), found["labels"])
         changed = g.rest.ask("PATCH", _ONE, {"name": form["name"], "labels": labels}, host=host)
     except Refusal as refusal:
         text = render_template(

@@ -107,8 +107,8 @@ def import_() -> str:
 @blueprint.post("/import")
 def begin_import() -> tuple[str, int] | Response:
     """Begin the import; the image's page shows how far it is."""
-    body = import_body(request.form)
     try:
+        body = import_body(request.form)
         g.rest.ask("POST", "/images/import", body)
     except Refusal as refusal:
         return render_template(
@@ -143,8 +143,8 @@ def build() -> str:
 def begin_build() -> tuple[str, int] | Response:
     """Begin the build."""
     form = request.form
-    body = named(form) | forms.filled(form, ("distribution", "suite", "kind", "init", "mirror"))
     try:
+        body = named(form) | forms.filled(form, ("distribution", "suite", "kind", "init", "mirror"))
         g.rest.ask("POST", "/images/build", body)
     except Refusal as refusal:
         return render_template("images/build.html", given=form, refusal=refusal), 422

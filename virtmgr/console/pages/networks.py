@@ -143,8 +143,9 @@ def network_body(form: Mapping[str, str]) -> dict[str, Any]:
 @blueprint.post("/networks/create")
 def make() -> tuple[str, int] | Response:
     """Make it, in a project or for all of them."""
-    body, project = network_body(request.form), request.form.get("project", "")
+    project = request.form.get("project", "")
     try:
+        body = network_body(request.form)
         if project:
             made = g.rest.ask("POST", "/projects/{project}/networks", body, project=project)
         else:
@@ -224,13 +225,9 @@ def change(project: str | None, network: str) -> tuple[str, int] | Response:
     """Change it."""
     before = _get(project, network).document
     form = request.form
-    wanted = {
-        "name": form["name"].strip(),
-        "dns_domain": form["dns_domain"].strip(),
-        "labels": forms.labels(form["labels"]),
-    }
-    body = patch_for(before, wanted)
+    wanted = {"name": form["name"].strip(), "dns_domain": form["dns_domain"].strip()}
     try:
+        body = patch_for(before, wanted | {"labels": forms.labels(form["labels"])})
         if project is None:
             made = g.rest.ask("PATCH", _SHARED, body, network=network)
         else:

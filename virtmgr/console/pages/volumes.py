@@ -125,8 +125,8 @@ def change(project: str, volume: str) -> tuple[str, int] | Response:
     """Change them."""
     before = g.rest.get(_ONE, project=project, volume=volume).document
     known = before | {"size": exact_size(before["size"])}
-    body = patch_for(known, volume_body(request.form))
     try:
+        body = patch_for(known, volume_body(request.form))
         made = g.rest.ask("PATCH", _ONE, body, project=project, volume=volume)
     except Refusal as refusal:
         return render_template(

@@ -53,21 +53,22 @@ LIST: Final = ListPage(
 def list_() -> str:
     """All workloads that may be seen."""
     names = {name: _names(f"/{name}s") for name in ("host", "image", "project")}
-    choices = [replace(one, values=names.get(one.name, one.values)) for one in LIST.choices]
+    choices = [replace(one, values=names.get(one.name) or one.values) for one in LIST.choices]
     shown = listing.show(replace(LIST, choices=choices))
     return render_template(
         "workloads/list.html",
         list=shown,
         silent=_silent_hosts(),
+        lacking=[noun for noun in ("host", "image") if names[noun] == ()],
         refusals=refused,
         kind_title=kind_title,
     )
 
 
-def _names(path: str) -> Sequence[str]:
-    """The names to choose from; none where they are too many."""
+def _names(path: str) -> Sequence[str] | None:
+    """The names to choose from; None where they are too many."""
     reply = g.rest.get(path, {"limit": _FEW, "fields": "name"})
-    return () if reply["next_cursor"] else tuple(item["name"] for item in reply["items"])
+    return None if reply["next_cursor"] else tuple(item["name"] for item in reply["items"])
 
 
 def _silent_hosts() -> Mapping[str, str]:
