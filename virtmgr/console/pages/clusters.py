@@ -41,7 +41,8 @@ LIST: Final = ListPage(
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of the form. ``read`` makes the API's value of what was typed."""
+    """A field of the form. ``read`` makes the API's value of what was typed; ``zero`` is what 0
+    means, if not none."""
 
     name: str
     title: str
@@ -49,6 +50,7 @@ class Setting:
     read: Callable[[str], Any] = str
     choices: tuple[tuple[str, str], ...] = ()
     unit: str = ""
+    zero: str = ""
 
 
 def _whole(text: str) -> Any:
@@ -118,6 +120,7 @@ SETTINGS: Final[Mapping[str, tuple[Setting, ...]]] = {
             "Share of the hosts, 0 to 1. With more, nothing is started elsewhere by itself: the "
             "network is more likely at fault. One host always may.",
             _decimal,
+            unit="of the hosts",
         ),
         Setting(
             "ha_lease",
@@ -137,7 +140,12 @@ SETTINGS: Final[Mapping[str, tuple[Setting, ...]]] = {
     ),
     "Live migration": (
         Setting(
-            "migration_bandwidth", "Bandwidth", "Of each; 0: no limit.", _whole, unit="MiB a second"
+            "migration_bandwidth",
+            "Bandwidth",
+            "Of each; 0: no limit.",
+            _whole,
+            unit="MiB a second",
+            zero="no limit",
         ),
         Setting(
             "migration_downtime",
