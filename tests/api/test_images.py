@@ -7,7 +7,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ import pytest
 from flask import Flask
 from werkzeug.serving import make_server
 
-from tests.api.conftest import StillClock
-from tests.api.contract import Api
+from tests.api.conftest import StillClock, as_new_user, initialise
+from tests.api.contract import Api, Contract
+from virtmgr.api.app import create_app
 from virtmgr.domain.errors import ImageError, Unavailable
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.image import Disk, ImageManifest, ImageType
 from virtmgr.domain.operation import Operation
 from virtmgr.domain.sync import SyncRequest
 from virtmgr.images.blobs import BlobStore
-from virtmgr.ports.images import BuildRequest, Cancelled, ImageProgress, ImportRequest
+from virtmgr.ports.images import BuildRequest, Cancelled, ImageOffer, ImageProgress, ImportRequest
 from virtmgr.ports.unit_of_work import ListQuery
 from virtmgr.services.container import Services
 from virtmgr.services.image_worker import ImageWorker, remove_failed, remove_leftovers
@@ -548,3 +550,31 @@ def _first_sync(*image_ids: str) -> SyncRequest:
         hostname="h", machine_id="", boot_id="b", architecture="x86_64", vcpus=1, memory=1, disk=1
     )
     return SyncRequest(full=True, fingerprint=fingerprint, images=image_ids)
+
+
+def test_what_is_protected_stays(api: Api, worker: ImageWorker) -> None:
+    _import(api, "kept", protected=True, description="Ours")
+    worker.run_once()
+    shown = api.get("/images/kept").body
+    assert (shown["protected"], shown["description"]) == (True, "Ours")
+    assert api.delete("/images/kept").code == "protected"
+    assert api.patch("/images/kept", {"protected": False}).status == 200
+    assert api.delete("/images/kept").status == 204
+
+
+def test_image_servers_are_searched(services: Services, contract: Contract) -> None:
+    def has(address: str, words: Sequence[str]) -> tuple[ImageOffer, ...]:
+        if address != "https://images.example":
+            raise ImageError("it is not there", code="image_unreachable")
+        one = ImageOffer("debian/12", ImageType.DISK, "x86_64", "1", 5, " ".join(words))
+        return (one, replace(one, alias="debian/13"))
+
+    found = replace(services, search_images=has)
+    api = initialise(create_app(found), found, contract)
+    asked = {"server": "https://images.example", "words": ["debian", "cloud"], "limit": 1}
+    answer = api.post("/images/search", asked).body
+    assert (answer["total"], [one["alias"] for one in answer["items"]]) == (2, ["debian/12"])
+    assert answer["items"][0]["description"] == "debian cloud"
+    assert api.post("/images/search", {"server": "https://other"}).code == "image_unreachable"
+    assert api.post("/images/search", {"server": "file:///etc"}).status == 422
+    assert as_new_user(api, "viewer").post("/images/search", asked).status == 403

@@ -50,7 +50,7 @@ ALSO_NAMES = [
         "checks": {"allow_header_conformance": {"enabled": False}},
     }
     for path in (
-        *(f"images/{verb}" for verb in ("build", "import", "prune", "upload", "uploads")),
+        *(f"images/{verb}" for verb in ("build", "import", "prune", "search", "upload", "uploads")),
         *("hosts/enroll", "hosts/scan-key"),
     )
 ]

@@ -8,6 +8,7 @@ from itertools import islice
 
 import click
 import pytest
+from flask import Response
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from virtmgr.cli.output import age, aligned, size
 from virtmgr.cli.quotas import parse_limit, rows
 from virtmgr.cli.spec import parse_nic, parse_port, parse_volume
 from virtmgr.cli.tokens import expiry
+from virtmgr.cli.usage import moment
 from virtmgr.config.settings import AgentSettings, Endpoint, ServerSettings
 from virtmgr.domain.errors import InvalidRequest
 
@@ -79,6 +81,31 @@ def test_top(virtmgr: Run, state: State) -> None:
     }
     line = virtmgr("top").stdout.splitlines()[1].split()
     assert line[:5] == ["a", "running", "50.0", "11.0s", "256MiB/512MiB"]
+
+
+def test_usage(virtmgr: Run, state: State) -> None:
+    state.workload("a")
+    unknown: dict[str, list[float | None]] = {
+        name: [None, 2048] for name in ("disk_read", "disk_written", "network_received")
+    }
+    history = {
+        "seconds": 60,
+        "at": ["2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"],
+        "cpus": [None, 0.5],
+        "memory": [0, 2**28],
+        "disk": [0, 0],
+        **unknown,
+        "network_sent": [1, 2],
+    }
+    for name in (("a",), ("--host", "h")):
+        answer = json.dumps({"usage": None, "history": history})
+        state.answers.append(Response(answer, content_type="application/json"))
+        lines = [line.split() for line in virtmgr("usage", *name).stdout.splitlines()]
+        assert lines[0][:3] == ["UNTIL", "CPU%", "MEMORY"]
+        assert lines[2][-7:] == ["50.0", "256MiB", "0B", "2KiB", "2KiB", "2KiB", "2B"]
+    assert "/hosts/h/usage?since=" in state.requests[-1][1]
+    assert virtmgr("usage", "a", "--since", "soon").exit_code == 2
+    assert moment("30m", datetime(2026, 1, 1, tzinfo=UTC)) == "2025-12-31T23:30:00+00:00"
 
 
 def test_ports_volumes_and_nics() -> None:

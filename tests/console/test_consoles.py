@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -219,9 +220,12 @@ def test_usage_is_charted(viewer: Viewer) -> None:
     viewer.open(f"{WEB}/usage")
     expect(page.locator("#chart-memory-now")).to_have_text("1 MiB")
     expect(page.locator("[data-total=pids]")).to_have_text("1")
-    expect(page.locator("#charts-note")).to_contain_text("keeps no history")
     assert page.locator(".chart canvas").count() == 4
-    page.reload()
+    expect(page.locator("[data-period=hour]")).to_have_attribute("aria-pressed", "true")
+    with page.expect_response(lambda answer: "history?period=day" in answer.url) as answer:
+        page.click("[data-period=day]")
+    assert answer.value.json()["seconds"] == 900
+    expect(page.locator("[data-period=day]")).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#chart-memory-now")).to_have_text("1 MiB")
     page.click("[data-theme-switch]")
     expect(page.locator(".chart canvas")).to_have_count(4)
@@ -242,3 +246,17 @@ def test_tickets_are_asked_for_by_this_consoles_pages_only(viewer: Viewer) -> No
         "fetch(location.href).then((one) => one.headers.get('content-security-policy'))"
     )
     assert re.search(r"connect-src 'self';", policy)
+
+
+def test_charts_begin_with_what_was_before(viewer: Viewer, found: Installation) -> None:
+    """Of the workload and of its host: both are told with averages of a past minute."""
+    page = viewer.page
+    host = found.call("GET", WEB)["host"]["name"]
+    an_hour = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+    for path in (f"{WEB}/usage", f"/hosts/{host}/usage"):
+        asked = f"{path}?since={an_hour}"
+        wait_until(lambda asked=asked: found.call("GET", asked)["history"]["at"], 150)
+        viewer.open(path)
+        expect(page.locator("#charts-note")).to_contain_text("verages over a minute")
+        expect(page.locator("#chart-memory-now")).not_to_have_text("–")
+        assert viewer.barriers() == []

@@ -31,11 +31,33 @@ def test_an_image_is_imported_edited_and_deleted(viewer: Viewer, installed: Inst
     told(viewer, "Image application is changed")
     image = installed.call("GET", "/images/application")
     assert (image["aliases"], image["labels"]) == ([], {"tier": "web"})
+    viewer.page.locator(".page-actions").get_by_text("Edit", exact=True).click()
+    fill(viewer, description="What the shop runs on")
+    viewer.page.check("[name=protected]")
+    press(viewer, "Save")
+    told(viewer, "Image application is changed")
+    sees(viewer, "What the shop runs on")
+    assert viewer.page.locator("button:text-is('Delete')").count() == 0
+    is_fine(viewer)
+    viewer.page.get_by_text("take that away").click()
+    viewer.page.uncheck("[name=protected]")
+    press(viewer, "Save")
+    told(viewer, "Image application is changed")
     viewer.page.locator(".alert-danger", has_text="connection refused").wait_for()
     sees(viewer, "Import again…")
     is_fine(viewer)
     press(viewer, "Delete", type_name="application")
     told(viewer, "Image application is deleted")
+
+
+@pytest.mark.slow
+def test_an_image_server_is_searched(viewer: Viewer) -> None:
+    viewer.open("/images/import")
+    viewer.page.check("#main input[value=simplestreams]")
+    fill(viewer, server="http://127.0.0.1:1", alias="debian 12")
+    viewer.page.click("text=Search the server")
+    viewer.page.locator("#offers .alert-danger", has_text="refused").wait_for()
+    is_fine(viewer)
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ from virtmgr.api.routes import ROUTES
 PACKAGE: Final = Path(virtmgr.console.__file__).parent
 
 FOR_PROGRAMS: Final = {
-    "GET /projects/{project}/workloads/{workload}/usage": "a workload's own page has it already",
     "GET /role-bindings/{binding}": "the list shows all of it",
     "GET /tokens/{token}": "the list shows all of it",
     "POST /images/upload": "browsers upload in pieces",

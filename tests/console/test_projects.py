@@ -74,7 +74,7 @@ def test_what_is_in_use_stays(viewer: Viewer) -> None:
 
 
 def test_forms_say_what_the_api_wants() -> None:
-    assert forms.labels("a=1\n b = 2 ,c") == {"a": "1", "b": "2", "c": ""}
+    assert forms.labels("a=1\n b = 2 ,c=") == {"a": "1", "b": "2", "c": ""}
     assert forms.labels(forms.labels_text({"x": "1", "a": ""})) == {"a": "", "x": "1"}
     assert forms.names("one, two\nthree") == ["one", "two", "three"]
     assert [forms.number(text) for text in ("", " 2 ", "2.5", "two")] == [None, 2, 2.5, "two"]

@@ -26,6 +26,7 @@ from virtmgr.cli.main import root
 from virtmgr.domain.errors import ImageError, InvalidRequest
 from virtmgr.domain.image import ImageType
 from virtmgr.images.blobs import BlobStore
+from virtmgr.images.simplestreams import search_server
 
 ROOT = tar_of(
     member("./", type_=tarfile.DIRTYPE),
@@ -296,3 +297,17 @@ def test_search(server: Server, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = [(item["alias"], item["type"]) for item in json.loads(result.stdout)]
     assert found == [("debian/12", "container"), ("debian/12", "disk")]
+
+
+def test_a_server_is_searched(server: Server) -> None:
+    server.product("debian/12", "1", root_tar_xz=lzma.compress(ROOT))
+    server.product("debian/12", "1", arch="arm64", root_tar_xz=lzma.compress(ROOT))
+    server.product("alpine/3.20", "1", root_tar_xz=lzma.compress(ROOT))
+    found = search_server(f"simplestreams:{server.address}/", ("debian/12", "x86"))
+    assert [(one.alias, one.type, one.architecture) for one in found] == [
+        ("debian/12", ImageType.CONTAINER, "x86_64")
+    ]
+    assert len(search_server(server.address, ())) == 3
+    assert search_server(server.address, ("plan9",)) == ()
+    with pytest.raises(ImageError):
+        search_server("http://127.0.0.1:1", ())

@@ -12,6 +12,7 @@ from tests.agent.fakes import CheckedWorld, FakeNetwork, FakeStorage
 from virtmgr.agent.agent import Agent, Parts
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.guard import Guard
+from virtmgr.agent.host_usage import host_usage
 from virtmgr.agent.identity import Identity
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.networks import NetworkKeeper
@@ -81,6 +82,7 @@ class FakeHost:
                 guard=guard,
                 fingerprint=lambda: self._fingerprint(directory.name, machine_id),
                 renew=lambda _: False,
+                host_usage=lambda: host_usage(directory),
             )
         )
         self._thread = threading.Thread(target=self._agent.run, name="agent")

@@ -6,14 +6,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from tests.fixtures.postgresql import PostgresqlServer
-from tests.store.inventory import Inventory, make_event
+from tests.store.inventory import NOW, Inventory, make_event
 from virtmgr.domain.errors import Conflict, Unavailable
+from virtmgr.domain.usage_history import MINUTE, UsagePoint, UsageSlice
 from virtmgr.ports.unit_of_work import ListQuery
 from virtmgr.services.container import Services
 from virtmgr.services.leadership import Leader
@@ -46,6 +48,8 @@ def _fill(units: SqlUnitOfWorkFactory, count: int = 3) -> Inventory:
             uow.workloads.add(workload)
         uow.flush()
         original.clone_of = clones[-1].id  # whichever comes first, it refers to a later one
+        spent = UsageSlice(end=NOW, seconds=MINUTE, host=UsagePoint(cpus=0.25))
+        uow.usage_history.add(made.host.id, [spent])
         for number in range(count):
             uow.events.append(make_event(message=f"event {number}"))
         uow.commit()
@@ -72,6 +76,8 @@ def test_everything_is_there_and_the_same(
             found = there.hosts.get(made.host.id)
             assert found is not None
             assert found.facts == made.host.facts
+            used = there.usage_history.points([made.host.id], None, MINUTE, NOW - timedelta(1))
+            assert [point.point.cpus for point in used] == [0.25]
         with copy() as uow:
             uow.events.append(make_event(message="the next"))
             uow.commit()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 
@@ -16,10 +17,12 @@ from virtmgr.agent.guard import Guard
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.outbox import Outbox, Parcel
 from virtmgr.agent.reconciler import Reconciler
+from virtmgr.agent.usage_recorder import UsageRecorder
 from virtmgr.agent.watchdog import boottime
 from virtmgr.domain.errors import StorageError, VirtmgrError
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.sync import SyncRequest, SyncResponse
+from virtmgr.domain.usage_history import Measured
 from virtmgr.domain.workload import Usage
 from virtmgr.ports.host import HostStorage
 
@@ -49,6 +52,7 @@ class Parts:
     trusted: Callable[[], tuple[str, ...]] = tuple  # fingerprints of CAs
     trust: Callable[[str], None] = lambda _: None  # these CAs from now on, in PEM
     tell: Callable[[VirtmgrError | None], None] = lambda _: None  # how the last sync went
+    host_usage: Callable[[], Usage | None] = lambda: None  # of the host as a whole
 
 
 class Agent:
@@ -70,6 +74,7 @@ class Agent:
         self._looked_at_images = time.monotonic()
         self._images_said: tuple[str, ...] | None = None  # what the control plane knows of
         self._trusted_said: tuple[str, ...] = ()
+        self._recorder = UsageRecorder()
 
     def run(self) -> None:
         """Bring up what is desired, first from disk, then from the control plane."""
@@ -118,6 +123,7 @@ class Agent:
             self._parts.outbox.poke()
             raise
         self._parts.outbox.acknowledge(parcel)
+        self._recorder.acknowledge(request.usage_history)
         self._images_said, self._trusted_said = images, trusted
         self._full = False
         self._fingerprint = None
@@ -166,7 +172,13 @@ class Agent:
         if time.monotonic() - self._usage_sent < _INTERVAL / 2:
             return {}
         self._usage_sent = time.monotonic()
-        return {"usage": self._usage(), "pools": self._parts.storage.pools()}
+        usage = self._usage()
+        self._recorder.note(Measured(datetime.now(UTC), self._parts.host_usage(), usage))
+        news: dict[str, object] = {"usage": usage, "pools": self._parts.storage.pools()}
+        slices = self._recorder.take()
+        if slices and self._control_plane.takes_usage_history:
+            news["usage_history"] = slices
+        return news
 
     def _usage(self) -> dict[str, Usage]:
         found: dict[str, Usage] = {}

@@ -11,7 +11,7 @@ import httpx2 as httpx
 
 from virtmgr.domain.errors import Forbidden, ImageError, Unavailable
 from virtmgr.domain.machine import Machine
-from virtmgr.domain.sync import SyncRequest, SyncResponse
+from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest, SyncResponse
 
 WAKE_SECONDS = 25
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -23,6 +23,7 @@ class ControlPlane:
 
     def __init__(self, server: str, context: ssl.SSLContext) -> None:
         self._client = httpx.Client(base_url=server, verify=context, timeout=_TIMEOUT)
+        self.takes_usage_history = False  # until it has said so: those before do not know of it
 
     def close(self) -> None:
         self._client.close()
@@ -40,6 +41,7 @@ class ControlPlane:
             request.model_dump_json(exclude_unset=True).encode(),
             timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
         )
+        self.takes_usage_history = USAGE_HISTORY in response.headers.get(ACCEPTS, "").split()
         return SyncResponse.model_validate_json(response.content)
 
     def wait_for_wake(self, revision: int) -> bool:

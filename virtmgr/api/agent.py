@@ -15,7 +15,7 @@ from virtmgr.api import problems
 from virtmgr.domain.errors import InvalidRequest, NotFound, Unauthenticated
 from virtmgr.domain.host import Host
 from virtmgr.domain.machine import Machine
-from virtmgr.domain.sync import SyncRequest
+from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest
 from virtmgr.domain.values import Value
 from virtmgr.ports.certificates import Authority, common_name
 from virtmgr.services import enrolment
@@ -77,7 +77,11 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     def take_sync() -> Response:
         host_id, serial = _certificate()
         response = sync(services, host_id, _parse(SyncRequest), serial=serial)
-        return Response(response.model_dump_json(exclude_unset=True), mimetype="application/json")
+        return Response(
+            response.model_dump_json(exclude_unset=True),
+            mimetype="application/json",
+            headers={ACCEPTS: USAGE_HISTORY},
+        )
 
     @routes.get("/wake")
     def wait_for_wake() -> Response:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+)
 
 from virtmgr.ports.unit_of_work import ListQuery
 
@@ -17,7 +26,14 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("it is beyond the years that can be told in UTC") from error
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+def _no_number(given: Any) -> Any:
+    """Numbers would be taken for seconds since 1970."""
+    if isinstance(given, str) and re.fullmatch(r"[-+]?[\d.]+", given.strip()):
+        raise ValueError("write the time with its zone, such as 2026-01-31T12:00:00Z")
+    return given
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_in_utc)]
 """A time with its zone, as a query parameter."""
 
 
@@ -25,6 +41,16 @@ class Query(BaseModel):
     """Base of all query models: unknown parameters are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UsageQuery(Query):
+    """From when on."""
+
+    since: Moment | None = Field(
+        None,
+        description="What was used since then, RFC 3339: by minutes for the last hour, by quarters "
+        "of an hour for the last day.",
+    )
 
 
 class ChangeQuery(Query):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from flask import Response
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, Started, listing
-from virtmgr.api.conventions import ChangeQuery, ListParameters, Moment
+from virtmgr.api.conventions import ChangeQuery, ListParameters, Moment, UsageQuery
 from virtmgr.api.dispatch import RawRequest, answer_view
 from virtmgr.api.filters import by_id
 from virtmgr.api.merge_patch import Patch
@@ -26,10 +27,11 @@ from virtmgr.api.schemas.hosts import (
     pool_presenter,
     present_keys,
 )
+from virtmgr.api.schemas.usage_history import HostUsageView, present_history
 from virtmgr.domain.access import Action
 from virtmgr.domain.host import Host, HostState
 from virtmgr.domain.values import Value
-from virtmgr.services import host_installation, host_removal, hosts, pools
+from virtmgr.services import host_installation, host_removal, hosts, pools, usage_history
 from virtmgr.services.context import Context
 from virtmgr.services.host_installation import Address, HostAdd, HostAgain, HostEnroll
 from virtmgr.services.hosts import HostCreate, HostFields
@@ -200,6 +202,13 @@ def maintain(context: Context, host: str) -> Answer[HostView]:
     return _answer(context, hosts.maintain(context, host))
 
 
+def show_usage(context: Context, query: UsageQuery, host: str) -> Answer[HostUsageView]:
+    """What a host as a whole has used: CPU, memory, disk, network; without since of an hour"""
+    since = query.since or context.now - timedelta(hours=1)
+    history = usage_history.of_host(context, hosts.find(context, host), since)
+    return Answer(HostUsageView(history=present_history(history)))
+
+
 def list_pools(context: Context, query: PoolParameters) -> Answer[Listing[PoolView]]:
     """List pools"""
     page = pools.list_(context, query.query(**by_id(context.uow, query)))
@@ -231,5 +240,6 @@ ROUTES: tuple[Route, ...] = (
     change("POST", _ONE + "/cordon", cordon, Action.HOSTS_UPDATE),
     change("POST", _ONE + "/uncordon", uncordon, Action.HOSTS_UPDATE),
     change("POST", _ONE + "/maintenance", maintain, Action.HOSTS_UPDATE),
+    read(_ONE + "/usage", show_usage, Action.HOSTS_VIEW),
     read("/pools", list_pools, Action.POOLS_VIEW),
 )

@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flask import Response
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, Started, listing
 from virtmgr.api.conventions import ListParameters, StartQuery
+from virtmgr.api.dispatch import RawRequest, answer_view
 from virtmgr.api.merge_patch import Patch
-from virtmgr.api.routing import Route, change, delete, read, start, upload
+from virtmgr.api.routing import Route, change, delete, raw, read, start, upload
 from virtmgr.api.schemas.images import (
     ImageView,
     ListedImageView,
+    OffersView,
     PrunedView,
     ShownImageView,
     image_presenter,
     present,
     present_fully,
+    present_offers,
     present_pruned,
 )
 from virtmgr.api.uploads import Upload
 from virtmgr.domain.access import Action
 from virtmgr.domain.image import Digest, Image, ImageState, ImageType
 from virtmgr.domain.operation import Operation
-from virtmgr.domain.values import ImageName
+from virtmgr.domain.values import ImageName, Value
 from virtmgr.domain.workload import Init
 from virtmgr.services import image_pruning, images
 from virtmgr.services.context import Context
@@ -47,6 +51,18 @@ class UploadQuery(StartQuery):
     format: Format | None = None
     checksum: Digest | None = Field(None, description="sha256:… of the file.")
     init: Init | None = Field(None, description="Containers: app or system. Default: by content.")
+
+
+class SearchBody(Value):
+    """What to look for on an image server."""
+
+    server: str = Field(
+        max_length=512, pattern=r"^https?://[^\s#]+$", description="Its address, http(s)://HOST."
+    )
+    words: tuple[str, ...] = Field(
+        (), max_length=8, description="All must be in an alias, architecture, type or description."
+    )
+    limit: int = Field(100, ge=1, le=500, description="At most so many are told.")
 
 
 def _answer(image: Image) -> Answer[ImageView]:
@@ -75,7 +91,7 @@ def show(context: Context, image: str) -> Answer[ShownImageView]:
 
 
 def patch(context: Context, image: str, patch: Patch[ImageFields]) -> Answer[ImageView]:
-    """Change an image's name, aliases or labels (JSON merge patch)"""
+    """Change an image's name, aliases, labels, description or protection (JSON merge patch)"""
     found = images.lock(context, image)
     current = ImageFields.model_validate(found, from_attributes=True)
     return _answer(images.update(context, found, patch.apply(current)))
@@ -108,6 +124,12 @@ def prune(context: Context, body: ImagePrune) -> Answer[PrunedView]:
     return Answer(present_pruned(image_pruning.prune(context, body)))
 
 
+def search(call: RawRequest, body: SearchBody) -> Response:
+    """Ask an image server of LXD or Incus what it has"""
+    offers = call.services.search_images(body.server, body.words)
+    return answer_view(present_offers(offers, body.limit))
+
+
 _ONE = "/images/{image}"
 
 ROUTES: tuple[Route, ...] = (
@@ -116,6 +138,7 @@ ROUTES: tuple[Route, ...] = (
     start("POST", "/images/build", build, Action.IMAGES_CREATE),
     upload("/images/upload", take_upload, Action.IMAGES_CREATE),
     change("POST", "/images/prune", prune, Action.IMAGES_DELETE),
+    raw("POST", "/images/search", search, Action.IMAGES_CREATE, answers={200: OffersView}),
     read(_ONE, show, Action.IMAGES_VIEW),
     change("PATCH", _ONE, patch, Action.IMAGES_UPDATE),
     delete(_ONE, remove, Action.IMAGES_DELETE),

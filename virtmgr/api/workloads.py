@@ -8,12 +8,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from virtmgr.api.answers import Answer, Listing, Started, listing
-from virtmgr.api.conventions import ListParameters, StartQuery
+from virtmgr.api.conventions import ListParameters, StartQuery, UsageQuery
 from virtmgr.api.filters import by_id
 from virtmgr.api.merge_patch import Patch
 from virtmgr.api.problems import refusing_invalid
 from virtmgr.api.routing import Route, change, read, start
 from virtmgr.api.schemas.images import present as present_image
+from virtmgr.api.schemas.usage_history import present_history
 from virtmgr.api.schemas.workloads import (
     PlacementView,
     TicketView,
@@ -33,7 +34,15 @@ from virtmgr.domain.workload import (
     VolumeMount,
     WorkloadSpec,
 )
-from virtmgr.services import cloning, images, publishing, streams, workload_changes, workloads
+from virtmgr.services import (
+    cloning,
+    images,
+    publishing,
+    streams,
+    usage_history,
+    workload_changes,
+    workloads,
+)
 from virtmgr.services.cloning import CloneFields
 from virtmgr.services.context import Context
 from virtmgr.services.images import ImageFields
@@ -128,9 +137,13 @@ def show(context: Context, *, workload: str) -> Answer[WorkloadView]:
     return Answer(presenter(context.uow, [found])(found), found.version)
 
 
-def show_usage(context: Context, *, workload: str) -> Answer[UsageView]:
-    """What a workload uses: CPU, memory, disk, network"""
-    return Answer(UsageView(usage=workloads.find(context, workload).status.usage))
+def show_usage(context: Context, query: UsageQuery, *, workload: str) -> Answer[UsageView]:
+    """What a workload uses, and has used: CPU, memory, disk, network"""
+    found = workloads.find(context, workload)
+    history = None
+    if query.since is not None:
+        history = present_history(usage_history.of_workload(context, found, query.since))
+    return Answer(UsageView(usage=found.status.usage, history=history))
 
 
 def show_placement(context: Context, *, workload: str) -> Answer[PlacementView]:

@@ -22,6 +22,7 @@ from virtmgr.agent.departing import Departures
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
 from virtmgr.agent.guard import Guard
+from virtmgr.agent.host_usage import host_usage
 from virtmgr.agent.identity import (
     Identity,
     client_context,
@@ -47,7 +48,7 @@ from virtmgr.config.settings import AgentSettings
 from virtmgr.domain.errors import HostError, VirtmgrError
 from virtmgr.domain.host import DriverFacts, Fingerprint, Tunnel
 from virtmgr.domain.sync import DesiredWorkload
-from virtmgr.domain.workload import Kind, Reason
+from virtmgr.domain.workload import Kind, Reason, Usage
 from virtmgr.drivers.libvirt.accelerator import Accelerator, probe_accelerator
 from virtmgr.drivers.network.adapter import LinuxNetwork
 from virtmgr.drivers.network.facts import NetworkFacts
@@ -185,6 +186,7 @@ def run_agent(settings: AgentSettings) -> None:
             trusted=partial(trusted, identity, _TOOLS),
             trust=partial(take_up_trust, identity, control_plane, served),
             tell=StatusFile(settings.run_directory / "status.json", clock).tell,
+            host_usage=partial(_host_usage, settings.data_directory),
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -248,6 +250,15 @@ def take_up_trust(
     trust(identity, authorities_pem, _TOOLS)
     served.take_up()
     connector.renewed()
+
+
+def _host_usage(data_directory: Path) -> Usage | None:
+    """What the host uses; None where it cannot be read."""
+    try:
+        return host_usage(data_directory)
+    except OSError as error:
+        _log.warning("host_usage.failed", error=str(error))
+        return None
 
 
 def _find(

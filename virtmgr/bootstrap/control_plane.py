@@ -14,6 +14,7 @@ from virtmgr.enrollment.authority import CertificateAuthority
 from virtmgr.enrollment.playbooks import AnsiblePlaybooks, scan_keys
 from virtmgr.enrollment.vault import KeyFileVault
 from virtmgr.images.blobs import BlobStore
+from virtmgr.images.simplestreams import search_server
 from virtmgr.ports.streams import Dialler
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import authorities
@@ -54,6 +55,7 @@ def build_services(
         dial=dial,
         vault=KeyFileVault(settings.ca_file.parent / "credentials.key"),
         scan_keys=scan_keys,
+        search_images=search_server,
         authority=authority(settings),
     )
     relay.start(partial(_hear, services, wake))

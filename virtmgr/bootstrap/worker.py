@@ -47,6 +47,7 @@ from virtmgr.services.installation_worker import InstallationWorker
 from virtmgr.services.leadership import Leader
 from virtmgr.services.migration_worker import MigrationWorker
 from virtmgr.services.silence import mark_unreachable
+from virtmgr.services.usage_history import forget_old
 
 _LEASES = 1.0  # seconds between looks at the hosts' leases
 _STALE = 600.0  # seconds between removals of used tickets and old idempotency keys
@@ -155,7 +156,8 @@ def watch_leases(services: Services, leader: Leader, watch: LeaseWatch) -> None:
 
 
 def remove_stale(services: Services) -> None:
-    """Drop tickets, idempotency keys, uploads and failed images that mean nothing any more."""
+    """Drop what means nothing any more: tickets, idempotency keys, uploads, failed images, old
+    usage."""
     remove_leftovers(services)
     remove_failed(services)
     now = services.clock.now()
@@ -163,6 +165,7 @@ def remove_stale(services: Services) -> None:
         uow.tickets.purge(now)
         uow.idempotency.purge(now - _IDEMPOTENCY_LIFE)
         uow.commit()
+    forget_old(services)
 
 
 def _every(seconds: float, stop: threading.Event, work: Callable[[], object]) -> None:

@@ -55,6 +55,7 @@ WORKLOAD_ENTRIES = {
     "logs": _entry("logs:logs", "Show the output.", _INSIDE),
     "cp": _entry("files:cp", "Copy files in and out.", _INSIDE),
     "top": _entry("usage:top", "Show what workloads use.", _INSIDE),
+    "usage": _entry("usage:usage", "Show what has been used.", _INSIDE),
 }
 WORKLOAD_ALIASES = {"ls": "list", "show": "get", "rm": "delete"}
 

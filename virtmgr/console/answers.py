@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import make_response, redirect, request
+from markupsafe import Markup
 from werkzeug.wrappers import Response
+
+from virtmgr.console import hints
 
 
 def is_partial() -> bool:
@@ -23,7 +26,25 @@ def toast(
     :param level: success, info, warning or danger.
     :param later: on the page that is gone to.
     """
-    return {"toast": {"message": message, "hint": hint, "level": level, "later": later}}
+    found = pieces_of(hint)
+    ways = [{"text": one.text, "path": one.path} for one in found if one.path]
+    told = {"message": message, "hint": hints.plain(found) or None, "ways": ways}
+    return {"toast": {**told, "level": level, "later": later}}
+
+
+def pieces_of(hint: str | None) -> Sequence[hints.Piece]:
+    """A hint with the console's ways, for the page that is asked for."""
+    values = request.view_args or {}
+    return hints.pieces(hint or "", values.get("project"), values.get("host"))
+
+
+def hint(text: str | None) -> Markup:
+    """A hint as pages show it: with links where the console has a way."""
+    parts = (
+        Markup('<a href="{}">{}</a>').format(one.path, one.text) if one.path else one.text
+        for one in pieces_of(text)
+    )
+    return Markup("").join(parts)
 
 
 def tell(response: Response, events: Mapping[str, Any]) -> None:

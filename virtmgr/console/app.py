@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 import structlog
 from flask import Flask, Response, g, make_response, redirect, render_template, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.routing import MapAdapter
 from werkzeug.wrappers import Response as AnyResponse
 
 from virtmgr.config.resources import resource_path
 from virtmgr.console import assets, formatting, navigation, pages, preferences, session
-from virtmgr.console.answers import is_partial, tell, toast
+from virtmgr.console.answers import hint, is_partial, tell, toast
 from virtmgr.console.policy import policy
 from virtmgr.console.rest import Refusal, Rest, Wsgi
+from virtmgr.console.rights import Rights, missing
 from virtmgr.domain.ids import new_id
 
 log = structlog.get_logger(__name__)
@@ -30,11 +32,12 @@ def create_console(api: Wsgi) -> Flask:
     app = Flask(__name__, template_folder=str(resource_path("templates")), static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = 16 * 1024**2
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.filters.update(formatting.FILTERS)
+    app.jinja_env.filters.update(formatting.FILTERS, hint=hint)
     app.jinja_env.globals.update(formatting.GLOBALS, asset=assets.url, places=navigation.PLACES)
     app.register_blueprint(assets.blueprint)
     for blueprint in pages.BLUEPRINTS:
         app.register_blueprint(blueprint)
+    app.jinja_env.globals["may"] = partial(_may, app.url_map.bind("console"))
     app.before_request(partial(_begin, api))
     app.after_request(_finish)
     app.context_processor(_frame)
@@ -55,9 +58,28 @@ def _begin(api: Wsgi) -> AnyResponse | None:
         return None
     if session.secret() is None:
         return to_log_in()
-    session.who()
+    g.rights = Rights(session.who() or {})
     g.project = request.cookies.get(preferences.PROJECT) or None
-    return None
+    return _refused_page()
+
+
+def _refused_page() -> AnyResponse | None:
+    """What to show instead of a page that is only of use to those with more rights."""
+    endpoint, values = request.endpoint or "", request.view_args or {}
+    hidden = "project" in values and not g.rights.sees(values["project"])
+    if request.method != "GET" or hidden or g.rights.reaches(endpoint, values):
+        return None  # what changes something is the API's to decide, and what is hidden
+    lacking = f"it takes {missing(endpoint)}"
+    return _tell(403, "This page is not for you", lacking, None)
+
+
+def _may(routes: MapAdapter, path: str, method: str = "POST") -> bool:
+    """Whether the viewer is offered what a button asks for, or a link leads to."""
+    try:
+        endpoint, values = routes.match(unquote(urlsplit(path).path), method=method)
+    except (NotFound, MethodNotAllowed):
+        return True  # it is not of this console
+    return bool(g.rights.reaches(endpoint, values))
 
 
 def _is_background() -> bool:
@@ -81,6 +103,7 @@ def _frame() -> dict[str, Any]:
     """What every template knows."""
     return {
         "who": g.get("who"),
+        "rights": g.get("rights"),
         "project": g.get("project"),
         "place": navigation.current(request.path),
         "csrf_token": session.proof(),

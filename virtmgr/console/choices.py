@@ -6,12 +6,15 @@ from typing import Any, Final
 
 from flask import g
 
+from virtmgr.domain.access import Action
+
 _QUERY: Final = {"limit": 500, "fields": "name"}
 
 
-def projects() -> list[str]:
-    """Those that may be seen."""
-    return _names(g.rest.get("/projects", _QUERY)["items"])
+def projects(action: Action = Action.PROJECTS_VIEW) -> list[str]:
+    """Those in which the viewer may do something."""
+    names = _names(g.rest.get("/projects", _QUERY)["items"])
+    return [name for name in names if g.rights.allows(action, name)]
 
 
 def clusters() -> list[str]:

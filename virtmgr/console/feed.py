@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any
 
+from virtmgr.console import links
 from virtmgr.console.formatting import words
-
-_OF_PROJECTS: Final = ("workload", "volume", "network")
-_SHARED: Final = ("host", "cluster", "image", "project", "user", "network")
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,7 @@ def _line(event: Mapping[str, Any]) -> Line:
         sequence=event["sequence"],
         at=event["at"],
         name="" if said else name,
-        link=link_to(event["target"]["type"], name, event["project"]),
+        link=None if verb == "deleted" else links.to(event["target"], event["project"]),
         text=text,
         user=event["user"]["name"] if event["user"] else "virtmgr",
     )
-
-
-def link_to(type: str, name: str, project: Mapping[str, Any] | None) -> str | None:
-    """The page of what an event or operation is about; None: it has none."""
-    if type in _OF_PROJECTS and project is not None:
-        return f"/projects/{quote(project['name'], safe='')}/{type}s/{quote(name, safe='')}"
-    return f"/{type}s/{quote(name, safe='')}" if type in _SHARED else None

@@ -30,20 +30,14 @@ def names(text: str) -> list[str]:
     return [name for name in re.split(r"[\s,]+", text) if name]
 
 
-def labels(text: str) -> dict[str, str]:
-    """One ``key=value`` a line, or separated by commas."""
-    pairs = (line.partition("=") for line in re.split(r"[\n,]+", text) if line.strip())
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
 def labels_text(found: Mapping[str, str]) -> str:
     """Labels as ``labels`` reads them."""
     return "\n".join(f"{key}={value}" for key, value in sorted(found.items()))
 
 
-def checked_labels(text: str, before: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    """``labels`` that refuses a line without ``=``; those of ``before`` that are left out are None,
-    as a merge patch wants.
+def labels(text: str, before: Mapping[str, str] | None = None) -> dict[str, str | None]:
+    """One ``key=value`` a line, or separated by commas; those of ``before`` that are left out are
+    None, as a merge patch wants.
 
     :raises Refusal: a line is no label; about the field ``labels``.
     """

@@ -93,11 +93,19 @@ class Shown:
         """The address of exactly this page, for reading it again."""
         return self.link(cursor=request.args.get("cursor"))
 
-    def link(self, **changed: str | None) -> str:
+    def link(self, **changed: str | Sequence[str] | None) -> str:
         """The address of this list with some parameters changed; None leaves one out."""
         given: dict[str, Any] = {**self.given, "label": list(self.labels), **changed}
         kept = {name: value for name, value in given.items() if value not in (None, "", [])}
         return f"{request.path}?{urlencode(kept, doseq=True)}" if kept else request.path
+
+    def without(self, name: str, value: str) -> str:
+        """The address of this list with one value of one filter taken off."""
+        given = list(self.labels) if name == "label" else self.given[name]
+        values = given if isinstance(given, list) else [given]
+        kept = list(values)
+        kept.remove(value)
+        return self.link(**{name: kept})
 
     def sort_link(self, column: Column) -> str:
         """The list by this column; once more, the other way round."""

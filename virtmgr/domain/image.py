@@ -132,5 +132,7 @@ class Image:
     aliases: list[str] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     failure: str | None = None
+    description: str = ""
+    protected: bool = False  # not deleted until that is taken away
     created_at: datetime
     version: int = 1

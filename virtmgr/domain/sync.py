@@ -13,6 +13,7 @@ from pydantic import Field
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.image import ImageManifest
 from virtmgr.domain.network import NetworkType, is_routed
+from virtmgr.domain.usage_history import UsageSlice
 from virtmgr.domain.values import Value
 from virtmgr.domain.workload import (
     Init,
@@ -25,6 +26,12 @@ from virtmgr.domain.workload import (
 )
 
 PROTOCOL = 1
+
+ACCEPTS = "Virtmgr-Accepts"
+"""The header of an answer that names, separated by blanks, what may be said beyond the protocol."""
+
+USAGE_HISTORY = "usage-history"
+"""In it: ``SyncRequest.usage_history`` is taken."""
 
 
 class DesiredImage(Value):
@@ -235,6 +242,7 @@ class SyncRequest(Value):
     pools: tuple[ObservedPool, ...] = ()
     images: tuple[str, ...] | None = None  # ids of all that are at hand; None: as said before
     usage: dict[str, Usage] = Field(default_factory=dict)  # by workload id
+    usage_history: tuple[UsageSlice, ...] = ()  # not yet answered; where they are taken
     arrivals: tuple[str, ...] = ()  # ids of those that lie here
     trusted_authorities: tuple[str, ...] = ()  # fingerprints; at the first sync, and when changed
 

@@ -11,6 +11,8 @@ item says what both files have as checksum together, and that is held against th
 from __future__ import annotations
 
 import json
+import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +26,11 @@ from virtmgr.images.download import download
 from virtmgr.images.files import read_document
 from virtmgr.images.oci import OCI_ARCHITECTURES
 from virtmgr.images.task import Task
+from virtmgr.ports.images import ImageOffer
 
 SCHEME = "simplestreams:"
 _INDEX = "streams/v1/index.json"
+_SEARCH_SECONDS = 20
 _LARGEST_DOCUMENT = 64 * 1024**2
 _MOST_DOCUMENTS = 32
 _ARCHITECTURES = {
@@ -207,6 +211,41 @@ def search(offers: Iterable[Offer], words: Sequence[str]) -> list[Offer]:
     """Offers that have every word in an alias, their architecture, type or description."""
     texts = [(offer, _text(offer)) for offer in offers]
     return [offer for offer, text in texts if all(word.lower() in text for word in words)]
+
+
+def search_server(address: str, words: Sequence[str]) -> tuple[ImageOffer, ...]:
+    """What the server at ``address`` has that all words are found in, by alias.
+
+    :raises ImageError: it cannot be reached within ``_SEARCH_SECONDS``, or its index not be read.
+    """
+    address = address.removeprefix(SCHEME).partition("#")[0].rstrip("/")
+    until = time.monotonic() + _SEARCH_SECONDS
+    task = Task(lambda *_: None, lambda: time.monotonic() > until)
+    with tempfile.TemporaryDirectory(prefix="virtmgr-") as scratch:
+        try:
+            found = search(fetch_offers(address, Path(scratch), task), words)
+        except ImageError as error:
+            if error.code != "image_cancelled":
+                raise
+            raise ImageError(
+                f"search the image server {address}: its index did not come within "
+                f"{_SEARCH_SECONDS} seconds",
+                code="image_unreachable",
+                hint="try again, or give the alias without a search",
+            ) from error
+    offers = [
+        ImageOffer(
+            alias=offer.aliases[0],
+            type=offer.type,
+            architecture=offer.architecture,
+            version=offer.version,
+            size=offer.file.size,
+            description=offer.description,
+        )
+        for offer in found
+        if offer.aliases
+    ]
+    return tuple(sorted(offers, key=lambda offer: (offer.alias, offer.architecture, offer.type)))
 
 
 def _text(offer: Offer) -> str:

@@ -40,6 +40,18 @@ class ImportRequest:
 
 
 @dataclass(frozen=True)
+class ImageOffer:
+    """What an image server has, to be imported as ``simplestreams:URL#ALIAS``."""
+
+    alias: str
+    type: ImageType  # container or disk
+    architecture: str  # as uname says it
+    version: str
+    size: int  # bytes to fetch
+    description: str
+
+
+@dataclass(frozen=True)
 class BuildRequest:
     """An image to build from a distribution's packages.
 

@@ -26,6 +26,7 @@ from virtmgr.domain.operation import Event, IdempotencyKey, LogLine, Operation, 
 from virtmgr.domain.overview import HostSize, WorkloadCount
 from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
 from virtmgr.domain.scheduling import Amounts
+from virtmgr.domain.usage_history import TimedPoint, UsageSlice
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import Affinity, Kind, Nic, Workload
 from virtmgr.domain.workload import Port as PublishedPort
@@ -502,6 +503,10 @@ class MigrationRepository(Repository[Migration], Protocol):
         """Ids of the hosts that the open ones among these are from or to; loads no entity."""
         ...
 
+    def sources_of(self, workload_id: str, since: datetime) -> frozenset[str]:
+        """Ids of the hosts that a workload has been moved from; loads no entity."""
+        ...
+
     def of_drain(self, operation_id: str) -> Sequence[Migration]:
         """All that belong to a drain, open or not, oldest first."""
         ...
@@ -538,6 +543,10 @@ class FailoverRepository(Repository[Failover], Protocol):
         """All that are open of one workload."""
         ...
 
+    def lost_by(self, workload_id: str, since: datetime) -> frozenset[str]:
+        """Ids of the lost hosts that a workload was on; loads no entity."""
+        ...
+
 
 class EventRepository(Protocol):
     def append(self, event: Event) -> None: ...
@@ -566,6 +575,25 @@ class TicketRepository(Repository[StreamTicket], Protocol):
         ...
 
     def purge(self, before: datetime) -> None: ...
+
+
+class UsageHistoryRepository(Protocol):
+    """What hosts and workloads have used (``domain/usage_history.py``)."""
+
+    def add(self, host_id: str, slices: Iterable[UsageSlice]) -> None:
+        """Keep those of a host that are not kept yet; the caller has locked it."""
+        ...
+
+    def points(
+        self, host_ids: Iterable[str], workload_id: str | None, seconds: int, since: datetime
+    ) -> Sequence[TimedPoint]:
+        """Steps of this length that ended after ``since``, by time: of a workload on any of these
+        hosts, or (None) of the host itself."""
+        ...
+
+    def purge(self, seconds: int, before: datetime) -> None:
+        """Drop steps of this length that ended before."""
+        ...
 
 
 class IdempotencyRepository(Protocol):
@@ -643,6 +671,7 @@ class UnitOfWork(Protocol):
     idempotency: IdempotencyRepository
     settings: SettingRepository
     leaderships: LeadershipRepository
+    usage_history: UsageHistoryRepository
 
     def flush(self) -> None: ...
 

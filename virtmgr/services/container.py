@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from virtmgr.domain.errors import Unavailable
@@ -12,7 +12,7 @@ from virtmgr.domain.ssh import HostKey
 from virtmgr.domain.streaming import StreamRequest
 from virtmgr.ports.certificates import Authority
 from virtmgr.ports.clock import Clock, SystemClock
-from virtmgr.ports.images import BlobStore
+from virtmgr.ports.images import BlobStore, ImageOffer
 from virtmgr.ports.power import PowerControl, Way
 from virtmgr.ports.streams import AgentStream, Dialler
 from virtmgr.ports.unit_of_work import UnitOfWorkFactory
@@ -65,6 +65,11 @@ def scan_nobody(address: str, port: int) -> tuple[HostKey, ...]:
     raise Unavailable(f"this process does not look at ssh servers, such as {address}:{port}")
 
 
+def search_nowhere(address: str, words: Sequence[str]) -> Sequence[ImageOffer]:  # noqa: ARG001
+    """For processes that look at no image server."""
+    raise Unavailable(f"this process does not look at image servers, such as {address}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Services:
     """The control plane's ports.
@@ -73,7 +78,8 @@ class Services:
     ``done`` of every operation that a sync finished. ``wake_host`` hints a host to sync now.
     ``dial`` opens a stream on a host's agent. ``vault`` seals credentials of hosts and of their
     fence devices, ``power`` speaks to those. ``scan_keys`` asks the ssh server at an address and
-    port for its keys. ``authority`` is the private CA. ``known_hosts`` is what placing remembers.
+    port for its keys, ``search_images`` an image server for what it has that all words are found
+    in. ``authority`` is the private CA. ``known_hosts`` is what placing remembers.
     """
 
     units: UnitOfWorkFactory
@@ -87,6 +93,7 @@ class Services:
     power: PowerControl = field(default_factory=NoPower)
     scan_keys: Callable[[str, int], tuple[HostKey, ...]] = scan_nobody
     rebalancing_solver: Solver | None = None  # None: plans are made move by move
+    search_images: Callable[[str, Sequence[str]], Sequence[ImageOffer]] = search_nowhere
     authority: Authority | None = None  # None: this process has nothing to do with certificates
     known_hosts: KnownHosts = field(default_factory=KnownHosts)
     stream_url: str = ""  # where clients open streams: wss://ADDRESS:PORT

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr
 
-from virtmgr.domain.errors import InvalidRequest, NotFound
+from virtmgr.domain.errors import Conflict, InvalidRequest, NotFound
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import Digest, Image, ImageState, ImageType
 from virtmgr.domain.operation import Operation, OperationState
@@ -65,6 +65,8 @@ class ImageFields(Value):
     name: ImageName = Field(description="Unique among all images' names and aliases.")
     aliases: tuple[ImageName, ...] = Field((), max_length=64, description="Further names.")
     labels: Labels = Field(default_factory=dict, description="Key and value pairs to select by.")
+    description: str = Field("", max_length=1024, description="Free text.")
+    protected: bool = Field(False, description="It is not deleted until this is false again.")
 
 
 class RegistryAuth(Value):
@@ -223,6 +225,8 @@ def begin(
         size=0,
         aliases=list(dict.fromkeys(fields.aliases)),
         labels=dict(fields.labels),
+        description=fields.description,
+        protected=fields.protected,
         created_at=context.now,
     )
     context.uow.images.add(image)
@@ -252,6 +256,7 @@ def update(context: Context, image: Image, fields: ImageFields) -> Image:
     :raises NameTaken: another image has the name or alias.
     """
     image.name, image.labels = fields.name, dict(fields.labels)
+    image.description, image.protected = fields.description, fields.protected
     context.uow.images.set_aliases(image, fields.aliases)
     context.record("image.updated", image, f"image {image.name} was changed")
     context.uow.flush()
@@ -263,10 +268,16 @@ def delete(context: Context, reference: str) -> Image:
 
     One that is being imported is cancelled.
 
-    :raises Conflict: workloads use it; they are named.
+    :raises Conflict: workloads use it; they are named. Or (protected) it is protected.
     """
     blobs_change(context.uow, context.now)  # before the image, as who finishes one does
     image = lock(context, reference)
+    if image.protected:
+        raise Conflict(
+            f"image {image.name!r} is protected: it is not deleted",
+            code="protected",
+            hint="set protected to false first",
+        )
     users = ListQuery(filters={"image": image.id}, limit=10)
     cdroms = ListQuery(filters={"cdrom": image.id}, limit=10)
     pages = [context.uow.workloads.list(query) for query in (users, cdroms)]

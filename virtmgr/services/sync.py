@@ -25,6 +25,7 @@ from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
 from virtmgr.services.host_reports import note_host, note_pools
+from virtmgr.services.usage_history import note_usage_history
 from virtmgr.services.workload_reports import note_usage, note_volume, note_workload
 
 
@@ -63,6 +64,7 @@ def sync(
         for volume in request.volumes:
             finished += note_volume(uow, host, volume, moves, now)
         note_pools(uow, host, request.pools, now)
+        note_usage_history(uow, host, request.usage_history, now)
         if request.images is not None:
             uow.hosts.note_images(host.id, request.images)
         if duties.leftovers and request.full:

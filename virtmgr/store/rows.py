@@ -1,12 +1,14 @@
 """The inventory's rows apart from any one database: read from one, written to another, proven.
 
-A row is a dict of JSON values: times are ISO 8601 in UTC, ids are text, documents are themselves.
+A row is a dict of JSON values: times are ISO 8601 in UTC, ids are text, documents are themselves,
+bytes are base64.
 Columns that the database computes are left out, and so are leaderships, which are of processes.
 Types are read from the database itself, so that rows of an earlier schema can be written too.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +23,7 @@ from sqlalchemy import (
     Column,
     Connection,
     DateTime,
+    LargeBinary,
     MetaData,
     Table,
     Uuid,
@@ -234,10 +237,14 @@ def _stored(table: Table) -> list[Column[Any]]:
 
 
 def _to_json(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     return _utc(value).isoformat(timespec="microseconds") if isinstance(value, datetime) else value
 
 
 def _from_json(column: Column[Any], value: Any, dialect: str) -> Any:
+    if isinstance(column.type, LargeBinary):
+        return base64.b64decode(value)
     if value is None or not isinstance(column.type, DateTime):
         return value
     moment = datetime.fromisoformat(value)

@@ -19,6 +19,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -363,6 +364,8 @@ images = Table(
     Column("aliases", Document(), nullable=False),
     *_labels("images"),
     Column("failure", Text),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("protected", Flag, nullable=False, server_default=false()),
     _created_at(),
     *_version(),
     one_of("type", ImageType),
@@ -686,6 +689,17 @@ events = Table(
     Index("ix_events_target_id_sequence", "target_id", "sequence"),
     Index("ix_events_type_sequence", "type", "sequence"),
     sqlite_autoincrement=True,  # a number is never given twice, not even after a purge
+)
+
+# Packed: store/usage_points.py. Rows are only ever added, and removed when they are old.
+usage_history = Table(
+    "usage_history",
+    metadata,
+    Column("host_id", identifier(), ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True),
+    Column("seconds", Integer, primary_key=True, autoincrement=False),
+    Column("ends_at", UtcDateTime(), primary_key=True),
+    Column("points", LargeBinary, nullable=False),
+    Index("ix_usage_history_seconds_ends_at", "seconds", "ends_at"),
 )
 
 stream_tickets = Table(

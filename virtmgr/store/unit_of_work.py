@@ -42,6 +42,7 @@ from virtmgr.ports.unit_of_work import (
     SettingRepository,
     TicketRepository,
     TokenRepository,
+    UsageHistoryRepository,
     VolumeRepository,
     WorkloadRepository,
 )
@@ -58,6 +59,7 @@ from virtmgr.store.repositories.networks import SqlAddresses, SqlNetworks, SqlNi
 from virtmgr.store.repositories.operations import SqlOperationLog, SqlOperations
 from virtmgr.store.repositories.projects import SqlProjects, SqlQuotas
 from virtmgr.store.repositories.tickets import SqlIdempotency, SqlSettings, SqlTickets
+from virtmgr.store.repositories.usage_history import SqlUsageHistory
 from virtmgr.store.repositories.users import SqlRoleBindings, SqlTokens, SqlUsers
 from virtmgr.store.repositories.volumes import SqlVolumes
 from virtmgr.store.repositories.workloads import SqlWorkloads
@@ -100,6 +102,7 @@ class SqlUnitOfWork:
         self.tickets: TicketRepository = SqlTickets(session)
         self.idempotency: IdempotencyRepository = SqlIdempotency(session)
         self.settings: SettingRepository = SqlSettings(session)
+        self.usage_history: UsageHistoryRepository = SqlUsageHistory(session)
         self.leaderships: LeadershipRepository = SqlLeaderships(session)
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -12,6 +13,7 @@ from virtmgr.api.answers import View
 from virtmgr.api.schemas.common import ReferenceView
 from virtmgr.domain.host import Host
 from virtmgr.domain.image import Image, ImageManifest, ImageState, ImageType
+from virtmgr.ports.images import ImageOffer
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.image_pruning import Pruned
 from virtmgr.services.image_worker import Unused
@@ -32,6 +34,8 @@ class ImageView(View):
     size: int = Field(description="Bytes of all blobs together.")
     manifest: ImageManifest | None
     labels: dict[str, str]
+    description: str
+    protected: bool = Field(description="It is not deleted.")
     created_at: datetime
     version: int
 
@@ -78,6 +82,30 @@ class PrunedView(View):
     size: int = Field(description="Bytes in all, at most: images may share blobs.")
 
 
+class OfferView(View):
+    """An image that a server has; import it as simplestreams:SERVER#ALIAS."""
+
+    alias: str
+    type: ImageType = Field(description="container, or disk: import that with format qcow2.")
+    architecture: str
+    version: str
+    size: int = Field(description="Bytes.")
+    description: str
+
+
+class OffersView(View):
+    """What was found on an image server, by alias."""
+
+    items: list[OfferView]
+    total: int = Field(description="How many were found, whatever the limit.")
+
+
+def present_offers(offers: Sequence[ImageOffer], limit: int) -> OffersView:
+    """The first of the offers."""
+    shown = [OfferView(**dataclasses.asdict(offer)) for offer in offers[:limit]]
+    return OffersView(items=shown, total=len(offers))
+
+
 def present(image: Image) -> ImageView:
     return ImageView(
         id=image.id,
@@ -92,6 +120,8 @@ def present(image: Image) -> ImageView:
         size=image.size,
         manifest=image.manifest,
         labels=image.labels,
+        description=image.description,
+        protected=image.protected,
         created_at=image.created_at,
         version=image.version,
     )

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from virtmgr.api.answers import View
 from virtmgr.api.schemas.common import ReferenceView, Referrer
+from virtmgr.api.schemas.usage_history import HistoryView
 from virtmgr.api.secrets import secret_field
 from virtmgr.domain.workload import Init, Kind, Usage, Workload, WorkloadSpec, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
@@ -58,6 +59,7 @@ class UsageView(View):
     """What the workload uses."""
 
     usage: Usage | None = Field(description="null: it does not run, or nothing was seen yet.")
+    history: HistoryView | None = Field(description="null without since.")
 
 
 class TicketView(View):

@@ -9,9 +9,9 @@ from typing import Any, Final
 from flask import Blueprint, g, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from virtmgr.console import listing
+from virtmgr.console import forms, listing
 from virtmgr.console.answers import done
-from virtmgr.console.forms import checked_labels, labels_text
+from virtmgr.console.forms import labels_text
 from virtmgr.console.listing import Column, ListPage
 from virtmgr.console.pages.overview import gauges
 from virtmgr.console.pages.rebalancing import under_way
@@ -42,7 +42,8 @@ LIST: Final = ListPage(
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of the form. ``read`` makes the API's value of what was typed."""
+    """A field of the form. ``read`` makes the API's value of what was typed; ``zero`` is what 0
+    means, if not none."""
 
     name: str
     title: str
@@ -50,6 +51,7 @@ class Setting:
     read: Callable[[str], Any] = str
     choices: tuple[tuple[str, str], ...] = ()
     unit: str = ""
+    zero: str = ""
 
 
 def _whole(text: str) -> Any:
@@ -119,6 +121,7 @@ SETTINGS: Final[Mapping[str, tuple[Setting, ...]]] = {
             "Share of the hosts, 0 to 1. With more, nothing is started elsewhere by itself: the "
             "network is more likely at fault. One host always may.",
             _decimal,
+            unit="of the hosts",
         ),
         Setting(
             "ha_lease",
@@ -156,7 +159,12 @@ SETTINGS: Final[Mapping[str, tuple[Setting, ...]]] = {
     ),
     "Live migration": (
         Setting(
-            "migration_bandwidth", "Bandwidth", "Of each; 0: no limit.", _whole, unit="MiB a second"
+            "migration_bandwidth",
+            "Bandwidth",
+            "Of each; 0: no limit.",
+            _whole,
+            unit="MiB a second",
+            zero="no limit",
         ),
         Setting(
             "migration_downtime",
@@ -219,7 +227,7 @@ def body_of(form: Mapping[str, str], before: Mapping[str, str] | None = None) ->
         **body,
         "name": form.get("name", ""),
         "description": form.get("description", ""),
-        "labels": checked_labels(form.get("labels", ""), before),
+        "labels": forms.labels(form.get("labels", ""), before),
     }
 
 

@@ -12,13 +12,15 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Response, g, jsonify, make_response, render_template, request
+from flask import Blueprint, Response, g, jsonify, make_response, request
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from virtmgr.console.formatting import parse_time
+from virtmgr.console.pages.workloads import page
 from virtmgr.console.policy import policy
 from virtmgr.console.rest import Refusal
+from virtmgr.console.rights import only
 
 blueprint = Blueprint("consoles", __name__, url_prefix="/projects/<project>/workloads/<workload>")
 
@@ -76,17 +78,11 @@ def exec_body(asked: Mapping[str, Any]) -> dict[str, Any]:
 def show(project: str, workload: str) -> AnyResponse:
     """The page with one of the screens."""
     found = g.rest.get(_ONE, project=project, workload=workload).document
-    screens = screens_of(found["kind"])
+    screens = only(screens_of(found["kind"]), g.rights, found["project"]["name"])
     screen = _named(screens, request.args.get("show", screens[0].name))
-    page = render_template(
-        "consoles/show.html",
-        workload=found,
-        tab="console",
-        screens=screens,
-        screen=screen,
-        given=request.args,
+    response = make_response(
+        page("consoles/show.html", found, screens=screens, screen=screen, given=request.args)
     )
-    response = make_response(page)
     # xterm.js writes the colours and sizes of its cells into style elements of its own.
     response.headers["Content-Security-Policy"] = policy(
         inline_styles=screen.script == "terminal.js"

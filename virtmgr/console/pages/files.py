@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from io import RawIOBase
 from typing import IO, Any, Final, cast
 
-from flask import Blueprint, Response, g, jsonify, render_template, request
+from flask import Blueprint, Response, g, jsonify, request
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as AnyResponse
 
+from virtmgr.console.pages.workloads import page
 from virtmgr.console.rest import Refusal
 
 blueprint = Blueprint("files", __name__, url_prefix="/projects/<project>/workloads/<workload>")
@@ -34,9 +35,7 @@ def show(project: str, workload: str) -> str:
 
 def _page(project: str, workload: str, refusal: Refusal | None = None) -> str:
     found = g.rest.get(_ONE, project=project, workload=workload).document
-    return render_template(
-        "files/show.html", workload=found, tab="files", refusal=refusal, given=request.args
-    )
+    return page("files/show.html", found, refusal=refusal, given=request.args)
 
 
 @blueprint.get("/files/download")

@@ -11,8 +11,7 @@ from urllib.parse import urlencode, urlsplit
 from flask import Blueprint, abort, g, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from virtmgr.console import choices
-from virtmgr.console.forms import checked_labels
+from virtmgr.console import choices, forms
 from virtmgr.console.rest import Refusal
 
 blueprint = Blueprint("host_add", __name__, url_prefix="/hosts")
@@ -137,7 +136,7 @@ def keys() -> str | tuple[str, int]:
     given = request.args
     try:
         found = parse_machines(given.get("addresses", ""), parse_port(given.get("port", "22")))
-        checked_labels(given.get("labels", ""))
+        forms.labels(given.get("labels", ""))
     except Refusal as refusal:
         text = render_template(
             "hosts/add.html", given=given, refusal=refusal, clusters=choices.clusters()
@@ -194,7 +193,7 @@ def _enroll(machine: Machine) -> Tried:
         "address": machine.address,
         "name": form.get(f"name-{machine.key}", "").strip() or None,
         "cluster": form.get("cluster") or "default",
-        "labels": checked_labels(form.get("labels", "")),
+        "labels": forms.labels(form.get("labels", "")),
         "host_key": form.get(f"key-{machine.key}") or None,
         "ssh": {**login_of(form), "port": machine.port},
         "vms": form.get("vms") == "true",
@@ -227,7 +226,7 @@ def make_token() -> str | tuple[str, int]:
         body = {
             "name": form.get("name", ""),
             "cluster": form.get("cluster") or "default",
-            "labels": checked_labels(form.get("labels", "")),
+            "labels": forms.labels(form.get("labels", "")),
         }
         made = g.rest.ask("POST", "/host-tokens", body).document
     except Refusal as refusal:

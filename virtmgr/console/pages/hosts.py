@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from flask import Blueprint, g, redirect, render_template, request
+from flask import Blueprint, g, jsonify, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from virtmgr.console import feed, listing
+from virtmgr.console import feed, forms, listing
 from virtmgr.console.answers import done
-from virtmgr.console.forms import checked_labels, labels_text
+from virtmgr.console.forms import labels_text
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.pages.overview import gauges
+from virtmgr.console.pages.usage import since
 from virtmgr.console.rest import Refusal
-from virtmgr.console.rights import operates
+from virtmgr.domain.access import Action
 
 blueprint = Blueprint("hosts", __name__, url_prefix="/hosts")
 
@@ -65,7 +66,8 @@ _FIELDS: Final = (
 
 @blueprint.app_context_processor
 def _rights() -> dict[str, bool]:
-    return {"operates": operates(g.get("who"))}
+    """Whether the viewer may change hosts and clusters."""
+    return {"operates": "rights" in g and g.rights.allows(Action.HOSTS_UPDATE)}
 
 
 @blueprint.get("")
@@ -274,6 +276,20 @@ def activity(host: str) -> str:
     )
 
 
+@blueprint.get("/<host>/usage")
+def usage(host: str) -> str:
+    """What the machine as a whole uses, as charts."""
+    found = g.rest.get(_ONE, host=host).document
+    return render_template("hosts/usage.html", **_head(found), tab="usage")
+
+
+@blueprint.get("/<host>/usage/history")
+def usage_history(host: str) -> Response:
+    """What it has used."""
+    reply = g.rest.get("/hosts/{host}/usage", {"since": since()}, host=host)
+    return jsonify(reply["history"])
+
+
 @blueprint.get("/<host>/edit")
 def edit(host: str) -> str:
     """Its name and labels, as a form."""
@@ -288,7 +304,7 @@ def save(host: str) -> tuple[str, int] | Response:
     form = request.form
     found = g.rest.get(_ONE, host=host).document
     try:
-        labels = checked_labels(form.get("labels", ""), found["labels"])
+        labels = forms.labels(form.get("labels", ""), found["labels"])
         changed = g.rest.ask("PATCH", _ONE, {"name": form["name"], "labels": labels}, host=host)
     except Refusal as refusal:
         text = render_template(

@@ -59,6 +59,8 @@ def named(form: Mapping[str, str]) -> dict[str, Any]:
         "name": form.get("name", "").strip(),
         "aliases": forms.names(form.get("aliases", "")),
         "labels": forms.labels(form.get("labels", "")),
+        "description": form.get("description", "").strip(),
+        "protected": form.get("protected") == "true",
     }
 
 
@@ -77,6 +79,8 @@ def import_body(form: Mapping[str, str]) -> dict[str, Any]:
         case "simplestreams":
             server = form.get("server", "").strip().removeprefix("simplestreams:").rstrip("/")
             body["source"] = f"simplestreams:{server}#{form.get('alias', '').strip()}"
+            if form.get("offered") == "disk":
+                body["format"] = "qcow2"
         case _:
             body["source"] = form.get("url", "").strip()
             body |= forms.filled(form, ("format", "checksum"))
@@ -103,8 +107,8 @@ def import_() -> str:
 @blueprint.post("/import")
 def begin_import() -> tuple[str, int] | Response:
     """Begin the import; the image's page shows how far it is."""
-    body = import_body(request.form)
     try:
+        body = import_body(request.form)
         g.rest.ask("POST", "/images/import", body)
     except Refusal as refusal:
         return render_template(
@@ -115,6 +119,17 @@ def begin_import() -> tuple[str, int] | Response:
             refusal=refusal,
         ), 422
     return done(f"Image {body['name']} is being imported", goto=f"/images/{body['name']}")
+
+
+@blueprint.post("/import/search")
+def search() -> str:
+    """What an image server has."""
+    server, words = request.form.get("server", "").strip(), forms.names(request.form["alias"])
+    try:
+        found = g.rest.ask("POST", "/images/search", {"server": server, "words": words}).document
+    except Refusal as refusal:
+        return render_template("images/offers.html", refusal=refusal)
+    return render_template("images/offers.html", found=found)
 
 
 @blueprint.get("/build")
@@ -128,8 +143,8 @@ def build() -> str:
 def begin_build() -> tuple[str, int] | Response:
     """Begin the build."""
     form = request.form
-    body = named(form) | forms.filled(form, ("distribution", "suite", "kind", "init", "mirror"))
     try:
+        body = named(form) | forms.filled(form, ("distribution", "suite", "kind", "init", "mirror"))
         g.rest.ask("POST", "/images/build", body)
     except Refusal as refusal:
         return render_template("images/build.html", given=form, refusal=refusal), 422
@@ -183,6 +198,8 @@ def edit(image: str) -> str:
         "name": found["name"],
         "aliases": " ".join(found["aliases"]),
         "labels": forms.labels_text(found["labels"]),
+        "description": found["description"],
+        "protected": found["protected"],
     }
     return render_template("images/edit.html", given=given, before=found)
 

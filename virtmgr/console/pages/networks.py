@@ -14,6 +14,7 @@ from virtmgr.console import choices, forms, listing, topology
 from virtmgr.console.answers import done
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.rest import Refusal, Reply
+from virtmgr.domain.access import Action
 from virtmgr.domain.difference import patch_for
 
 blueprint = Blueprint("networks", __name__)
@@ -123,7 +124,8 @@ def _form(given: Mapping[str, Any], refusal: Refusal | None) -> str:
         given=given,
         refusal=refusal,
         types=TYPES,
-        projects=choices.projects(),
+        projects=choices.projects(Action.NETWORKS_CREATE),
+        for_all=g.rights.allows(Action.SHARED_NETWORKS_CREATE),
     )
 
 
@@ -141,8 +143,9 @@ def network_body(form: Mapping[str, str]) -> dict[str, Any]:
 @blueprint.post("/networks/create")
 def make() -> tuple[str, int] | Response:
     """Make it, in a project or for all of them."""
-    body, project = network_body(request.form), request.form.get("project", "")
+    project = request.form.get("project", "")
     try:
+        body = network_body(request.form)
         if project:
             made = g.rest.ask("POST", "/projects/{project}/networks", body, project=project)
         else:
@@ -222,13 +225,9 @@ def change(project: str | None, network: str) -> tuple[str, int] | Response:
     """Change it."""
     before = _get(project, network).document
     form = request.form
-    wanted = {
-        "name": form["name"].strip(),
-        "dns_domain": form["dns_domain"].strip(),
-        "labels": forms.labels(form["labels"]),
-    }
-    body = patch_for(before, wanted)
+    wanted = {"name": form["name"].strip(), "dns_domain": form["dns_domain"].strip()}
     try:
+        body = patch_for(before, wanted | {"labels": forms.labels(form["labels"])})
         if project is None:
             made = g.rest.ask("PATCH", _SHARED, body, network=network)
         else:

@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response
 from virtmgr.console import formatting, links, listing
 from virtmgr.console.answers import done
 from virtmgr.console.listing import Choice, Column, ListPage
+from virtmgr.domain.access import Action
 from virtmgr.domain.operation import OperationState
 
 blueprint = Blueprint("operations", __name__, url_prefix="/operations")
@@ -100,7 +101,9 @@ def explained(error: Mapping[str, Any]) -> dict[str, Any]:
 
 @blueprint.app_template_global("target_link")
 def target_link(target: Mapping[str, Any], project: Mapping[str, Any] | None) -> str | None:
-    """Where the page of it is."""
+    """Where the page of it is, for those who may see that."""
+    if target["type"] == "user" and not g.rights.allows(Action.USERS_VIEW):
+        return None
     return links.to(target, project)
 
 

@@ -63,8 +63,9 @@ def create() -> str:
 def make() -> tuple[str, int] | Response:
     """Make it."""
     form = request.form
-    body = forms.filled(form, ("name", "description")) | {"labels": forms.labels(form["labels"])}
     try:
+        labels = forms.labels(form["labels"])
+        body = forms.filled(form, ("name", "description")) | {"labels": labels}
         made = g.rest.ask("POST", "/projects", body)
     except Refusal as refusal:
         return render_template("projects/form.html", given=form, before=None, refusal=refusal), 422
@@ -134,12 +135,12 @@ def change(project: str) -> tuple[str, int] | Response:
     """Change them."""
     form = request.form
     before = g.rest.get(_ONE, project=project).document
-    wanted = {
+    wanted: dict[str, Any] = {
         "name": form["name"].strip(),
         "description": form["description"].strip(),
-        "labels": forms.labels(form["labels"]),
     }
     try:
+        wanted |= {"labels": forms.labels(form["labels"])}
         made = g.rest.ask("PATCH", _ONE, patch_for(before, wanted), project=project)
     except Refusal as refusal:
         return render_template(

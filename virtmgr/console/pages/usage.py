@@ -1,35 +1,49 @@
-"""Usage: what a workload takes of its host, as it goes on.
-
-The API keeps the latest measurement only; the page's script keeps those that it has seen.
-"""
+"""Usage: what a workload or a host takes, now and over the last day."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from flask import Blueprint, Response, g, jsonify, render_template
+from flask import Blueprint, Response, g, jsonify, request
+
+from virtmgr.console.pages.workloads import page
 
 blueprint = Blueprint("usage", __name__, url_prefix="/projects/<project>/workloads/<workload>")
 
 _ONE: Final = "/projects/{project}/workloads/{workload}"
+PERIODS: Final = {
+    "quarter": timedelta(minutes=15),
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+}
+
+
+def since() -> str:
+    """From when on the address asks for: ``period`` is one of PERIODS, else an hour."""
+    period = PERIODS.get(request.args.get("period", ""), PERIODS["hour"])
+    return (datetime.now(UTC) - period).isoformat()
 
 
 @blueprint.get("/usage")
 def show(project: str, workload: str) -> str:
     """The page with the charts."""
     found = g.rest.get(_ONE, project=project, workload=workload).document
-    return render_template("usage/show.html", workload=found, tab="usage")
+    return page("usage/show.html", found)
 
 
 @blueprint.get("/usage/now")
 def now(project: str, workload: str) -> Response:
-    """The latest measurement, and within which limits the workload is."""
+    """The latest measurement."""
     found = g.rest.get(_ONE, project=project, workload=workload).document
-    resources = found["spec"]["resources"]
-    return jsonify(
-        state=found["status"]["state"],
-        usage=found["status"].get("usage"),
-        vcpus=resources.get("vcpus"),
-        memory=resources.get("memory"),
-        disk=resources.get("disk"),
+    return jsonify(state=found["status"]["state"], usage=found["status"].get("usage"))
+
+
+@blueprint.get("/usage/history")
+def history(project: str, workload: str) -> Response:
+    """What it has used."""
+    query = {"since": since()}
+    reply = g.rest.get(
+        "/projects/{project}/workloads/{workload}/usage", query, project=project, workload=workload
     )
+    return jsonify(reply["history"])

@@ -13,6 +13,7 @@ from virtmgr.console.answers import done
 from virtmgr.console.formatting import exact_size
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.rest import Refusal
+from virtmgr.domain.access import Action
 from virtmgr.domain.difference import patch_for
 
 blueprint = Blueprint("volumes", __name__)
@@ -68,7 +69,7 @@ def _form(given: Mapping[str, Any], refusal: Refusal | None) -> str:
         given=given,
         refusal=refusal,
         before=None,
-        projects=choices.projects(),
+        projects=choices.projects(Action.VOLUMES_CREATE),
     )
 
 
@@ -124,8 +125,8 @@ def change(project: str, volume: str) -> tuple[str, int] | Response:
     """Change them."""
     before = g.rest.get(_ONE, project=project, volume=volume).document
     known = before | {"size": exact_size(before["size"])}
-    body = patch_for(known, volume_body(request.form))
     try:
+        body = patch_for(known, volume_body(request.form))
         made = g.rest.ask("PATCH", _ONE, body, project=project, volume=volume)
     except Refusal as refusal:
         return render_template(

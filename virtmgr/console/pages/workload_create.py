@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from flask import Blueprint, g, render_template, request
@@ -15,6 +16,7 @@ from virtmgr.console.formatting import amount, number
 from virtmgr.console.placements import Placed, placed
 from virtmgr.console.rest import Refusal
 from virtmgr.console.workload_form import Fields, Wanted
+from virtmgr.domain.access import Action
 from virtmgr.domain.values import parse_bytes
 from virtmgr.domain.workload import Kind, Resources, RootDisk, WorkloadSpec
 
@@ -211,7 +213,8 @@ def _page(fields: Fields, told: Told | None = None) -> str:
     """The form with what there is to choose from: always the same number of requests."""
     choice = workload_form.choice_of(fields)
     projects = _all("/projects", "name")
-    names = [one["name"] for one in projects]
+    may_create = partial(g.rights.allows, Action.WORKLOADS_CREATE)
+    names = [one["name"] for one in projects if may_create(one["name"])]
     project = fields.get("project") or ("default" if "default" in names else (names or [""])[0])
     fields = {**fields, "project": project}
     images = _all("/images", "name,type,state,size")

@@ -53,21 +53,22 @@ LIST: Final = ListPage(
 def list_() -> str:
     """All workloads that may be seen."""
     names = {name: _names(f"/{name}s") for name in ("host", "image", "project")}
-    choices = [replace(one, values=names.get(one.name, one.values)) for one in LIST.choices]
+    choices = [replace(one, values=names.get(one.name) or one.values) for one in LIST.choices]
     shown = listing.show(replace(LIST, choices=choices))
     return render_template(
         "workloads/list.html",
         list=shown,
         silent=_silent_hosts(),
-        refusals=refusals,
+        lacking=[noun for noun in ("host", "image") if names[noun] == ()],
+        refusals=refused,
         kind_title=kind_title,
     )
 
 
-def _names(path: str) -> Sequence[str]:
-    """The names to choose from; none where they are too many."""
+def _names(path: str) -> Sequence[str] | None:
+    """The names to choose from; None where they are too many."""
     reply = g.rest.get(path, {"limit": _FEW, "fields": "name"})
-    return () if reply["next_cursor"] else tuple(item["name"] for item in reply["items"])
+    return None if reply["next_cursor"] else tuple(item["name"] for item in reply["items"])
 
 
 def _silent_hosts() -> Mapping[str, str]:
@@ -136,6 +137,11 @@ def placement(project: str, workload: str) -> str:
     return tab("placement", found, placed=placed(reply["explanation"], hosts))
 
 
+def refused(workload: Mapping[str, Any]) -> Mapping[str, str]:
+    """Each verb that the viewer cannot ask of it now, with the reason."""
+    return {**refusals(workload), **g.rights.refusals(workload["project"]["name"])}
+
+
 def _find(project: str, workload: str) -> Mapping[str, Any]:
     found: Mapping[str, Any] = g.rest.get(_ONE, project=project, workload=workload).document
     return found
@@ -148,11 +154,16 @@ def _operations(workload: Mapping[str, Any], limit: int) -> Sequence[Mapping[str
 
 
 def tab(name: str, workload: Mapping[str, Any], **content: Any) -> str:
+    """One of its pages of this module."""
+    return page(f"workloads/{name}.html", workload, **content)
+
+
+def page(template: str, workload: Mapping[str, Any], **content: Any) -> str:
     """One of its pages, with what all of them show."""
     return render_template(
-        f"workloads/{name}.html",
+        template,
         workload=workload,
-        no=refusals(workload),
+        no=refused(workload),
         kind=kind_title(workload),
         **content,
     )

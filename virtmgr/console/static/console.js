@@ -67,10 +67,10 @@ window.addEventListener("pagehide", leave);
 
 const SHOWN_FOR = 6000; // milliseconds; failures stay until they are closed
 
-export function toast({ message, hint = null, level = "success", later = false }) {
+export function toast({ message, hint = null, ways = [], level = "success", later = false }) {
   if (!message) return;
   if (later) {
-    sessionStorage.setItem("toast", JSON.stringify({ message, hint, level }));
+    sessionStorage.setItem("toast", JSON.stringify({ message, hint, ways, level }));
     return;
   }
   const box = document.createElement("div");
@@ -83,6 +83,12 @@ export function toast({ message, hint = null, level = "success", later = false }
     const more = document.createElement("div");
     more.textContent = hint;
     text.append(more);
+  }
+  for (const way of ways) {
+    const link = document.createElement("a");
+    link.href = way.path;
+    link.textContent = way.text;
+    text.append(link, " ");
   }
   const close = document.createElement("button");
   close.type = "button";

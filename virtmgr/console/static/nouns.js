@@ -14,6 +14,17 @@ document.addEventListener("click", async (event) => {
   }
 });
 
+// data-fill='{"FIELD": "value"}' fills the form that it is in.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("[data-fill]");
+  if (!button) return;
+  for (const [name, value] of Object.entries(JSON.parse(button.dataset.fill))) {
+    const field = button.closest("form").elements[name];
+    if (field) field.value = value;
+  }
+  button.closest("form").elements.alias?.focus();
+});
+
 // data-shown-for="FIELD:a b" is shown, and sent, while FIELD has one of these values.
 function follow() {
   for (const part of document.querySelectorAll("[data-shown-for]")) {

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import select
 
 from virtmgr.domain.failover import Failover, FailoverPhase
 from virtmgr.store import tables
@@ -47,3 +50,11 @@ class SqlFailovers(SqlRepository[Failover]):
     def open_of(self, workload_id: str) -> Sequence[Failover]:
         mine = (_failovers.workload_id == workload_id, _failovers.finished_at.is_(None))
         return self._many(*mine, order=_OLDEST_FIRST)
+
+    def lost_by(self, workload_id: str, since: datetime) -> frozenset[str]:
+        found = self._session.scalars(
+            select(_failovers.lost_host_id).where(
+                _failovers.workload_id == workload_id, _failovers.updated_at > since
+            )
+        )
+        return frozenset(id for id in found if id is not None)

@@ -60,6 +60,14 @@ class SqlMigrations(SqlRepository[Migration]):
         found = self._session.execute(ends.where(_migrations.id.in_(list(ids)), _OPEN))
         return frozenset(end for row in found for end in row if end is not None)
 
+    def sources_of(self, workload_id: str, since: datetime) -> frozenset[str]:
+        found = self._session.scalars(
+            select(_migrations.source_host_id).where(
+                _migrations.workload_id == workload_id, _migrations.updated_at > since
+            )
+        )
+        return frozenset(id for id in found if id is not None)
+
     def of_drain(self, operation_id: str) -> Sequence[Migration]:
         return self._many(
             _migrations.drain_id == operation_id, order=[_migrations.created_at, _migrations.id]
