@@ -20,7 +20,7 @@ from virtmgr.domain.errors import Conflict
 from virtmgr.enrollment import pki
 from virtmgr.services import simulation
 from virtmgr.sim import identities
-from virtmgr.sim.behaviour import Behaviour
+from virtmgr.sim.behaviour import Behaviour, machine_id
 from virtmgr.sim.connection import Connection, Where
 from virtmgr.sim.figures import Figures
 from virtmgr.sim.fleet import Course, Fleet
@@ -46,7 +46,9 @@ def prepare(
         )
     keys = [pki.new_key() for _ in range(count)]
     newcomers = [
-        simulation.Newcomer(number, f"{prefix}{number + 1:05d}", pki.signing_request(key))
+        simulation.Newcomer(
+            number, f"{prefix}{number + 1:05d}", machine_id(number), pki.signing_request(key)
+        )
         for number, key in enumerate(keys)
     ]
     issuer = authority(settings)

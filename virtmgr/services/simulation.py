@@ -28,6 +28,7 @@ class Newcomer:
 
     number: int
     name: str
+    machine_id: str
     signing_request: bytes
 
 
@@ -79,6 +80,8 @@ def _enrol(
             "rack": f"rack-{newcomer.number // _RACK}",
             "zone": f"zone-{newcomer.number // _ZONE}",
         },
+        facts={"machine_id": newcomer.machine_id, "hostname": newcomer.name},
+        machine_id=newcomer.machine_id,
         certificate_serial=issued.serial,
         certificate_expires_at=issued.expires_at,
         certificate_issuer=issued.issuer,

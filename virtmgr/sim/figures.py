@@ -24,6 +24,7 @@ class Figures:
     received: int = 0
     wakes: int = 0  # long polls that were answered with news
     polls: int = 0  # all that were answered
+    beats: int = 0  # polls that renewed a lease
     errors: Counter[str] = field(default_factory=Counter)
 
     def take(self) -> Figures:
@@ -48,6 +49,7 @@ class Figures:
             "sent": self.sent,
             "received": self.received,
             "polls": self.polls,
+            "beats": self.beats,
             "wakes": self.wakes,
             "errors": dict(self.errors),
         }

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 
+from virtmgr.agent.control_plane import WAKE_SECONDS, Wake
 from virtmgr.agent.outbox import Outbox, Parcel
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.sync import SyncRequest, SyncResponse
@@ -69,6 +70,8 @@ class SimulatedHost:
         self._failures = 0
         self._said = _Said()
         self._lease = _Lease()
+        self._routine = INTERVAL  # seconds between syncs of which nothing is news
+        self._beats_from = -math.inf
 
     def boot(self, now: datetime) -> None:
         """It comes up, for the first time or after its power was gone."""
@@ -92,7 +95,7 @@ class SimulatedHost:
         images = tuple(sorted(self.guests.images))
         found = self._known
         slow: dict[str, object] = {}
-        if clock - said.usage_at >= INTERVAL / 2:
+        if clock - said.usage_at >= self._routine / 2:
             said.usage_at = clock
             usage = self.guests.usage(now)
             slow = {"usage": usage, "pools": (pool(_disk(usage)),)}
@@ -143,12 +146,30 @@ class SimulatedHost:
             most = min(self._least(BACK_OFF_MOST), 0.25 * 2.0 ** min(self._failures, 16))
             dice = self._behaviour.draw("back off", name, self._syncs, self._failures)
             return dice.uniform(most / 2, most)
-        return self._behaviour.pause(name, self._syncs, self._least(INTERVAL))
+        return self._behaviour.pause(name, self._syncs, self._least(self._routine))
 
     @property
     def is_failing(self) -> bool:
         """Whether the last sync was not answered: then news waits as well."""
         return self._failures > 0
+
+    def poll(self, clock: float) -> tuple[float, bool]:
+        """How long the next long poll lasts, and whether it renews the lease."""
+        if self.guests.highly_available or clock < self._beats_from:
+            self._routine = INTERVAL
+            return WAKE_SECONDS, False
+        return self._behaviour.pause(self.identity.name, int(clock), INTERVAL), True
+
+    def polled(self, answer: Wake | None, clock: float, *, renewing: bool) -> None:
+        """Take in a long poll's answer; None: there was none."""
+        if answer is not None and (answer.renewed or not renewing):
+            if renewing:
+                self._routine = max(INTERVAL, answer.pause)
+            return
+        self._beats_from = clock + INTERVAL
+        if self._routine > INTERVAL:
+            self._routine = INTERVAL
+            self.outbox.poke()
 
     def watch_lease(self, now: datetime, clock: float) -> None:
         """End what is highly available once the lease has run out."""
@@ -163,7 +184,7 @@ class SimulatedHost:
         if not self._said.full or any(one.gone for one in parcel.workloads):
             return False
         news = bool(parcel.workloads) or self.guests.highly_available
-        return news and clock - self._said.in_full_at < INTERVAL
+        return news and clock - self._said.in_full_at < self._routine
 
 
 def _disk(usage: dict[str, Usage]) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from contextlib import suppress
 from enum import StrEnum
 
+from virtmgr.agent.control_plane import Wake
 from virtmgr.domain.errors import VirtmgrError
 from virtmgr.domain.sync import SyncResponse
 from virtmgr.sim.behaviour import now
@@ -16,7 +16,7 @@ from virtmgr.sim.connection import Connection
 from virtmgr.sim.figures import Figures
 from virtmgr.sim.host import SimulatedHost
 
-WAKE_SECONDS = 25
+_IDLE_SECONDS = 5.0  # that a connection for syncs is kept, as the agent's client does
 _LONGEST_LOOK = 1.0  # seconds between looks at the lease, where it matters
 
 
@@ -41,6 +41,8 @@ class Runner:
         self._connections = (syncs, wakes)
         self._figures = figures
         self._news = asyncio.Event()
+        self._heard = asyncio.Event()  # the control plane has heard of the agent
+        self._idle_since = 0.0  # the connection for syncs
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -84,6 +86,7 @@ class Runner:
 
     def _speak(self) -> None:
         self.synced = False
+        self._heard.clear()
         loops = (self._sync_for_ever(), self._wait_for_wakes())
         self._tasks = [asyncio.create_task(loop) for loop in loops]
 
@@ -113,7 +116,9 @@ class Runner:
         response = SyncResponse.model_validate_json(content)
         self.host.answered(sent, response, now(), clock)
         self.synced = True
-        self._figures.sync_seconds.append(time.monotonic() - clock)
+        self._heard.set()
+        self._idle_since = time.monotonic()
+        self._figures.sync_seconds.append(self._idle_since - clock)
         self._figures.sent += len(body)
         self._figures.received += len(content)
 
@@ -124,10 +129,13 @@ class Runner:
             clock, moment = time.monotonic(), now()
             host.guests.advance(moment)
             host.watch_lease(moment, clock)
+            idle = self._idle_since + _IDLE_SECONDS - clock
+            if idle <= 0:
+                self._connections[0].close()
             ends = until if host.is_failing else min(until, host.outbox.due)
             if clock >= ends:
                 return
-            wait = ends - clock
+            wait = min(ends - clock, idle) if idle > 0 else ends - clock
             if host.guests.due is not None:
                 wait = min(wait, max((host.guests.due - moment).total_seconds(), 0.0))
             if host.guests.highly_available:
@@ -146,16 +154,25 @@ class Runner:
     # -- being woken -------------------------------------------------------------------------
 
     async def _wait_for_wakes(self) -> None:
+        await self._heard.wait()
         while True:
             revision = self.host.revision
-            target = f"/agent/v1/wake?revision={revision}&timeout={WAKE_SECONDS}"
+            seconds, renewing = self.host.poll(time.monotonic())
+            target = f"/agent/v1/wake?revision={revision}&timeout={seconds:.1f}"
+            target += "&renew=1" if renewing else ""
             try:
-                content = await self._connections[1].ask("GET", target, patience=WAKE_SECONDS + 30)
-            except VirtmgrError:  # the syncs report it
+                content = await self._connections[1].ask("GET", target, patience=seconds + 30)
+            except VirtmgrError as error:
+                self._figures.errors[f"poll, {_short(error)}"] += 1
+                self.host.polled(None, time.monotonic(), renewing=renewing)
+                self._news.set()
                 await asyncio.sleep(random.uniform(0.5, 2.0))
                 continue
             self._figures.polls += 1
-            if json.loads(content)["wake"]:
+            answer = Wake.model_validate_json(content)
+            self._figures.beats += answer.renewed
+            self.host.polled(answer, time.monotonic(), renewing=renewing)
+            if answer.wake:
                 self._figures.wakes += 1
                 self.host.outbox.poke()
                 self._news.set()
