@@ -116,6 +116,7 @@ def _sync(services: Services, name: str, machine_id: str = "m1") -> None:
         host = uow.hosts.find(name)
         assert host is not None
         host.state, host.facts = HostState.READY, {"machine_id": machine_id, "hostname": name}
+        host.machine_id = machine_id
         uow.commit()
 
 

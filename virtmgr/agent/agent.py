@@ -61,6 +61,7 @@ class Agent:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._stopping = threading.Event()
+        self._heard = threading.Event()  # the control plane has heard of this process, or it ends
         self._control_plane = parts.connect()
         self._revision = 0
         self._full = True  # the control plane has not heard from this process yet
@@ -75,17 +76,21 @@ class Agent:
         self._images_said: tuple[str, ...] | None = None  # what the control plane knows of
         self._trusted_said: tuple[str, ...] = ()
         self._recorder = UsageRecorder()
+        self._synced = _NEVER
+        self._pause = _INTERVAL  # between syncs of which nothing is news
+        self._beats_from = _NEVER  # when polls may renew the lease (again)
 
     def run(self) -> None:
         """Bring up what is desired, first from disk, then from the control plane."""
         self._parts.reconciler.start()
         waker = threading.Thread(target=self._wait_for_wakes, name="wake", daemon=True)
         waker.start()
-        failures = 0
+        failures, due = 0, True
         while not self._stopping.is_set():
             try:
                 self._look_at_host()
-                self._sync()
+                if due or self._fingerprint is not None or not self._is_beating():
+                    self._sync()
                 self._renew_certificate()
                 failures = 0
                 self._parts.tell(None)
@@ -99,8 +104,9 @@ class Agent:
             if failures:
                 most = min(self._parts.guard.pause(_BACK_OFF_MOST), 0.25 * 2**failures)
                 self._stopping.wait(random.uniform(most / 2, most))
+                due = True
                 continue
-            self._parts.outbox.wait(self._parts.guard.pause(_INTERVAL) * random.uniform(0.8, 1.0))
+            due = self._wait_for_news()
         self._control_plane.close()  # the waker's last question may hang: nobody waits for it
         self._parts.reconciler.close()
         self._parts.guard.close()
@@ -108,7 +114,19 @@ class Agent:
     def stop(self) -> None:
         """Let ``run`` return soon; workloads go on."""
         self._stopping.set()
+        self._heard.set()
         self._parts.outbox.poke()
+
+    def _wait_for_news(self) -> bool:
+        """Wait, at most until it is time for a look at the host; whether to sync in any case."""
+        share = random.uniform(0.8, 1.0)
+        most = self._parts.guard.pause(min(self._pause, _LOOK_AT_HOST))
+        news = self._parts.outbox.wait(most * share)
+        return news or time.monotonic() - self._synced >= self._pause * share
+
+    def _is_beating(self) -> bool:
+        """Whether polls renew the lease, so that syncs need not."""
+        return self._pause > _INTERVAL and not self._parts.guard.is_needed()
 
     def _sync(self) -> None:
         parcel = self._parts.outbox.take(everything=self._report_all)
@@ -126,6 +144,8 @@ class Agent:
         self._recorder.acknowledge(request.usage_history)
         self._images_said, self._trusted_said = images, trusted
         self._full = False
+        self._heard.set()
+        self._synced = time.monotonic()
         self._fingerprint = None
         self._report_all = response.report_all
         if response.report_all:
@@ -165,11 +185,11 @@ class Agent:
         news = bool(parcel.workloads) or self._parts.guard.is_needed()
         if self._full or any(one.gone for one in parcel.workloads):
             return False
-        return news and time.monotonic() - self._asked_in_full < _INTERVAL
+        return news and time.monotonic() - self._asked_in_full < self._pause
 
     def _slow_news(self) -> dict[str, object]:
         """Usage and pools, which change all the time and are not worth a sync of their own."""
-        if time.monotonic() - self._usage_sent < _INTERVAL / 2:
+        if time.monotonic() - self._usage_sent < self._pause / 2:
             return {}
         self._usage_sent = time.monotonic()
         usage = self._usage()
@@ -243,13 +263,38 @@ class Agent:
         old.close()
 
     def _wait_for_wakes(self) -> None:
+        self._heard.wait()
         while not self._stopping.is_set():
             try:
-                if self._control_plane.wait_for_wake(self._revision):
+                if self._poll():
                     self._parts.outbox.poke()
                     self._await_revision_change()
             except VirtmgrError:
+                self._stop_beating()
                 self._stopping.wait(random.uniform(0.5, 2.0))  # the sync loop reports it
+
+    def _poll(self) -> bool:
+        """Wait to be woken, and renew the lease by it unless syncs have to; whether to sync now.
+
+        A short lease counts from when it was asked for, and a poll is answered late.
+        """
+        if self._parts.guard.is_needed() or time.monotonic() < self._beats_from:
+            self._pause = _INTERVAL
+            return self._control_plane.wait_for_wake(self._revision).wake
+        most = _INTERVAL * random.uniform(0.8, 1.0)
+        answer = self._control_plane.wait_for_wake(self._revision, most, renew=True)
+        if answer.renewed:
+            self._pause = max(_INTERVAL, answer.pause)
+        else:
+            self._stop_beating()
+        return answer.wake
+
+    def _stop_beating(self) -> None:
+        """Let syncs renew the lease, the next one now; polls try it again later."""
+        self._beats_from = time.monotonic() + _INTERVAL
+        if self._pause > _INTERVAL:
+            self._pause = _INTERVAL
+            self._parts.outbox.poke()
 
     def _await_revision_change(self) -> None:
         """Let the sync that was asked for happen before asking again."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx2 as httpx
+from pydantic import BaseModel
 
 from virtmgr.domain.errors import Forbidden, ImageError, Unavailable
 from virtmgr.domain.machine import Machine
@@ -16,6 +17,15 @@ from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest, SyncRespons
 WAKE_SECONDS = 25
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _CHUNK = 1 << 20
+
+
+class Wake(BaseModel):
+    """What a long poll answers. ``wake``: to sync now; ``pause``: seconds that may pass between
+    syncs of which nothing is news, as long as leases are ``renewed`` by polls."""
+
+    wake: bool
+    renewed: bool = False
+    pause: float = 10.0
 
 
 class ControlPlane:
@@ -44,10 +54,20 @@ class ControlPlane:
         self.takes_usage_history = USAGE_HISTORY in response.headers.get(ACCEPTS, "").split()
         return SyncResponse.model_validate_json(response.content)
 
-    def wait_for_wake(self, revision: int) -> bool:
-        """Wait up to ``WAKE_SECONDS`` for something newer than ``revision``; whether there is."""
-        path = f"/agent/v1/wake?revision={revision}&timeout={WAKE_SECONDS}"
-        return bool(self._send("GET", path).json()["wake"])
+    def wait_for_wake(
+        self, revision: int, timeout: float = WAKE_SECONDS, *, renew: bool = False
+    ) -> Wake:
+        """Wait up to ``timeout`` seconds for something newer than ``revision``.
+
+        :param renew: renew the lease as well, as the question comes in. Not every control plane
+            knows of it.
+        :raises Unavailable: the control plane does not answer.
+        :raises Forbidden: this host does not belong to it (any more).
+        """
+        path = f"/agent/v1/wake?revision={revision}&timeout={timeout:.1f}"
+        return Wake.model_validate_json(
+            self._send("GET", f"{path}&renew=1" if renew else path).content
+        )
 
     def renew(self, signing_request: str) -> dict[str, Any]:
         """A new certificate for this host's key."""

@@ -38,6 +38,11 @@ class Outbox:
         self._volumes: dict[str, tuple[int, ObservedVolume]] = {}
         self._acknowledged = 0
 
+    @property
+    def due(self) -> float:
+        """When to send what there is, by the monotonic clock; infinite: there is nothing."""
+        return self._due
+
     def poke(self) -> None:
         """Let ``wait`` return now."""
         with self._lock:

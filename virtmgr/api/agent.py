@@ -18,8 +18,10 @@ from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest
 from virtmgr.domain.values import Value
 from virtmgr.ports.certificates import Authority, common_name
+from virtmgr.ports.unit_of_work import Heartbeat
 from virtmgr.services import enrolment
 from virtmgr.services.container import Services
+from virtmgr.services.heartbeats import Heartbeats
 from virtmgr.services.sync import sync
 from virtmgr.services.wake import HostWake
 
@@ -44,6 +46,7 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     """The application behind the agents' listener."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_SYNC
+    heartbeats = Heartbeats(services)
     routes = Blueprint("agent", __name__, url_prefix=PREFIX)
 
     @routes.post("/join")
@@ -87,11 +90,17 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     def wait_for_wake() -> Response:
         host_id, serial = _certificate()
         timeout = min(request.args.get("timeout", 25.0, type=float), _LONGEST_WAIT)
+        known = request.args.get("revision", 0, type=int)
         signal = wake.signal(host_id)
         seen = signal.count
-        host = enrolment.authenticate(services, host_id, serial)
-        news = host.revision > request.args.get("revision", 0, type=int)
-        return jsonify(wake=news or signal.wait(seen, timeout))
+        if not request.args.get("renew", 0, type=int):
+            host = enrolment.authenticate(services, host_id, serial)
+            return jsonify(wake=host.revision > known or signal.wait(seen, timeout))
+        beat = heartbeats.beat(Heartbeat(host_id, serial))
+        if beat is None:  # the sync that is due then says why
+            return jsonify(wake=True)
+        woken = beat.revision > known or signal.wait(seen, timeout)
+        return jsonify(wake=woken, renewed=True, pause=beat.pause)
 
     @routes.get("/blobs/<digest>")
     def blob(digest: str) -> Response:

@@ -7,6 +7,7 @@
     join_host, renew_host                       enrol a host, renew its certificate
     stop_host, clean_host                       stop a host's workloads, remove every trace
     wheelhouse, collection                      what Ansible needs to enrol hosts
+    prepare_simulation, run_simulation          a simulated fleet
 
 Each function imports what it needs when it is called: the command line starts fast, and each
 process loads only its own part.
@@ -16,8 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from virtmgr.config.settings import AgentSettings, BackedUp, Initialised, ServerSettings
+
+if TYPE_CHECKING:
+    from virtmgr.sim.behaviour import Behaviour
+    from virtmgr.sim.fleet import Course
 
 
 def init(settings: ServerSettings) -> Initialised:
@@ -121,3 +127,34 @@ def collection(directory: Path) -> Path:
     from virtmgr.enrollment.collection import install_collection
 
     return install_collection(directory)
+
+
+def prepare_simulation(
+    settings: ServerSettings,
+    directory: Path,
+    count: int,
+    cluster: str,
+    prefix: str,
+    tell: Callable[[str], None],
+) -> None:
+    """Enrol simulated hosts, and keep their keys and certificates in a new directory."""
+    from virtmgr.bootstrap.simulation import prepare
+
+    prepare(settings, directory, count, cluster, prefix, tell)
+
+
+def run_simulation(
+    directory: Path,
+    *,
+    server: str | None,
+    count: int | None,
+    behaviour: Behaviour,
+    course: Course,
+    tell: Callable[[str], None],
+) -> None:
+    """Run a simulated fleet in the foreground until its end, SIGTERM or SIGINT."""
+    from virtmgr.bootstrap.processes import leave
+    from virtmgr.bootstrap.simulation import run
+
+    run(directory, server=server, count=count, behaviour=behaviour, course=course, tell=tell)
+    leave()

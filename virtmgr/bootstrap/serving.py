@@ -29,7 +29,8 @@ from werkzeug.exceptions import BadRequest, RequestTimeout
 
 from virtmgr.api.problems import MEDIA_TYPE, http_problem
 
-CONNECTIONS: Final = 2000  # of each port
+CONNECTIONS: Final = 2000  # of the operators' port
+AGENT_CONNECTIONS: Final = 20_000  # of the agents' port: each host keeps one, and has two at times
 CONNECTIONS_PER_ADDRESS: Final = 1000  # so that no one client takes them all
 HANDSHAKE_SECONDS: Final = 10
 HEAD_SECONDS: Final = 75  # for a request's head, and between requests

@@ -16,7 +16,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from virtmgr.bootstrap.processes import die_with_parent, leave
-from virtmgr.bootstrap.serving import BoundedWorker, check_host
+from virtmgr.bootstrap.serving import AGENT_CONNECTIONS, BoundedWorker, check_host
 from virtmgr.bootstrap.stream_relay import Asked, is_stream
 
 _BEAT = 1.0  # seconds between signs of life for the arbiter
@@ -40,7 +40,7 @@ class WebWorker(BoundedWorker):
             StreamServer(
                 listener,
                 handle=partial(self.handle, listener),
-                spawn=Pool(self.worker_connections),
+                spawn=Pool(self._most_connections(listener)),
                 ssl_context=self.app.tls(listener.getsockname()[1]),
             )
             for listener in self.sockets
@@ -57,6 +57,11 @@ class WebWorker(BoundedWorker):
         self.app.let_go()
         self._answer_the_last()
         leave()
+
+    def _most_connections(self, listener: Any) -> int:
+        if self.app.is_for_operators(listener.getsockname()[1]):
+            return int(self.worker_connections)
+        return AGENT_CONNECTIONS
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)

@@ -95,6 +95,7 @@ ENTRIES = {
     "host-stop": _entry("admin:host_stop", "Stop every workload on this host.", _SYSTEM),
     "host-clean": _entry("admin:host_clean", "Remove every trace from this host.", _SYSTEM),
     "wheelhouse": _entry("wheelhouse:wheelhouse", "Make what hosts install from.", _SYSTEM),
+    "sim": _entry("sim:sim", "A simulated fleet, for tests and measurements.", _SYSTEM),
     "collection": _entry("wheelhouse:collection", "Put the Ansible collection in place.", _SYSTEM),
 }
 _NOUNS = (

@@ -166,6 +166,7 @@ class Host:
     claimed_disk: int = 0
     facts: dict[str, Any] = field(default_factory=dict)  # the last Fingerprint, as JSON
     tunnel_address: str | None = None  # the fingerprint's, to be asked for without all the facts
+    machine_id: str | None = None  # of the machine that it is, as the facts have it
     certificate_serial: str | None = None  # hexadecimal; only this one may sync,
     previous_certificate_serial: str | None = None  # or this, until the new one is first used
     certificate_expires_at: datetime | None = None

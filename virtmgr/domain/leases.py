@@ -59,3 +59,17 @@ class LeaseWatch:
         if before is None or before.lease != lease:
             return Seen(lease, 0.0)
         return Seen(lease, before.age + passed)
+
+
+ROUTINE_A_SECOND: Final = 25.0
+"""Syncs of a whole fleet, of which nothing is news, that are to come in a second at most."""
+
+_ROUTINE: Final = 10.0  # seconds between two of a host, in a fleet that is not large
+
+
+def routine_pause(hosts: int) -> float:
+    """Seconds between two syncs of a host of which nothing is news: what its workloads use.
+
+    Of a large fleet each host says so less often, so that the work of it has a bound.
+    """
+    return max(_ROUTINE, hosts / ROUTINE_A_SECOND)

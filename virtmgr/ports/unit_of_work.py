@@ -159,8 +159,13 @@ class NetworkRepository(ProjectRepository[Network], Protocol):
         """Networks that workloads on the host have NICs on, or some that come to it live."""
         ...
 
-    def names(self, network_ids: Iterable[str]) -> Sequence[NetworkMember]:
-        """Every NIC on these networks."""
+    def names(
+        self, network_ids: Iterable[str], host_id: str | None = None
+    ) -> Sequence[NetworkMember]:
+        """Every NIC on these networks.
+
+        :param host_id: only NICs of what is on this host, or on its way to it.
+        """
         ...
 
     def vnis(self) -> frozenset[int]:
@@ -300,6 +305,13 @@ class Renewal(NamedTuple):
     prune_nonce: int
 
 
+class Heartbeat(NamedTuple):
+    """A host that shows a certificate (``serial``) and has nothing to say."""
+
+    host_id: str
+    serial: str
+
+
 class HostRepository(NamedRepository[Host], Protocol):
     def all(self, *, locked: bool = False) -> Sequence[Host]:
         """Every host; ``locked``: fresh, and nobody else claims before this unit ends."""
@@ -369,6 +381,18 @@ class HostRepository(NamedRepository[Host], Protocol):
         """
         ...
 
+    def renew_all(self, heartbeats: Sequence[Heartbeat], now: datetime) -> Mapping[str, int]:
+        """Renew the usual lease of hosts that speak; their revisions, by id.
+
+        Left out are hosts whose certificate is another one, which are silent or have a lease of
+        another length, and which somebody else has locked just now.
+        """
+        ...
+
+    def removing(self) -> Sequence[Host]:
+        """Those that were asked to clear up."""
+        ...
+
     def leases(self) -> Sequence[HostLease]:
         """The leases of all hosts that have synced; no entities."""
         ...
@@ -416,6 +440,10 @@ class HostRepository(NamedRepository[Host], Protocol):
 
     def ask_to_prune(self, host_ids: Collection[str]) -> None:
         """Bump the hosts' ``prune_nonce``, and their ``revision``, so that they hear of it."""
+        ...
+
+    def on_machine(self, machine_id: str) -> Sequence[Host]:
+        """Hosts that are this machine."""
         ...
 
     def by_certificate(self, serial: str) -> Host | None: ...

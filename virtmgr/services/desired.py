@@ -193,13 +193,16 @@ def _as_known(spec: WorkloadSpec) -> WorkloadSpec:
 def desired_networks(uow: UnitOfWork, host_id: str) -> list[DesiredNetwork]:
     """Every network that the host's workloads are on, with the names its DNS answers.
 
-    Those of an overlay say where they are, if that is on another host.
+    Those of an overlay say where they are, if that is on another host. No other network reaches
+    from the host to another one by virtmgr's doing, so of these a host hears of its own only: all
+    of a fleet's names would be sent to every host otherwise.
     """
     networks = uow.networks.of_host(host_id)
     overlays = {each.id for each in networks if each.type is NetworkType.OVERLAY}
     tunnels = uow.hosts.tunnels() if overlays else {}
     names: dict[str, list[NetworkName]] = {network.id: [] for network in networks}
-    for member in uow.networks.names(list(names)):
+    members = [*uow.networks.names(overlays), *uow.networks.names(set(names) - overlays, host_id)]
+    for member in members:
         elsewhere = member.network_id in overlays and member.host_id not in (None, host_id)
         tunnel = tunnels.get(member.host_id or "") if elsewhere else None
         names[member.network_id].append(_name(member, tunnel))

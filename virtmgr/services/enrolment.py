@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from virtmgr.domain.errors import Unauthenticated
 from virtmgr.domain.host import Host
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine
 from virtmgr.ports.certificates import Authority, Certificate
+from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.container import Services
 from virtmgr.services.records import add_event, host_target
+
+_JOINING: Final = "joining_host"
+"""The setting that whoever joins writes first, so that they come one after the other."""
 
 
 def join(
@@ -34,23 +39,15 @@ def join(
     """
     now = services.clock.now()
     with services.units() as uow:
-        host = uow.hosts.by_join_token(hashlib.sha256(token.encode()).hexdigest())
-        expired = host is not None and (
-            host.join_token_expires_at is None or host.join_token_expires_at < now
-        )
-        if host is None or expired:
-            raise Unauthenticated(
-                "the join token is unknown, used or too old",
-                code="join_token_refused",
-                hint="make a new one with 'virtmgr host token NAME'",
-            )
+        host = _invited(uow, token, now)
         replaces = bool(host.facts.get(MAY_REPLACE))
-        # Locked, so that of two copies that join at once one sees the other.
-        check_machine(host, machine, uow.hosts.all(locked=True), may_replace=replaces)
+        found = uow.hosts.on_machine(machine.id)
+        check_machine(host, machine, found, may_replace=replaces)
         issued = authority.issue_host(
             signing_request.encode(), host.id, _addresses(host.name, peer)
         )
         host.facts = _facts(host, machine)
+        host.machine_id = machine.id or host.machine_id
         again = host.certificate_serial is not None
         host.certificate_serial = issued.serial
         host.previous_certificate_serial = None
@@ -66,6 +63,27 @@ def join(
         uow.commit()
     services.committed.notify()
     return host, issued
+
+
+def _invited(uow: UnitOfWork, token: str, now: datetime) -> Host:
+    """The host that a join token is for, locked; nobody else joins before the unit ends, so that
+    of two copies of a machine one sees the other.
+
+    :raises Unauthenticated: the token is unknown, used or too old.
+    """
+    secret_hash = hashlib.sha256(token.encode()).hexdigest()
+    host = uow.hosts.by_join_token(secret_hash)
+    if host is not None:
+        uow.settings.set(_JOINING, host.id)
+        host = uow.hosts.lock(host.id)
+    expires_at = None if host is None else host.join_token_expires_at
+    if host is None or host.join_token_hash != secret_hash or not expires_at or expires_at < now:
+        raise Unauthenticated(
+            "the join token is unknown, used or too old",
+            code="join_token_refused",
+            hint="make a new one with 'virtmgr host token NAME'",
+        )
+    return host
 
 
 def renew(

@@ -121,8 +121,11 @@ def forget_silent(services: Services) -> int:
     """Drop hosts that were asked to clear up and have not said that they did; how many."""
     now = services.clock.now()
     found = 0
+    with services.units(read_only=True) as uow:
+        late = [host.id for host in uow.hosts.removing() if _is_late(host, now)]
+    if not late:
+        return 0
     with services.units() as uow:
-        late = [host.id for host in uow.hosts.all() if _is_late(host, now)]
         for host in uow.hosts.lock_all_of(late):
             if _is_late(host, now):
                 forget(uow, host, now, "it did not say that it has cleared up")

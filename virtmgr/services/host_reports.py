@@ -64,7 +64,7 @@ def _check_machine(uow: UnitOfWork, host: Host, fingerprint: Fingerprint) -> Non
     """A key that was copied to another machine is worth nothing there."""
     machine = Machine(fingerprint.machine_id, fingerprint.hostname)
     if is_news(host, machine):
-        check_machine(host, machine, uow.hosts.all())
+        check_machine(host, machine, uow.hosts.on_machine(machine.id))
 
 
 def _note_reboot(uow: UnitOfWork, host: Host, now: datetime) -> None:
@@ -85,6 +85,7 @@ def forget_states(uow: UnitOfWork, host: Host, now: datetime) -> None:
 def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
     host.architecture = fingerprint.architecture
     host.tunnel_address = fingerprint.tunnel.address or None
+    host.machine_id = fingerprint.machine_id or None
     if (host.capacity_vcpus, host.capacity_memory, host.capacity_disk) != (
         fingerprint.vcpus,
         fingerprint.memory,

@@ -239,7 +239,7 @@ class InstallationWorker:
             host = uow.hosts.get(host_id)
             if host is not None:
                 replaces = bool(host.facts.get(MAY_REPLACE))
-                check_machine(host, found, uow.hosts.all(), may_replace=replaces)
+                check_machine(host, found, uow.hosts.on_machine(found.id), may_replace=replaces)
 
     def _check_ready(self, job: _Job) -> None:
         """The playbook saw the agent speak with a control plane: was it this one, as this host?

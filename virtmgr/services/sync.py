@@ -59,8 +59,7 @@ def sync(
         for observed in request.workloads:
             move = by_workload.get(observed.id)
             finished += note_workload(services, uow, host, observed, move, now)
-        for workload_id, usage in request.usage.items():
-            note_usage(uow, host, workload_id, usage)
+        note_usage(uow, host, request.usage)
         for volume in request.volumes:
             finished += note_volume(uow, host, volume, moves, now)
         note_pools(uow, host, request.pools, now)

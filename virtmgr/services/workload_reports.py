@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from virtmgr.domain.host import Host
+from virtmgr.domain.ids import is_id
 from virtmgr.domain.migration import Migration, MigrationMode
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.outcome import outcome
@@ -90,11 +91,12 @@ def _note_others(
     return note(services, uow, host.id, move, workload, observed.move, now)
 
 
-def note_usage(uow: UnitOfWork, host: Host, workload_id: str, usage: Usage) -> None:
-    workload = uow.workloads.get(workload_id)
-    if workload is not None and workload.host_id == host.id:
-        usage = usage.since(workload.status.usage)
-        workload.status = workload.status.model_copy(update={"usage": usage})
+def note_usage(uow: UnitOfWork, host: Host, usages: Mapping[str, Usage]) -> None:
+    """Take in what workloads use, by their ids; one query for all of them."""
+    for workload in uow.workloads.by_ids(filter(is_id, usages)).values():
+        if workload.host_id == host.id:
+            usage = usages[workload.id].since(workload.status.usage)
+            workload.status = workload.status.model_copy(update={"usage": usage})
 
 
 def _kept_usage(before: WorkloadStatus, after: WorkloadStatus) -> WorkloadStatus:

@@ -141,8 +141,8 @@ def make_news_engine(url: str) -> Engine | None:
 def _postgresql(url: URL) -> Engine:
     return create_engine(
         url,
-        pool_size=10,
-        max_overflow=10,
+        pool_size=20,  # what is beyond a pool's size is made anew for each use
+        max_overflow=0,
         pool_timeout=WRITER_PATIENCE,
         pool_pre_ping=True,
         connect_args=_connect_arguments(url),

@@ -20,6 +20,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.orm import Session
@@ -29,11 +30,11 @@ from virtmgr.domain.failover import FailoverPhase
 from virtmgr.domain.host import Cluster, Host, HostAccess, HostState, Pool
 from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.ids import is_id
-from virtmgr.domain.leases import HostLease
+from virtmgr.domain.leases import USUAL, HostLease
 from virtmgr.domain.operation import OperationState
 from virtmgr.domain.overview import HostSize
 from virtmgr.domain.scheduling import Amounts
-from virtmgr.ports.unit_of_work import Duties, Renewal
+from virtmgr.ports.unit_of_work import Duties, Heartbeat, Renewal
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlNamedRepository, SqlRepository
@@ -246,11 +247,43 @@ class SqlHosts(SqlNamedRepository[Host]):
         renewed = self._session.execute(statement).scalar() is not None
         return Renewal(row.lease_seconds, row.prune_nonce) if renewed else None
 
+    def renew_all(self, heartbeats: Sequence[Heartbeat], now: datetime) -> Mapping[str, int]:
+        shown = [(beat.host_id, beat.serial) for beat in heartbeats if is_id(beat.host_id)]
+        if not shown:
+            return {}
+        usual = USUAL.total_seconds()
+        # Whoever has locked one of them holds nobody up, and nobody waits for us in a circle.
+        free = (
+            select(_hosts.id)
+            .where(
+                tuple_(_hosts.id, _hosts.certificate_serial).in_(shown),
+                _hosts.state == _hosts.scheduling_state,  # it speaks
+                _hosts.previous_certificate_serial.is_(None),
+                _hosts.lease_seconds == usual,
+            )
+            .order_by(_hosts.id)
+            .with_for_update(key_share=True, skip_locked=True)
+        )
+        statement = (
+            update(tables.hosts)
+            .where(_hosts.id.in_(free))
+            .values(
+                renewals=_hosts.renewals + 1,
+                last_seen_at=now,
+                lease_expires_at=now + USUAL,
+            )
+            .returning(_hosts.id, _hosts.revision)
+        )
+        return {row.id: row.revision for row in self._session.execute(statement)}
+
     def leases(self) -> Sequence[HostLease]:
         rows = select(_hosts.id, _hosts.renewals, _hosts.lease_seconds).where(
             _hosts.last_seen_at.is_not(None)
         )
         return [HostLease(*row) for row in self._session.execute(rows)]
+
+    def removing(self) -> Sequence[Host]:
+        return self._many(_hosts.state == HostState.REMOVING, order=[_hosts.id])
 
     def lost(self) -> Sequence[Host]:
         return self._many(_hosts.state.in_(SILENT), order=[_hosts.id])
@@ -338,6 +371,11 @@ class SqlHosts(SqlNamedRepository[Host]):
             .where(_hosts.id.in_(host_ids))
             .values(prune_nonce=_hosts.prune_nonce + 1, revision=_hosts.revision + 1)
         )
+
+    def on_machine(self, machine_id: str) -> Sequence[Host]:
+        if not machine_id:
+            return ()
+        return self._many(_hosts.machine_id == machine_id, order=[_hosts.id])
 
     def by_certificate(self, serial: str) -> Host | None:
         return self._one(_hosts.certificate_serial == serial)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import case, func, or_, select
+from sqlalchemy import CompoundSelect, and_, case, func, or_, select, union
 
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.migration import MigrationMode
@@ -19,6 +20,16 @@ _networks = tables.networks.c
 _addresses = tables.addresses.c
 _nics = tables.nics.c
 _migrations = tables.migrations.c
+
+
+def _on_or_coming_to(host_id: str) -> CompoundSelect[Any]:
+    """Ids of workloads that are on the host, or on their way to it."""
+    workload = tables.workloads.c
+    there = select(workload.id).where(workload.host_id == host_id)
+    coming = select(_migrations.workload_id).where(
+        _migrations.target_host_id == host_id, _migrations.finished_at.is_(None)
+    )
+    return union(there, coming)
 
 
 class SqlNetworks(SqlProjectRepository[Network]):
@@ -63,7 +74,7 @@ class SqlNetworks(SqlProjectRepository[Network]):
             select(_nics.network_id, host.id, host.name, count)
             .join(tables.workloads, workload.id == _nics.workload_id)
             .join(tables.hosts, host.id == workload.host_id, isouter=True)
-            .where(_nics.network_id.in_(list(network_ids)))
+            .where(_nics.network_id.in_(network_ids))
             .group_by(_nics.network_id, host.id, host.name)
             .order_by(_nics.network_id, host.name)
         )
@@ -90,8 +101,16 @@ class SqlNetworks(SqlProjectRepository[Network]):
         here = or_(_networks.id.in_(on_host), _networks.id.in_(coming))
         return self._many(here, order=[_networks.id])
 
-    def names(self, network_ids: Iterable[str]) -> Sequence[NetworkMember]:
+    def names(
+        self, network_ids: Iterable[str], host_id: str | None = None
+    ) -> Sequence[NetworkMember]:
         workload = tables.workloads.c
+        network_ids = list(network_ids)
+        if not network_ids:
+            return ()
+        wanted = _nics.network_id.in_(list(network_ids))
+        if host_id is not None:
+            wanted = and_(wanted, _nics.workload_id.in_(_on_or_coming_to(host_id)))
         statement = (
             select(
                 _nics.id,
@@ -104,7 +123,7 @@ class SqlNetworks(SqlProjectRepository[Network]):
             )
             .join(tables.workloads, workload.id == _nics.workload_id)
             .join(tables.addresses, _addresses.nic_id == _nics.id, isouter=True)
-            .where(_nics.network_id.in_(list(network_ids)))
+            .where(wanted)
             .order_by(_nics.id, _addresses.id)
         )
         self._session.flush()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 from sqlalchemy.orm import Session
 
 from virtmgr.domain.ids import is_id
@@ -82,7 +84,9 @@ class SqlSettings:
         return self._session.scalar(select(_settings.value).where(_settings.key == key))
 
     def set(self, key: str, value: str) -> None:
-        statement = update(tables.settings).where(_settings.key == key).values(value=value)
-        changed = self._session.execute(statement.returning(_settings.key)).first()
-        if changed is None:
-            self._session.execute(insert(tables.settings).values(key=key, value=value))
+        postgresql = self._session.get_bind().dialect.name == "postgresql"
+        insert = insert_on_postgresql if postgresql else insert_on_sqlite
+        statement = insert(tables.settings).values(key=key, value=value)
+        self._session.execute(
+            statement.on_conflict_do_update(index_elements=["key"], set_={"value": value})
+        )

@@ -1,0 +1,191 @@
+"""One simulated host: when it syncs, what it says, and what it makes of the answer.
+
+It behaves as ``agent/agent.py`` does. It does no input and output: ``fleet.py`` sends what
+``request`` gives and tells it the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+from virtmgr.agent.control_plane import WAKE_SECONDS, Wake
+from virtmgr.agent.outbox import Outbox, Parcel
+from virtmgr.domain.host import Fingerprint
+from virtmgr.domain.sync import SyncRequest, SyncResponse
+from virtmgr.domain.workload import Usage
+from virtmgr.sim.behaviour import Behaviour, fingerprint, pool
+from virtmgr.sim.guests import Guests
+from virtmgr.sim.identities import SimulatedIdentity
+
+INTERVAL = 10.0  # seconds between syncs of which nothing new is known
+BACK_OFF_MOST = 15.0
+_LEASE_PARTS = 3  # syncs in the time of a lease, where it is needed
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request, and what it told, which is acknowledged by its answer."""
+
+    request: SyncRequest
+    parcel: Parcel
+    images: tuple[str, ...]
+
+
+@dataclass
+class _Said:
+    """What the control plane has heard of this agent since it was started."""
+
+    full: bool = False
+    fingerprint: Fingerprint | None = None
+    images: tuple[str, ...] | None = None
+    trusted: tuple[str, ...] = ()
+    usage_at: float = -math.inf
+    in_full_at: float = -math.inf
+    everything: bool = True  # is to be reported
+
+
+@dataclass
+class _Lease:
+    seconds: float = 30.0
+    ends: float = math.inf
+
+
+class SimulatedHost:
+    """Times are of the monotonic clock, but for ``now``, which is the time of day."""
+
+    def __init__(
+        self, identity: SimulatedIdentity, behaviour: Behaviour, trusted: tuple[str, ...]
+    ) -> None:
+        self.identity = identity
+        self.outbox = Outbox()
+        self.guests = Guests(identity.name, behaviour, self.outbox)
+        self.revision = 0
+        self._behaviour = behaviour
+        self._trusted = trusted
+        self._boots = 0
+        self._known: Fingerprint | None = None
+        self._syncs = 0
+        self._failures = 0
+        self._said = _Said()
+        self._lease = _Lease()
+        self._routine = INTERVAL  # seconds between syncs of which nothing is news
+        self._beats_from = -math.inf
+
+    def boot(self, now: datetime) -> None:
+        """It comes up, for the first time or after its power was gone."""
+        self._boots += 1
+        driver, who = self.guests.driver.facts(), self.identity
+        self._known = fingerprint(who.number, who.name, self._boots, driver)
+        self.guests.boot(self._known.boot_id, now)
+        self.restart()
+
+    def restart(self) -> None:
+        """Its agent is started again: it says everything anew."""
+        self._said = _Said()
+        self._failures = 0
+        self.revision = 0
+        self.outbox.poke()
+
+    def request(self, now: datetime, clock: float) -> Sent:
+        """What to send."""
+        said = self._said
+        parcel = self.outbox.take(everything=said.everything)
+        images = tuple(sorted(self.guests.images))
+        found = self._known
+        slow: dict[str, object] = {}
+        if clock - said.usage_at >= self._routine / 2:
+            said.usage_at = clock
+            usage = self.guests.usage(now)
+            slow = {"usage": usage, "pools": (pool(_disk(usage)),)}
+        if images != said.images:
+            slow["images"] = images
+        if self._trusted != said.trusted:
+            slow["trusted_authorities"] = self._trusted
+        request = SyncRequest(
+            known_revision=self.revision,
+            full=not said.full,
+            brief=self._is_brief(parcel, clock),
+            fingerprint=found if found != said.fingerprint else None,
+            workloads=parcel.workloads,
+            volumes=parcel.volumes,
+        ).model_copy(update=slow)
+        return Sent(request, parcel, images)
+
+    def answered(self, sent: Sent, response: SyncResponse, now: datetime, clock: float) -> None:
+        """Take the answer in.
+
+        :param clock: when the request was sent: the lease counts from there.
+        """
+        said = self._said
+        self.outbox.acknowledge(sent.parcel)
+        said.images, said.trusted, said.full = sent.images, self._trusted, True
+        said.fingerprint = sent.request.fingerprint or said.fingerprint
+        said.everything = response.report_all
+        if response.report_all:
+            said.images = None
+            self.outbox.poke()
+        self.guests.take_in(response, now)
+        self.revision = response.revision
+        if response.networks is not None:
+            said.in_full_at = clock
+        self._lease = _Lease(response.lease_seconds, clock + response.lease_seconds)
+        self._failures = 0
+        self._syncs += 1
+
+    def failed(self) -> None:
+        """There was no answer, or it was refused: what was told is told again."""
+        self._failures += 1
+        self.outbox.poke()
+
+    def pause(self) -> float:
+        """Seconds until the next sync, unless there is news before (``outbox.due``)."""
+        name = self.identity.name
+        if self._failures:
+            most = min(self._least(BACK_OFF_MOST), 0.25 * 2.0 ** min(self._failures, 16))
+            dice = self._behaviour.draw("back off", name, self._syncs, self._failures)
+            return dice.uniform(most / 2, most)
+        return self._behaviour.pause(name, self._syncs, self._least(self._routine))
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last sync was not answered: then news waits as well."""
+        return self._failures > 0
+
+    def poll(self, clock: float) -> tuple[float, bool]:
+        """How long the next long poll lasts, and whether it renews the lease."""
+        if self.guests.highly_available or clock < self._beats_from:
+            self._routine = INTERVAL
+            return WAKE_SECONDS, False
+        return self._behaviour.pause(self.identity.name, int(clock), INTERVAL), True
+
+    def polled(self, answer: Wake | None, clock: float, *, renewing: bool) -> None:
+        """Take in a long poll's answer; None: there was none."""
+        if answer is not None and (answer.renewed or not renewing):
+            if renewing:
+                self._routine = max(INTERVAL, answer.pause)
+            return
+        self._beats_from = clock + INTERVAL
+        if self._routine > INTERVAL:
+            self._routine = INTERVAL
+            self.outbox.poke()
+
+    def watch_lease(self, now: datetime, clock: float) -> None:
+        """End what is highly available once the lease has run out."""
+        if clock >= self._lease.ends and self.guests.highly_available:
+            self.guests.lease_lost(now)
+
+    def _least(self, most: float) -> float:
+        needed = self.guests.highly_available
+        return min(most, self._lease.seconds / _LEASE_PARTS) if needed else most
+
+    def _is_brief(self, parcel: Parcel, clock: float) -> bool:
+        if not self._said.full or any(one.gone for one in parcel.workloads):
+            return False
+        news = bool(parcel.workloads) or self.guests.highly_available
+        return news and clock - self._said.in_full_at < self._routine
+
+
+def _disk(usage: dict[str, Usage]) -> int:
+    return sum(each.disk for each in usage.values())
