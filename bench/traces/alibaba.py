@@ -1,4 +1,4 @@
-"""Alibaba's cluster trace of 2018: ``machine_meta.csv`` and ``container_meta.csv``, without headers.
+"""Alibaba's cluster trace of 2018: ``machine_meta.csv``, ``container_meta.csv``; no headers.
 
 https://github.com/alibaba/clusterdata/blob/master/cluster-trace-v2018/schema.txt. A row is what was
 seen of a machine or a container at a time; memory is a share of the largest machine, 0 to 100, and

@@ -1,8 +1,8 @@
 """Microsoft's "Azure Trace for Packing 2020": a SQLite file with the tables ``vm`` and ``vmType``.
 
 https://github.com/Azure/AzurePublicDataset/blob/master/AzureTracesForPacking2020.md (CC-BY). Times
-are days, from before 0 (what was there already) to 90; ``endtime`` is NULL of what lived on. Amounts
-are shares of a machine, and differ by the machine's model (``machineId``): a trace is read for one
+are days, from before 0 (what was there already) to 90; ``endtime`` is NULL of what lived on. The
+amounts are shares of a machine, and differ by its model (``machineId``): a trace is read for one
 model, and those types that it cannot run are left out.
 """
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from virtmgr.domain.scheduling.fleet import Hosts
 from virtmgr.domain.scheduling.model import PlacementRequest
+from virtmgr.domain.scheduling.policies import liked
 from virtmgr.domain.scheduling.rules import fixed_rules, has_room, passing_besides_room
 from virtmgr.domain.scheduling.tally import Tally
-from virtmgr.domain.scheduling.weighers import FACTORS, liked, moved, unmoved
+from virtmgr.domain.scheduling.weighers import FACTORS, moved, unmoved
 
 EQUAL = 1e-9  # scores no farther apart than this are the same
 _NEVER = -np.inf

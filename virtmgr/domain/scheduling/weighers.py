@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from virtmgr.domain.host import SchedulingPolicy
-from virtmgr.domain.scheduling.capacity import Resource
-from virtmgr.domain.scheduling.fleet import Fleet, Hosts, Mask, Scores
+from virtmgr.domain.scheduling.fleet import Mask, Scores
 from virtmgr.domain.scheduling.model import PlacementRequest
+from virtmgr.domain.scheduling.policies import PHRASES, liked
 from virtmgr.domain.scheduling.rules import near
 from virtmgr.domain.scheduling.tally import Tally
 
@@ -102,76 +101,9 @@ def _prefer(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight
         yield Weight("prefer", np.mean(carried, axis=0), "preferred labels")
 
 
-_POLICIES = {
-    SchedulingPolicy.SPREAD: "least claimed",
-    SchedulingPolicy.PACK: "most claimed and least stranded",
-    SchedulingPolicy.BALANCED: "most room in the scarcer of vCPUs and memory",
-}
-
-
 def _policy(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]:
     policy = tally.fleet.clusters[request.cluster_id].policy
-    yield Weight("policy", liked(tally, request), _POLICIES[policy])
-
-
-def liked(tally: Tally, request: PlacementRequest, hosts: Hosts = slice(None), /) -> Scores:
-    """How the cluster's policy likes hosts (all, or some) with the workload on them.
-
-    With the claimed shares of vCPUs and of memory, ``spread`` is 1 − their mean, ``balanced`` 1 −
-    the greater one: that is, 1 − their mean − half their difference, which likes hosts little used
-    and hosts whose vCPUs and memory are used alike. ``pack`` is their mean less ``_STRANDED`` times
-    the share that is stranded, by half: a full host is good, and one is bad that keeps memory which
-    lacks the vCPUs to be used with, or the other way round.
-    """
-    fleet, policy = tally.fleet, tally.fleet.clusters[request.cluster_id].policy
-    vcpus = (tally.claimed.vcpus[hosts] + request.vcpus) * _inverse(fleet, "vcpus")[hosts]
-    memory = (tally.claimed.memory[hosts] + request.memory) * _inverse(fleet, "memory")[hosts]
-    values: Scores
-    if policy is SchedulingPolicy.SPREAD:
-        values = 1 - (vcpus + memory) / 2
-    elif policy is SchedulingPolicy.PACK:
-        stranded = _stranded(fleet, request.cluster_id, 1 - vcpus, 1 - memory, hosts)
-        values = ((vcpus + memory) / 2 - _STRANDED * stranded) / 2
-    else:
-        values = 1 - np.maximum(vcpus, memory)
-    return values
-
-
-_STRANDED = 3.0
-_LEAST, _MOST = 1 / 3, 2.0
-
-
-def _stranded(
-    fleet: Fleet, cluster_id: str, free_vcpus: Scores, free_memory: Scores, hosts: Hosts
-) -> Scores:
-    """The share of a host's vCPUs or memory that is free and of no use.
-
-    Workloads are taken to ask for ``_LEAST`` to ``_MOST`` of the memory for each vCPU that the
-    hosts of the cluster have together (flavours of 1 to 8 GiB a vCPU where hosts have 4). vCPUs
-    that have less memory left beside them than the least, and memory that is more than the most,
-    wait for something to leave. The figures are those that packed best in
-    ``bench.placement_quality``.
-
-    :param free_vcpus: as shares of what the hosts may have claimed; so ``free_memory``.
-    """
-
-    def relate() -> Scores:
-        mine = fleet.where(("cluster", cluster_id), lambda host: host.cluster_id == cluster_id)
-        vcpus, memory = fleet.limits.vcpus, fleet.limits.memory
-        usual = float(memory[mine].sum(dtype=float)) / max(float(vcpus[mine].sum()), _TINY)
-        own = memory * _inverse(fleet, "vcpus")  # bytes a vCPU
-        related: Scores = own / max(usual, _TINY)
-        return related
-
-    # How much more memory a vCPU the host has than the cluster.
-    richness = np.maximum(fleet.remember(("richness", cluster_id), relate)[hosts], _TINY)
-    vcpus = free_vcpus - free_memory * richness / _LEAST
-    memory = free_memory - free_vcpus * _MOST / richness
-    stranded: Scores = np.maximum(vcpus, 0) + np.maximum(memory, 0)
-    return stranded
-
-
-_TINY = 1e-9
+    yield Weight("policy", liked(tally, request), PHRASES[policy])
 
 
 def _image(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]:
@@ -181,17 +113,6 @@ def _image(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]
         there = tally.fleet.having_image(image_id)
         if there.any():
             yield Weight("image", there.astype(float), "image at hand")
-
-
-def _inverse(fleet: Fleet, resource: Resource) -> Scores:
-    """1 ÷ limit; 0 for hosts that have none of the resource and never fit."""
-
-    def invert() -> Scores:
-        limit = fleet.limits.of(resource).astype(float)
-        inverse: Scores = np.divide(1.0, limit, out=np.zeros_like(limit), where=limit > 0)
-        return inverse
-
-    return fleet.remember(("inverse", resource), invert)
 
 
 _WEIGHERS: tuple[Callable[[Tally, PlacementRequest, Mask], Iterator[Weight]], ...] = (
