@@ -13,7 +13,7 @@ from virtmgr.domain.scheduling.moving_rules import (
     largest_free,
     moving_rules,
     near,
-    passing_besides_room,
+    refused_besides_room,
 )
 from virtmgr.domain.scheduling.rule import Rule, count_rejected, examples, failing_first
 from virtmgr.domain.scheduling.tally import Tally
@@ -29,7 +29,7 @@ __all__ = [
     "largest_free",
     "moving_rules",
     "near",
-    "passing_besides_room",
+    "refused_besides_room",
     "rules_for",
 ]
 

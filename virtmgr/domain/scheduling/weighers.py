@@ -52,11 +52,13 @@ def unmoved(tally: Tally, request: PlacementRequest) -> Scores:
 
 
 def moved(tally: Tally, request: PlacementRequest, scores: Scores) -> Scores:
-    """``scores`` and what a batch changes besides the policy's liking, up to a constant."""
-    if request.spread_by is not None:
+    """A copy of ``scores`` with what a batch changes besides the policy's liking, up to a constant."""
+    if request.spread_by is None:
+        scores = scores.copy()
+    else:
         scores = scores - FACTORS["spread_by"] * tally.crowds(request)
     for weight in _affinity(tally, request, np.ones(0, bool)):
-        scores = scores + FACTORS[weight.name] * weight.values
+        scores += FACTORS[weight.name] * weight.values
     return scores
 
 
@@ -79,7 +81,7 @@ def _spread_by(tally: Tally, request: PlacementRequest, fitting: Mask) -> Iterat
     """Minus the number of its like in the host's domain beyond the least crowded one that fits."""
     if request.spread_by is not None:
         crowds = tally.crowds(request)
-        values = (crowds[fitting].min() - crowds).astype(float)
+        values = crowds[fitting].min() - crowds
         yield Weight("spread_by", values, f"spread by {request.spread_by}")
 
 
