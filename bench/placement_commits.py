@@ -1,12 +1,13 @@
 """How fast placements are committed: workloads made by the product's own service, on PostgreSQL.
 
-    python -m bench.placement_commits [--hosts 5000] [--processes 2] [--batch 500] [--seconds 10]
+    python -m bench.placement_commits [--hosts 5000] [--processes 1] [--batch 500] [--seconds 10]
 
 A private PostgreSQL server (commits durable, on a Unix socket), an inventory of ``--hosts`` hosts,
 and processes that call ``services.workloads.create``: quota, placement, claims, workload,
 operation, event and the explanation that is kept, in one transaction. ``single`` makes one workload
 a transaction in one process, ``batches`` makes ``--batch`` of them, in ``--processes`` at the same
-time; each try that was overtaken is made again, as by the API.
+time; each try that was overtaken is made again, as by the API. Beside each rate stands the one that
+the process's CPU time alone would allow: what other processes take of the machine is not in it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Committed:
     seconds: float
     overtaken: int
     each: tuple[float, ...]  # of every transaction
+    cpu: float  # of the processes, together
 
     def percentile(self, share: float) -> float:
         """Milliseconds that this share of the transactions stayed within."""
@@ -69,7 +71,7 @@ class Committed:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
     parser.add_argument("--hosts", type=int, default=5000)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--batch", type=int, default=500, help="workloads a transaction")
     parser.add_argument("--seconds", type=float, default=10.0, help="to spend on each figure")
     parser.add_argument("--profile", action="store_true", help="one process, and where time goes")
@@ -78,22 +80,24 @@ def main() -> None:
         if arguments.profile:
             _profile(url, arguments.batch, arguments.seconds)
             return
-        single = run(url, processes=1, batch=1, seconds=arguments.seconds)
-        batches = run(url, arguments.processes, arguments.batch, arguments.seconds)
-    show(arguments.hosts, single, batches)
+        measure(url, arguments.hosts, arguments.processes, arguments.batch, arguments.seconds)
 
 
-def show(hosts: int, single: Committed, batches: Committed) -> None:
+def measure(url: str, hosts: int, processes: int, batch: int, seconds: float) -> None:
     """Print both figures."""
+    single = run(url, processes=1, batch=1, seconds=seconds)
+    batches = run(url, processes, batch, seconds)
     load = os.getloadavg()[0]
-    print(f"{hosts:,} hosts, PostgreSQL, {os.cpu_count()} CPUs, load {load:.1f}")
+    print(f"{hosts:,} hosts, PostgreSQL, {os.cpu_count()} CPUs, load {load:.1f}; committed")
     print(
-        f"single    {single.placements / single.seconds:8,.0f}/s   p50 {single.percentile(0.5):.1f}"
-        f" ms   p99 {single.percentile(0.99):.1f} ms"
+        f"  single     {single.placements / single.seconds:8,.0f}/s   (CPU: "
+        f"{single.placements / single.cpu:,.0f}/s)   p50 {single.percentile(0.5):.1f} ms   "
+        f"p99 {single.percentile(0.99):.1f} ms"
     )
     print(
-        f"batches   {batches.placements / batches.seconds:8,.0f}/s   "
-        f"{batches.overtaken} of {len(batches.each)} transactions were overtaken"
+        f"  batches    {batches.placements / batches.seconds:8,.0f}/s   (CPU: "
+        f"{batches.placements / batches.cpu:,.0f}/s)   {batches.overtaken} times overtaken in "
+        f"{len(batches.each)} transactions of {batch}"
     )
 
 
@@ -126,6 +130,7 @@ def run(url: str, processes: int, batch: int, seconds: float) -> Committed:
         max(one.seconds for one in found),
         sum(one.overtaken for one in found),
         tuple(each),
+        sum(one.cpu for one in found),
     )
 
 
@@ -137,13 +142,13 @@ def _create(url: str, name: str, batch: int, begin: float, seconds: float) -> Co
         _once(services, f"{name}-first", batch)
         time.sleep(max(0.0, begin - time.time()))
         each = []
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         while (now := time.perf_counter()) < started + seconds:
             overtaken += _once(services, f"{name}-{len(each)}", batch)
             each.append(time.perf_counter() - now)
-        took = time.perf_counter() - started
+        took, cpu = time.perf_counter() - started, time.process_time() - cpu
         units.close()
-    return Committed(len(each) * batch, took, overtaken, tuple(each))
+    return Committed(len(each) * batch, took, overtaken, tuple(each), cpu)
 
 
 def _once(services: Services, name: str, batch: int) -> int:

@@ -11,7 +11,7 @@ Read in this order:
 3. ``fleet``        the hosts as arrays
 4. ``tally``        what a batch has taken so far
 5. ``rules``        which hosts are out, each with its reason
-6. ``weighers``     which of the others are better
+6. ``weighers``     which of the others are better, ``policies`` by the cluster's policy
 7. ``standing``     both, kept up to date for requests of one shape
 8. ``explanation``  the answer to "why?", and ``replay``, which works it out when it is read
 9. ``placing``      the choice

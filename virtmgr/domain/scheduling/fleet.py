@@ -190,6 +190,16 @@ class Fleet:
 
         return self.remember(("domains", scope), number)
 
+    def members(self, scope: str, host: int) -> npt.NDArray[np.intp]:
+        """The hosts of one host's failure domain, itself among them."""
+
+        def group() -> list[npt.NDArray[np.intp]]:
+            order = np.argsort(self.domains(scope), kind="stable")
+            return np.split(order, np.cumsum(np.bincount(self.domains(scope)))[:-1])
+
+        groups = self.remember(("members", scope), group)
+        return groups[int(self.domains(scope)[host])]
+
     def count_placed(self, project_id: str, labels: Mapping[str, str]) -> Counts:
         """How many workloads of a project that carry ``labels`` each host has."""
 

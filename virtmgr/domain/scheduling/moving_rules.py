@@ -34,18 +34,19 @@ def moving_rules(tally: Tally, request: PlacementRequest) -> tuple[Rule, ...]:
     )
 
 
-def passing_besides_room(tally: Tally, request: PlacementRequest, passing: Mask) -> Mask:
-    """Those of ``passing`` that pass every moving rule but the three of room."""
+def refused_besides_room(tally: Tally, request: PlacementRequest) -> Mask:
+    """The hosts that do not pass every moving rule but the three of room."""
+    refused: Mask = np.zeros(len(tally.fleet), bool)
     for port in request.ports:
-        passing = passing & ~tally.publishing(port)
+        refused |= tally.publishing(port)
     for _, passes in _required(tally, request):
-        passing = passing & passes
+        refused |= ~passes
     away = tally.kept_apart(request)
     if away is not None:
-        passing = passing & ~away
+        refused |= away
     for rule in _reserve(tally, request):
-        passing = passing & rule.passes
-    return passing
+        refused |= ~rule.passes
+    return refused
 
 
 def has_room(tally: Tally, asked: Amounts, hosts: Hosts = slice(None), /) -> dict[Resource, Mask]:

@@ -12,7 +12,7 @@ from virtmgr.domain.scheduling.capacity import Amounts, Resource
 from virtmgr.domain.scheduling.fleet import Mask
 from virtmgr.domain.scheduling.model import HostView
 
-SOME = 2  # hosts that fail a rule first and are named, of a large fleet
+SOME = 3  # hosts that fail a rule first and are named, of a large fleet
 
 Why = Callable[[HostView, Amounts, Amounts], str]
 """The reason of a host, from the host, what was claimed on it, and its limits."""

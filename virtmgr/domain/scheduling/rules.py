@@ -14,7 +14,7 @@ from virtmgr.domain.scheduling.moving_rules import (
     leaves_nobody_alone,
     moving_rules,
     near,
-    passing_besides_room,
+    refused_besides_room,
 )
 from virtmgr.domain.scheduling.rule import Rule, count_rejected, examples, failing_first
 from virtmgr.domain.scheduling.tally import Tally
@@ -31,7 +31,7 @@ __all__ = [
     "leaves_nobody_alone",
     "moving_rules",
     "near",
-    "passing_besides_room",
+    "refused_besides_room",
     "rules_for",
 ]
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from virtmgr.domain.scheduling.fleet import Hosts
 from virtmgr.domain.scheduling.model import PlacementRequest
-from virtmgr.domain.scheduling.rules import fixed_rules, has_room, passing_besides_room
+from virtmgr.domain.scheduling.policies import liked
+from virtmgr.domain.scheduling.rules import fixed_rules, has_room, refused_besides_room
 from virtmgr.domain.scheduling.tally import Tally
-from virtmgr.domain.scheduling.weighers import FACTORS, liked, moved, unmoved
+from virtmgr.domain.scheduling.weighers import FACTORS, moved, unmoved
 
 EQUAL = 1e-9  # scores no farther apart than this are the same
 _NEVER = -np.inf
@@ -46,10 +47,9 @@ class Standing:
         self._catch_up()
         scores = self._scores
         if not self._alone or self._tally.kept_apart(request) is not None:
+            refused = refused_besides_room(self._tally, request)
             scores = moved(self._tally, request, scores)
-            everywhere = np.ones(scores.size, bool)
-            fitting = passing_besides_room(self._tally, request, everywhere)
-            scores = np.where(fitting, scores, _NEVER)
+            np.copyto(scores, _NEVER, where=refused)
         best = scores.max(initial=_NEVER)
         if best == _NEVER:
             return None

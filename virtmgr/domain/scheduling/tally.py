@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from virtmgr.domain.scheduling.fleet import Counts, Fleet, Mask, in_domains
+from virtmgr.domain.scheduling.fleet import Counts, Fleet, Hosts, Mask, Scores, in_domains
 from virtmgr.domain.scheduling.model import HostPort, PlacedWorkload, PlacementRequest, carries
 from virtmgr.domain.workload import Affinity
 
@@ -30,7 +30,7 @@ class Tally:
         self._publishing: dict[HostPort, Mask] = {}
         self._counted: dict[_Selection, Counts] = {}
         self._near: dict[tuple[_Selection, str], Mask] = {}
-        self._crowds: dict[tuple[_Selection, _Selection | None, str], Counts] = {}
+        self._crowds: dict[tuple[_Selection, _Selection | None, str], Scores] = {}
         self._kept_apart: dict[_Selection, Mask] = {}
         self._gone: dict[str, tuple[PlacementRequest, int]] = {}  # placed before, and left
         self._has_rules = any(workload.affinity for workload in fleet.placed)
@@ -49,10 +49,10 @@ class Tally:
             counts[host] += selection.takes(request)
         for (selection, scope), near in self._near.items():
             if selection.takes(request):
-                near |= self._domain(host, scope)
+                self._mark(near, host, scope)
         for (batch, _, scope), crowds in self._crowds.items():
             if batch.takes(request):
-                crowds += self._domain(host, scope)
+                crowds[self._domain(host, scope)] += 1
         if any(_requires_apart(rule) for rule in request.affinity):
             self._has_rules = True
             for kept, mask in self._kept_apart.items():
@@ -97,7 +97,7 @@ class Tally:
             self._near[key] = in_domains(counts, self.fleet.domains(scope)) > 0
         return self._near[key]
 
-    def crowds(self, request: PlacementRequest) -> Counts:
+    def crowds(self, request: PlacementRequest) -> Scores:
         """How many of its like are in each host's domain of the scope that it is spread by.
 
         Its like are the project's workloads of this batch and, if it has labels, those placed
@@ -112,7 +112,8 @@ class Tally:
                 counts += self.fleet.count_placed(request.project_id, request.labels)
                 self._without_gone(counts, like)
             counts = self._with_batch(counts, batch)
-            self._crowds[batch, like, scope] = in_domains(counts, self.fleet.domains(scope))
+            crowds = in_domains(counts, self.fleet.domains(scope))
+            self._crowds[batch, like, scope] = crowds.astype(float)
         return self._crowds[batch, like, scope]
 
     def publishing(self, wanted: HostPort) -> Mask:
@@ -168,12 +169,18 @@ class Tally:
         if project_id == kept.project_id:
             for rule in affinity:
                 if _requires_apart(rule) and carries(kept.as_labels(), rule.labels):
-                    mask |= self._domain(host, rule.scope)
+                    self._mark(mask, host, rule.scope)
 
-    def _domain(self, host: int, scope: str) -> Mask:
-        domains = self.fleet.domains(scope)
-        mask: Mask = domains == domains[host]
-        return mask
+    def _mark(self, mask: Mask, host: int, scope: str) -> None:
+        """Add a host's failure domain to a mask."""
+        if scope == "host":
+            mask[host] = True
+        else:
+            domains = self.fleet.domains(scope)
+            mask |= domains == domains[host]
+
+    def _domain(self, host: int, scope: str) -> Hosts:
+        return host if scope == "host" else self.fleet.members(scope, host)
 
     def _without_gone(self, counts: Counts, selection: _Selection) -> None:
         for request, host in self._gone.values():
@@ -193,9 +200,10 @@ class _Selection:
     labels: tuple[tuple[str, str], ...] | None
 
     def takes(self, request: PlacementRequest) -> bool:
-        return request.project_id == self.project_id and (
-            not self.labels or carries(request.labels, self.as_labels())
-        )
+        if request.project_id != self.project_id:
+            return False
+        labels = request.labels
+        return all(labels.get(key) == value for key, value in self.labels or ())
 
     def as_labels(self) -> dict[str, str]:
         return dict(self.labels or ())

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from virtmgr.domain.host import SchedulingPolicy
-from virtmgr.domain.scheduling.capacity import Resource
-from virtmgr.domain.scheduling.fleet import Fleet, Hosts, Mask, Scores
+from virtmgr.domain.scheduling.fleet import Mask, Scores
 from virtmgr.domain.scheduling.model import PlacementRequest
+from virtmgr.domain.scheduling.policies import PHRASES, liked
 from virtmgr.domain.scheduling.rules import near
 from virtmgr.domain.scheduling.tally import Tally
 
@@ -53,11 +52,13 @@ def unmoved(tally: Tally, request: PlacementRequest) -> Scores:
 
 
 def moved(tally: Tally, request: PlacementRequest, scores: Scores) -> Scores:
-    """``scores`` and what a batch changes besides the policy's liking, up to a constant."""
-    if request.spread_by is not None:
+    """A copy of ``scores`` with what a batch changes besides the policy's liking, up to a constant."""
+    if request.spread_by is None:
+        scores = scores.copy()
+    else:
         scores = scores - FACTORS["spread_by"] * tally.crowds(request)
     for weight in _affinity(tally, request, np.ones(0, bool)):
-        scores = scores + FACTORS[weight.name] * weight.values
+        scores += FACTORS[weight.name] * weight.values
     return scores
 
 
@@ -80,7 +81,7 @@ def _spread_by(tally: Tally, request: PlacementRequest, fitting: Mask) -> Iterat
     """Minus the number of its like in the host's domain beyond the least crowded one that fits."""
     if request.spread_by is not None:
         crowds = tally.crowds(request)
-        values = (crowds[fitting].min() - crowds).astype(float)
+        values = crowds[fitting].min() - crowds
         yield Weight("spread_by", values, f"spread by {request.spread_by}")
 
 
@@ -102,36 +103,9 @@ def _prefer(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight
         yield Weight("prefer", np.mean(carried, axis=0), "preferred labels")
 
 
-_POLICIES = {
-    SchedulingPolicy.SPREAD: "least claimed",
-    SchedulingPolicy.PACK: "most claimed",
-    SchedulingPolicy.BALANCED: "most room in the scarcer of vCPUs and memory",
-}
-
-
 def _policy(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]:
     policy = tally.fleet.clusters[request.cluster_id].policy
-    yield Weight("policy", liked(tally, request), _POLICIES[policy])
-
-
-def liked(tally: Tally, request: PlacementRequest, hosts: Hosts = slice(None), /) -> Scores:
-    """How the cluster's policy likes hosts (all, or this one) with the workload on them.
-
-    With the claimed shares of vCPUs and of memory, ``spread`` is 1 − their mean, ``pack`` their
-    mean, ``balanced`` 1 − the greater one: that is, 1 − their mean − half their difference, which
-    likes hosts little used and hosts whose vCPUs and memory are used alike.
-    """
-    fleet, policy = tally.fleet, tally.fleet.clusters[request.cluster_id].policy
-    vcpus = (tally.claimed.vcpus[hosts] + request.vcpus) * _inverse(fleet, "vcpus")[hosts]
-    memory = (tally.claimed.memory[hosts] + request.memory) * _inverse(fleet, "memory")[hosts]
-    values: Scores
-    if policy is SchedulingPolicy.SPREAD:
-        values = 1 - (vcpus + memory) / 2
-    elif policy is SchedulingPolicy.PACK:
-        values = (vcpus + memory) / 2
-    else:
-        values = 1 - np.maximum(vcpus, memory)
-    return values
+    yield Weight("policy", liked(tally, request), PHRASES[policy])
 
 
 def _image(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]:
@@ -141,17 +115,6 @@ def _image(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]
         there = tally.fleet.having_image(image_id)
         if there.any():
             yield Weight("image", there.astype(float), "image at hand")
-
-
-def _inverse(fleet: Fleet, resource: Resource) -> Scores:
-    """1 ÷ limit; 0 for hosts that have none of the resource and never fit."""
-
-    def invert() -> Scores:
-        limit = fleet.limits.of(resource).astype(float)
-        inverse: Scores = np.divide(1.0, limit, out=np.zeros_like(limit), where=limit > 0)
-        return inverse
-
-    return fleet.remember(("inverse", resource), invert)
 
 
 _WEIGHERS: tuple[Callable[[Tally, PlacementRequest, Mask], Iterator[Weight]], ...] = (

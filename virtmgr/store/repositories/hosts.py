@@ -149,6 +149,8 @@ class SqlHosts(SqlNamedRepository[Host]):
         return self._change(host_id, criteria, {**values, "version": _hosts.version + 1})
 
     def claim_all(self, claims: Mapping[str, Amounts], versions: Mapping[str, int]) -> str | None:
+        if not claims:
+            return None
         self._session.flush()
         amounts = (_hosts.claimed_vcpus, _hosts.claimed_memory, _hosts.claimed_disk)
         wanted = select(_hosts.id, _hosts.version, *amounts).where(_hosts.id.in_(list(claims)))
@@ -190,6 +192,8 @@ class SqlHosts(SqlNamedRepository[Host]):
         return int(revision)
 
     def next_revision_of_all(self, host_ids: Collection[str]) -> Mapping[str, int]:
+        if not host_ids:
+            return {}
         self._session.flush()
         mine = select(_hosts.id).where(_hosts.id.in_(list(host_ids)))
         self._session.execute(mine.order_by(_hosts.id).with_for_update(key_share=True))
