@@ -113,10 +113,10 @@ class PretendHost:
     def converge(self) -> None:
         """Everything is as desired, and the control plane knows."""
         self.sync_down()
-        self.report(*(_done(wish) for wish in self.wishes.values()))
         gone = [wish.id for wish in self.wishes.values() if wish.deleting]
+        self.report(*(_done(wish) for wish in self.wishes.values()))
         for workload_id in gone:
-            del self.wishes[workload_id]
+            self.wishes.pop(workload_id, None)
 
     def report(self, *observed: ObservedWorkload) -> None:
         self.sync(SyncRequest(known_revision=self.known_revision, workloads=observed))

@@ -56,6 +56,8 @@ def page(*items: Any) -> Response:
           "suite": "bookworm"}),
         ("image delete --yes library/nginx:1", "DELETE", "/images/library%2Fnginx%3A1", None),
         ("token revoke --yes t1", "DELETE", "/tokens/t1", None),
+        ("operation cancel o1", "POST", "/operations/o1/cancel", None),
+        ("operation retry o1 --no-wait", "POST", "/operations/o1/retry", None),
     ],
 )  # fmt: skip
 def test_requests(

@@ -275,9 +275,15 @@ def test_a_host_is_emptied_whole_or_not_at_all() -> None:
     plan = site.plan()
     assert plan.moves == ()
     assert [(why.host_id, why.reason.code) for why in plan.why_not][-1] == ("host-001", "no_room")
+    site = a_site(SchedulingPolicy.PACK, 8, 1)
     pinned = replace(site.movables[-1], why_not=Reason(code="pinned", message="it is pinned"))
-    some = replace(site, movables=(*site.movables[:3], pinned)).plan()
-    assert [why.reason.code for why in some.why_not if why.host_id == "host-001"] == ["pinned"]
+    some = replace(site, movables=(*site.movables[:-1], pinned)).plan()
+    assert [why.reason.code for why in some.why_not] == ["no_room", "pinned"]
+
+
+def test_the_last_host_in_use_is_not_asked_about() -> None:
+    plan = a_site(SchedulingPolicy.PACK, 2, 2).plan()
+    assert (plan.after.empty, plan.why_not) == (1, ())
 
 
 def test_power_saving_leaves_the_reserve() -> None:

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from virtmgr.api.answers import Answer, Listing, listing
+from virtmgr.api.answers import Answer, Listing, Started, listing
 from virtmgr.api.conventions import ListParameters, Moment, Query
 from virtmgr.api.filters import by_id
-from virtmgr.api.routing import Route, read
+from virtmgr.api.routing import Route, change, read, start
 from virtmgr.api.schemas.operations import (
     LogLineView,
     OperationLogView,
@@ -18,7 +18,7 @@ from virtmgr.api.schemas.operations import (
 )
 from virtmgr.domain.access import Action
 from virtmgr.domain.operation import OperationState
-from virtmgr.services import operations
+from virtmgr.services import operation_control, operations
 from virtmgr.services.context import Context
 
 
@@ -68,8 +68,20 @@ def show_log(
     return Answer(OperationLogView(items=items, finished=finished))
 
 
+def cancel(context: Context, operation: str) -> Answer[OperationView]:
+    """Cancel an operation that goes on: a move, a drain, a rebalancing, or an image being made"""
+    return Answer(presenter(context.uow)(operation_control.cancel(context, operation)))
+
+
+def retry(context: Context, operation: str) -> Started:
+    """Ask once more for what failed, as it was asked: a new operation"""
+    return Started([operation_control.retry(context, operation)])
+
+
 ROUTES: tuple[Route, ...] = (
     read("/operations", list_, Action.OPERATIONS_VIEW),
     read("/operations/{operation}", show, Action.OPERATIONS_VIEW),
     read("/operations/{operation}/log", show_log, Action.OPERATIONS_VIEW),
+    change("POST", "/operations/{operation}/cancel", cancel, Action.OPERATIONS_VIEW),
+    start("POST", "/operations/{operation}/retry", retry, Action.OPERATIONS_VIEW),
 )

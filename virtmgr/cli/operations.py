@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from virtmgr.cli.client import segment
-from virtmgr.cli.command import group, output_option
+from virtmgr.cli.command import group, output_option, wait_options
+from virtmgr.cli.crud import finish
 from virtmgr.cli.output import (
     Column,
     Item,
@@ -80,6 +81,33 @@ def log(session: Session, operation: str, follow: bool) -> None:
             return
         if not answer["items"]:
             time.sleep(_PAUSE)
+
+
+@operations.command("cancel")
+@click.argument("operation")
+@output_option
+@pass_session
+def cancel(session: Session, operation: str) -> None:
+    """Cancel an operation that goes on, where that can still be done.
+
+    A move, a drain or a rebalancing: what has not left its host stays there. An image that is being
+    made: it is given up and removed.
+    """
+    answer = session.client.post(f"/operations/{segment(operation)}/cancel")
+    finish(session, answer, f"operation {operation} is cancelled")
+
+
+@operations.command("retry")
+@click.argument("operation")
+@wait_options
+@output_option
+@pass_session
+def retry(session: Session, operation: str, wait: bool, timeout: float) -> None:
+    """Ask once more for what failed, as it was asked; it is a new operation."""
+    from virtmgr.cli.waiting import settle
+
+    answer = session.client.post(f"/operations/{segment(operation)}/retry")
+    settle(session, answer, wait=wait, timeout=timeout)
 
 
 @operations.command("wait")

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from virtmgr.domain.access import RULES, Action, Principal, Scope, Verdict, may
+from virtmgr.domain.operation_verbs import CANCELLABLE, RETRYABLE, Sort
 from virtmgr.domain.project import Role
 
 _TABLE: Final[tuple[tuple[Action, str], ...]] = (
@@ -20,6 +21,7 @@ _TABLE: Final[tuple[tuple[Action, str], ...]] = (
     (Action.CLUSTERS_CREATE, "clusters.create clusters.create_form"),
     (Action.CLUSTERS_UPDATE, "clusters.edit clusters.save"),
     (Action.CLUSTERS_DELETE, "clusters.delete"),
+    (Action.CLUSTERS_REBALANCE, "rebalancing.cancel rebalancing.rebalance rebalancing.plan"),
     (Action.HOSTS_CREATE, "host_add.add host_add.again host_add.keys host_add.machines"),
     (Action.HOSTS_CREATE, "host_add.make_token host_add.run_again host_add.scan"),
     (Action.HOSTS_CREATE, "host_add.token_form hosts.join_token hosts.make_join_token"),
@@ -92,17 +94,6 @@ SCREENS: Final[Mapping[str, Action]] = {
     "shell": Action.WORKLOADS_EXEC,
     "log": Action.WORKLOADS_LOGS,
 }
-
-STEPS: Final[Mapping[str, Action]] = {
-    "/images/{image}": Action.IMAGES_DELETE,
-    "/hosts/{host}/drain/cancel": Action.HOSTS_UPDATE,
-    "/hosts/{host}/retry": Action.HOSTS_CREATE,
-    **{
-        f"/projects/{{project}}/workloads/{{workload}}/{verb}": Action.WORKLOADS_POWER
-        for verb in ("start", "stop", "restart", "pause", "resume")
-    },
-}
-"""What it takes to end an operation or ask for it again, by what the API is asked then."""
 
 VERBS: Final[Mapping[str, Action]] = {
     **dict.fromkeys(("start", "stop", "restart", "pause", "resume"), Action.WORKLOADS_POWER),
@@ -186,10 +177,17 @@ class Rights:
             if not self.allows(action, project)
         }
 
-    def takes(self, step: Any) -> bool:
-        """Whether a step about an operation (``pages.operations.Step``) is allowed."""
-        action = STEPS.get(step.path)
-        return action is None or self.allows(action, step.parameters.get("project"))
+    def cancels(self, operation: Mapping[str, Any]) -> bool:
+        """Whether it is allowed to cancel an operation, as the API tells it."""
+        return self._about(CANCELLABLE, operation)
+
+    def retries(self, operation: Mapping[str, Any]) -> bool:
+        """Whether it is allowed to try an operation again."""
+        return self._about(RETRYABLE, operation)
+
+    def _about(self, sorts: Mapping[Sort, Action], operation: Mapping[str, Any]) -> bool:
+        action = sorts.get((operation["target"]["type"], operation["verb"]))
+        return action is None or self.allows(action, _name(operation["project"]))
 
 
 def missing(endpoint: str) -> str:

@@ -264,7 +264,10 @@ def _begin(
     target = uow.hosts.get(decision.host_id)
     name = target.name if target is not None else ""
     operation = context.begin(
-        "move", "workload", workload, parameters={"from": source.name, "to": name}
+        "move",
+        "workload",
+        workload,
+        parameters={"from": source.name, "to": name, "mode": proposal.mode.value},
     )
     migration = Migration(
         id=new_id(),

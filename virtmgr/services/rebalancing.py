@@ -16,6 +16,7 @@ from virtmgr.domain.migration import AT_SOURCE, obstacle
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.rebalancing import Aim, Movable, RebalancePlan, plan_rebalance, worth_looking
 from virtmgr.domain.rebalancing.model import AT_ONCE, MOST_MOVES
+from virtmgr.domain.rebalancing.rounds import is_out
 from virtmgr.domain.rebalancing.running import Course
 from virtmgr.domain.scheduling import PlacementRequest
 from virtmgr.domain.workload import Init, Kind, Reason, Workload
@@ -70,7 +71,8 @@ def plan(context: Context, cluster: Cluster, bounds: Bounds) -> Planned:
         cold=bounds.cold,
     )
     hosts = uow.hosts.all()
-    promising = worth_looking(fleet, aim)
+    out = is_out(fleet, cluster.id, cluster.rebalancing_threshold)
+    promising = worth_looking(fleet, aim) if out else []  # else there is nothing to choose from
     proposals: dict[str, Proposal] = {}
     movables: list[Movable] = []
     skipped = False

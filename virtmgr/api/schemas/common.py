@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from virtmgr.api.answers import View
+from virtmgr.domain.workload import Reason
 from virtmgr.ports.unit_of_work import Repository
 
 
@@ -24,6 +25,18 @@ class TargetView(View):
     type: str = Field(description="workload, image, volume, …")
     id: str
     name: str
+
+
+class WhyNotView(View):
+    """Why something is not done."""
+
+    code: str
+    message: str
+    hint: str | None
+
+
+def why_not_view(reason: Reason) -> WhyNotView:
+    return WhyNotView(code=reason.code, message=reason.message, hint=reason.hint)
 
 
 class Referrer:

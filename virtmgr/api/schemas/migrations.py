@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import Field
 
 from virtmgr.api.answers import View
-from virtmgr.api.schemas.common import ReferenceView, Referrer
+from virtmgr.api.schemas.common import ReferenceView, Referrer, WhyNotView, why_not_view
 from virtmgr.domain.migration import Migration, MigrationMode, Phase
-from virtmgr.domain.workload import PowerState, Reason
+from virtmgr.domain.workload import PowerState
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.migrations import Proposal
 
@@ -44,14 +44,6 @@ class MigrationView(View):
     finished_at: datetime | None
 
 
-class WhyNotView(View):
-    """Why something is not done."""
-
-    code: str
-    message: str
-    hint: str | None
-
-
 class ProposalView(View):
     """Where one workload would go, or why it cannot."""
 
@@ -64,10 +56,6 @@ class ProposalView(View):
     stop_timeout: int = Field(description="Seconds that its stop may take beyond that.")
     not_live: list[WhyNotView] = Field(description="Why it cannot be moved while it runs.")
     why_not: WhyNotView | None
-
-
-def why_not_view(reason: Reason) -> WhyNotView:
-    return WhyNotView(code=reason.code, message=reason.message, hint=reason.hint)
 
 
 def presenter(

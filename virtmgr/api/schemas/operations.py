@@ -9,8 +9,16 @@ from typing import Any
 from pydantic import Field
 
 from virtmgr.api.answers import View
-from virtmgr.api.schemas.common import ReferenceView, Referrer, TargetView
+from virtmgr.api.schemas.common import (
+    ReferenceView,
+    Referrer,
+    TargetView,
+    WhyNotView,
+    why_not_view,
+)
 from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.operation_verbs import cancel_refusal, retry_refusal
+from virtmgr.domain.workload import Reason
 from virtmgr.ports.unit_of_work import UnitOfWork
 
 
@@ -26,6 +34,12 @@ class OperationView(View):
     progress: float = Field(ge=0, le=1, description="0 to 1.")
     message: str = Field(description="What is being done, for people.")
     error: dict[str, Any] | None = Field(description="A problem, once it has failed.")
+    cannot_cancel: WhyNotView | None = Field(
+        description="Why it cannot be cancelled; null: it can, unless what it is about is too far."
+    )
+    cannot_retry: WhyNotView | None = Field(
+        description="Why it cannot be tried again as it was asked; null: it can."
+    )
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
@@ -52,6 +66,10 @@ class OperationLogView(View):
     finished: bool = Field(description="Nothing comes after these lines.")
 
 
+def _why_not(reason: Reason | None) -> WhyNotView | None:
+    return None if reason is None else why_not_view(reason)
+
+
 def presenter(
     uow: UnitOfWork, operations: Sequence[Operation] = ()
 ) -> Callable[[Operation], OperationView]:
@@ -72,6 +90,8 @@ def presenter(
             progress=operation.progress,
             message=operation.message,
             error=operation.error,
+            cannot_cancel=_why_not(cancel_refusal(operation)),
+            cannot_retry=_why_not(retry_refusal(operation)),
             created_at=operation.created_at,
             updated_at=operation.updated_at,
             finished_at=operation.finished_at,

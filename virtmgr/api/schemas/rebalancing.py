@@ -5,8 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from virtmgr.api.answers import View
-from virtmgr.api.schemas.common import ReferenceView, Referrer
-from virtmgr.api.schemas.migrations import WhyNotView, why_not_view
+from virtmgr.api.schemas.common import ReferenceView, Referrer, WhyNotView, why_not_view
 from virtmgr.domain.host import SchedulingPolicy
 from virtmgr.domain.migration import MigrationMode, live_downtime
 from virtmgr.domain.rebalancing import Balance, Move, WhyNot

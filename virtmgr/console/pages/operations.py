@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from flask import Blueprint, g, render_template
-from werkzeug.exceptions import Conflict
 from werkzeug.wrappers import Response
 
 from virtmgr.console import formatting, links, listing
@@ -22,9 +20,6 @@ blueprint = Blueprint("operations", __name__, url_prefix="/operations")
 
 _ONE: Final = "/operations/{operation}"
 _LINES: Final = 500  # of a log at a time
-_POWER: Final = ("start", "stop", "restart", "pause", "resume")
-_MADE: Final = ("import", "build", "publish")  # images
-_INSTALLED: Final = ("enroll", "reinstall", "upgrade", "renew-certificates")
 _SHOWN_APART: Final = ("type", "title", "status", "detail", "hint", "code", "instance")
 
 LIST: Final = ListPage(
@@ -53,44 +48,15 @@ LIST: Final = ListPage(
 )
 
 
-@dataclass(frozen=True)
-class Step:
-    """What can be done about an operation."""
-
-    label: str
-    method: str
-    path: str  # of the API
-    parameters: Mapping[str, str]
-    text: str  # what it means
-
-
-def cancelling(operation: Mapping[str, Any]) -> Step | None:
-    """How the API ends an operation that goes on; None: it cannot be."""
-    target, verb = operation["target"], operation["verb"]
-    if operation["finished_at"]:
-        return None
-    if target["type"] == "image" and verb in _MADE:
-        text = "The image is given up and removed."
-        return Step("Cancel", "DELETE", "/images/{image}", {"image": target["id"]}, text)
-    if target["type"] == "host" and verb == "drain":
-        text = "What moves now moves on; nothing more begins. The host stays cordoned."
-        return Step("Cancel", "POST", "/hosts/{host}/drain/cancel", {"host": target["id"]}, text)
-    return None
-
-
-def repeating(operation: Mapping[str, Any]) -> Step | None:
-    """How a failed operation is tried again with what it was asked; None: its page has the form."""
-    target, verb, project = operation["target"], operation["verb"], operation["project"]
-    if operation["state"] != "failed":
-        return None
-    if target["type"] == "workload" and verb in _POWER and project:
-        names = {"project": project["id"], "workload": target["id"]}
-        path = f"/projects/{{project}}/workloads/{{workload}}/{verb}"
-        return Step("Try again", "POST", path, names, f"{verb} {target['name']} once more.")
-    if target["type"] == "host" and verb in _INSTALLED:
-        text = "The playbook is run again, with what it was given."
-        return Step("Try again", "POST", "/hosts/{host}/retry", {"host": target["id"]}, text)
-    return None
+CANCELLED: Final[Mapping[str, str]] = {
+    "move": "The workload stays where it is, and runs there.",
+    "drain": "What moves now moves on; nothing more begins. The host stays cordoned.",
+    "rebalance": "What has not left its host stays there; nothing more begins.",
+    "import": "The image is given up and removed.",
+    "build": "The image is given up and removed.",
+    "publish": "The image is given up and removed; the workload stays.",
+}
+"""What it means to cancel an operation, by its verb."""
 
 
 def explained(error: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,8 +96,7 @@ def show(operation: str) -> str:
         "operations/show.html",
         operation=found,
         explained=explained(found["error"] or {}),
-        cancelling=cancelling(found),
-        repeating=repeating(found),
+        meaning=CANCELLED.get(found["verb"], ""),
         again=_import_again(found),
         events=g.rest.get("/events", {"operation": found["id"], "limit": 50})["items"],
         **_log(operation, 0),
@@ -171,24 +136,18 @@ def _log(operation: str, after: int) -> dict[str, Any]:
 
 @blueprint.post("/<operation>/cancel")
 def cancel(operation: str) -> Response:
-    """End it, where the API can."""
-    return _do(operation, cancelling, "is cancelled")
+    """End it."""
+    reply = g.rest.ask("POST", _ONE + "/cancel", operation=operation)
+    return done(f"{_called(reply.document)} is cancelled", refresh="live-operation")
 
 
 @blueprint.post("/<operation>/retry")
 def retry(operation: str) -> Response:
     """Ask for the same again."""
-    return _do(operation, repeating, "is tried again")
+    reply = g.rest.ask("POST", _ONE + "/retry", operation=operation)
+    begun = reply.operation or reply.document
+    return done(f"{_called(begun)} is tried again", goto=f"/operations/{begun['id']}")
 
 
-def _do(operation: str, decide: Any, told: str) -> Response:
-    found = g.rest.get(_ONE, operation=operation).document
-    step: Step | None = decide(found)
-    if step is None:
-        raise Conflict("it changed meanwhile: load the page again")
-    body: dict[str, Any] | None = {} if step.method == "POST" else None
-    reply = g.rest.ask(step.method, step.path, body, **step.parameters)
-    message = f"{found['verb']} of {found['target']['name']} {told}"
-    if reply.operation is not None:
-        return done(message, goto=f"/operations/{reply.operation['id']}")
-    return done(message, refresh="live-operation")
+def _called(operation: Mapping[str, Any]) -> str:
+    return f"{operation['verb']} of {operation['target']['name']}"

@@ -33,7 +33,7 @@ class Emptying:
         """Empty hosts, the least used first, until none can be emptied; why not more."""
         tried: set[int] = set()
         cut_short = False
-        while True:
+        while np.count_nonzero(self._in_use()) > 1:
             host = self._next(tried)
             if host is None:
                 break
