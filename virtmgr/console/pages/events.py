@@ -102,6 +102,8 @@ def sentence(event: Mapping[str, Any]) -> str:
     """What happened, in words; some events say it by their type alone."""
     noun, _, verb = event["type"].partition(".")
     message, name = event["message"], event["target"]["name"]
+    if message and name == event["target"]["id"]:  # it has no name: its id says nothing to people
+        return str(message)
     if noun == "operation":
         return f"{name}: {message or 'it'} {verb}"
     if not message:
