@@ -78,6 +78,8 @@ def test_events_in_words() -> None:
     assert sentence(_event()) == "web is running"
     assert sentence(_event(message="web was moved")) == "web was moved"
     assert sentence(_event(message="move was requested")) == "web: move was requested"
+    enrolled = _event(type="host.enrolled", message="it was enrolling")
+    assert sentence(enrolled) == "web is enrolled: it was enrolling"
     nameless = {"type": "role_binding", "id": "7", "name": "7"}
     told = _event(type="role_binding.created", target=nameless, message="maria is a member")
     assert sentence(told) == "maria is a member"

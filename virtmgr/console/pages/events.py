@@ -108,6 +108,8 @@ def sentence(event: Mapping[str, Any]) -> str:
         return f"{name}: {message or 'it'} {verb}"
     if not message:
         return f"{name} is {formatting.words(verb)}"
+    if message.startswith("it was "):
+        return f"{name} is {formatting.words(verb)}: {message}"
     return str(message) if name in message else f"{name}: {message}"
 
 
