@@ -78,6 +78,11 @@ def test_events_in_words() -> None:
     assert sentence(_event()) == "web is running"
     assert sentence(_event(message="web was moved")) == "web was moved"
     assert sentence(_event(message="move was requested")) == "web: move was requested"
+    enrolled = _event(type="host.enrolled", message="it was enrolling")
+    assert sentence(enrolled) == "web is enrolled: it was enrolling"
+    nameless = {"type": "role_binding", "id": "7", "name": "7"}
+    told = _event(type="role_binding.created", target=nameless, message="maria is a member")
+    assert sentence(told) == "maria is a member"
     assert sentence(_event(type="operation.failed", message="start")) == "web: start failed"
     shown = details(_event(data={"from": "a", "limit_memory": 2**30, "x": [1], "y": True, "n": 2}))
     assert shown == ["from: a", "limit memory: 1 GiB", "n: 2"]

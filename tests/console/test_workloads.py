@@ -93,6 +93,11 @@ def test_filters_are_choices_and_labels_are_links(seen: Viewer) -> None:
     page.locator("a.label", has_text="tier=web").first.click()
     expect(page.locator("#list tbody tr")).to_have_count(4)
     assert "label=tier%3Aweb" in page.url
+    page.goto(seen.url + "/workloads?label=tier:web&label=no:thing&kind=container")
+    expect(page.locator("#list")).to_contain_text("Nothing matches")
+    page.get_by_label("Take off no:thing").click()
+    expect(page.locator("#list tbody tr")).to_have_count(4)
+    assert "kind=container" in page.url
 
 
 def test_columns_and_views_are_kept_by_the_browser(seen: Viewer) -> None:

@@ -33,6 +33,8 @@ def _line(event: Mapping[str, Any]) -> Line:
     text = message or words(verb)
     if noun == "operation":
         text = f"{words(message)} {words(verb)}"
+    elif message.startswith("it was "):  # what it is now says the event's type
+        text = f"{words(verb)}: {message}"
     said = name in message.split()
     return Line(
         sequence=event["sequence"],

@@ -102,10 +102,14 @@ def sentence(event: Mapping[str, Any]) -> str:
     """What happened, in words; some events say it by their type alone."""
     noun, _, verb = event["type"].partition(".")
     message, name = event["message"], event["target"]["name"]
+    if message and name == event["target"]["id"]:  # it has no name: its id says nothing to people
+        return str(message)
     if noun == "operation":
         return f"{name}: {message or 'it'} {verb}"
     if not message:
         return f"{name} is {formatting.words(verb)}"
+    if message.startswith("it was "):
+        return f"{name} is {formatting.words(verb)}: {message}"
     return str(message) if name in message else f"{name}: {message}"
 
 
