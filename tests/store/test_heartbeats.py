@@ -16,11 +16,15 @@ def _hosts(units: SqlUnitOfWorkFactory, inventory: Inventory, **fields: object) 
     with units() as uow:
         hosts = [
             inventory.make_host(
-                name=f"h{number}", cluster_id=inventory.host.cluster_id, certificate_serial=f"s{number}",
-                scheduling_state=HostState.READY, state=HostState.READY, revision=number,
+                name=f"h{number}",
+                cluster_id=inventory.host.cluster_id,
+                certificate_serial=f"s{number}",
+                scheduling_state=HostState.READY,
+                state=HostState.READY,
+                revision=number,
             )
             for number in range(5)
-        ]  # fmt: skip
+        ]
         for name, value in fields.items():
             setattr(hosts[0], name, value)
         for host in hosts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import CompoundSelect, and_, case, func, or_, select, union
+from sqlalchemy import ColumnElement, CompoundSelect, and_, case, func, or_, select, union
 
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.migration import MigrationMode
@@ -108,7 +108,7 @@ class SqlNetworks(SqlProjectRepository[Network]):
         network_ids = list(network_ids)
         if not network_ids:
             return ()
-        wanted = _nics.network_id.in_(list(network_ids))
+        wanted: ColumnElement[bool] = _nics.network_id.in_(network_ids)
         if host_id is not None:
             wanted = and_(wanted, _nics.workload_id.in_(_on_or_coming_to(host_id)))
         statement = (
