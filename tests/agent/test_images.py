@@ -254,6 +254,6 @@ def test_what_workloads_need_is_what_they_start_from(host: Host) -> None:
     image, cdrom = Blobs().image("a"), Blobs().image("b")
     workload = desired(image=image, cdrom=cdrom)
     host.apply(workload)
-    assert host.agent.images() == [image, cdrom]
+    assert host.agent.book.images() == [image, cdrom]
     host.apply(full=True)
-    eventually(lambda: host.agent.images() == [])
+    eventually(lambda: host.agent.book.images() == [])

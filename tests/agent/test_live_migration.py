@@ -59,7 +59,7 @@ class Migrating(Host):
         return Departures(lambda: self.certified.client, self.passages)
 
     def find(self, workload_id: str) -> tuple[WorkloadDriver, DesiredWorkload] | None:
-        wish = self.agent.desired(workload_id)
+        wish = self.agent.book.desired(workload_id)
         return (self.driver, wish) if wish is not None else None
 
     def said(self) -> ObservedMove:
@@ -108,7 +108,7 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    monkeypatch.setattr("virtmgr.agent.reconciler.failure_delay", lambda n: 0.01 * n)
+    monkeypatch.setattr("virtmgr.agent.rounds.failure_delay", lambda n: 0.01 * n)
     ca = CertificateAuthority(tmp_path / "ca")
     ca.create()
     certified = partial(_certified, ca, tmp_path)
@@ -192,7 +192,7 @@ def test_a_source_that_was_restarted_says_how_it_ended(pair: Pair) -> None:
     """Once as one that was interrupted, once as one whose end was seen by nobody."""
     pair.prepare()
     pair.source.world.script.fail("settle")  # libvirtd does not answer: it is asked again
-    entry = pair.source.agent._entries["w1"]
+    entry = pair.source.agent.book.entry("w1")
     pair.source.agent._keep(entry, replace(entry.memory, departing="m1"), durable=True)
     pair.source.restart_agent()
     pair.go()

@@ -97,7 +97,7 @@ def test_a_deleted_workload_leaves_nothing(host: Host) -> None:
     assert host.world.guests() == {}
     assert host.network.removed_ports == [nic.id]
     assert list((host.state / "workloads").iterdir()) == []
-    assert host.agent.desired("w1") is None
+    assert host.agent.book.desired("w1") is None
     eventually(lambda: host.network.asked[-1] == ([], []))
 
 
@@ -268,7 +268,7 @@ def test_failures_of_long_ago_do_not_count(host: Host) -> None:
     host.until(workload, State.RUNNING)
     unknown = [one for one in host.outbox.history if one.status.state is State.UNKNOWN]
     assert len(unknown) == 3
-    assert host.agent._entries["w1"].memory.failures == 0
+    assert host.agent.book.entry("w1").memory.failures == 0
 
 
 def test_a_delete_that_fails_is_tried_until_it_is_done(host: Host) -> None:
@@ -496,6 +496,6 @@ def test_volumes_are_made_reported_and_removed(host: Host) -> None:
 def test_usage_is_asked_by_kind(host: Host) -> None:
     running(host, "w1")
     running(host, "vm", kind=Kind.VM)
-    by_kind = host.agent.running()
+    by_kind = host.agent.book.by_kind()
     assert by_kind == {Kind.CONTAINER: ["w1"], Kind.VM: ["vm"]}
     assert set(host.agent.drivers[Kind.VM].stats(by_kind[Kind.VM])) == {"vm"}

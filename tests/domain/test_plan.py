@@ -53,7 +53,7 @@ class Crash(Exception):
 
 @dataclass
 class World:
-    """One workload on one host, and its agent, as ``agent.reconciler`` works."""
+    """One workload on one host, and its agent, as ``agent.rounds`` works."""
 
     desired: DesiredWorkload
     memory: Memory = field(default_factory=Memory)

@@ -100,7 +100,7 @@ class FakeHost:
         self._thread.join()
 
     def _find(self, workload_id: str) -> tuple[WorkloadDriver, DesiredWorkload] | None:
-        workload = self._reconciler.desired(workload_id)
+        workload = self._reconciler.book.desired(workload_id)
         return None if workload is None else (self._driver, workload)
 
     def _fingerprint(self, hostname: str, machine_id: str) -> Fingerprint:

@@ -170,7 +170,7 @@ class Agent:
 
     def _usage(self) -> dict[str, Usage]:
         found: dict[str, Usage] = {}
-        for kind, workload_ids in self._parts.reconciler.running().items():
+        for kind, workload_ids in self._parts.reconciler.book.by_kind().items():
             driver = self._parts.reconciler.drivers.get(kind)
             if driver is None:
                 continue
@@ -197,7 +197,7 @@ class Agent:
         if due or response.removed_images or response.prune_nonce != images.prune_nonce:
             self._looked_at_images = time.monotonic()
             images.tidy_soon(
-                self._parts.reconciler.images,
+                self._parts.reconciler.book.images,
                 response.removed_images,
                 response.prune_nonce,
                 self._parts.outbox.poke,

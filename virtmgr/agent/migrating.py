@@ -179,7 +179,7 @@ def depart(
     except VirtmgrError as error:  # nothing was begun yet
         return Departure(
             departed=False,
-            reason=Reason(code=error.code, message=error.message, hint=error.hint),
+            reason=Reason.of(error),
         )
     with _doors(driver, passage, way):
         return driver.depart(workload.id, passage, way.outgoing.limits, watch)

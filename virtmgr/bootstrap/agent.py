@@ -253,7 +253,7 @@ def take_up_trust(
 def _find(
     reconciler: Reconciler, workload_id: str
 ) -> tuple[WorkloadDriver, DesiredWorkload] | None:
-    workload = reconciler.desired(workload_id)
+    workload = reconciler.book.desired(workload_id)
     driver = reconciler.drivers.get(workload.kind) if workload is not None else None
     return (driver, workload) if driver is not None and workload is not None else None
 

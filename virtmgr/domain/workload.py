@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from virtmgr.domain.errors import VirtmgrError
 from virtmgr.domain.image import ImageType
 from virtmgr.domain.values import Bytes, Labels, Name, Reference, Value
 
@@ -347,6 +348,11 @@ class Reason(Value):
     code: str
     message: str
     hint: str | None = None
+
+    @classmethod
+    def of(cls, error: VirtmgrError) -> Reason:
+        """An error, as the reason for a state."""
+        return cls(code=error.code, message=error.message, hint=error.hint)
 
 
 class Usage(Value):

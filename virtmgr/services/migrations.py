@@ -175,7 +175,7 @@ def _request(context: Context, workload: Workload, to: Host | None) -> Proposal:
         nics = uow.nics.of_workloads([workload.id]).get(workload.id, ())
         references = resolve(uow, workload.project_id, pinned(workload, workload.spec, nics))
     except VirtmgrError as error:
-        why = Reason(code=error.code, message=error.message, hint=error.hint)
+        why = Reason.of(error)
         return replace(bare, why_not=why)
     if references.host is not None:
         why = Reason(

@@ -66,7 +66,7 @@ def facts(connection: Connection, accelerator: Accelerator) -> DriverFacts:
             models = _cpu_models(opened, accelerator)
             machines = _machine_types(opened)
     except DriverError as error:
-        return _unhealthy(Reason(code=error.code, message=error.message, hint=error.hint))
+        return _unhealthy(Reason.of(error))
     return DriverFacts(
         name=NAME,
         healthy=True,

@@ -127,7 +127,7 @@ class OciDriver:
             reason = self._reductions()
         except HostError as error:
             healthy = False
-            reason = Reason(code=error.code, message=error.message, hint=error.hint)
+            reason = Reason.of(error)
         return DriverFacts(
             name=self.name,
             healthy=healthy,
