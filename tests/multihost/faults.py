@@ -63,10 +63,18 @@ class Checker:
 
 def broken_chains(fleet: Fleet) -> list[str]:
     """Failovers in the event log that do not begin where the workload was."""
-    found, at = [], {}
-    events = fleet.json("events", "--type", "workload.failed_over", "--limit", "500")
+    found: list[str] = []
+    at: dict[str, str] = {}
+    events = [
+        event
+        for kind in ("workload.failed_over", "workload.moved")
+        for event in fleet.json("events", "--type", kind, "--limit", "500")
+    ]
     for event in sorted(events, key=lambda one: int(one["sequence"])):
         name, data = event["target"]["name"], event["data"]
+        if event["type"] == "workload.moved":
+            at.pop(name, None)  # it is elsewhere
+            continue
         if at.setdefault(name, data["from"]) != data["from"]:
             found.append(f"{name} went from {data['from']}, and was on {at[name]}")
         at[name] = data["to"]

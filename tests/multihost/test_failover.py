@@ -65,3 +65,38 @@ def test_power_is_lost_and_comes_back(whole_lab: Lab) -> None:
             assert "workload.failed_over" in types_of_events(fleet)
             assert watched.most == 1
             assert len(pids("sleep", _ALIVE)) == 1
+
+
+def test_an_operator_lets_a_volume_behind(whole_lab: Lab) -> None:
+    """It starts without, and both come together again where the volume is."""
+    first, _, third = whole_lab.hosts()  # both of the machine's release
+    with running_fleet(whole_lab) as fleet:
+        for host in (first, third):
+            fleet.join(host)
+        fleet.run("image", "build", "busybox", "--name", "busybox", "--kind", "container")
+        fleet.run("volume", "create", "data", "--size", "16MiB")
+        fleet.run("host", "cordon", third.name)
+        fleet.run("run", "busybox", "--name", "app1", "--ha", "--volume", "data:/data",
+                  "--", "sleep", _ALIVE)  # fmt: skip
+        fleet.run("exec", "app1", "--", "sh", "-c", "echo kept >/data/file; sync")
+        fleet.run("host", "uncordon", third.name)
+        with watch() as watched:
+            first.power_off()
+            fleet.wait_until(lambda: _waits_for(fleet) == "local_volumes")
+            fleet.run("host", "confirm-off", first.name, "--without-volumes", "--yes")
+            fleet.wait_until(lambda: where(fleet, "app1") == (third.name, "running"))
+            assert fleet.json("show", "app1")["spec"]["volumes"] == []
+            assert fleet.run("exec", "app1", "--", "ls", "/data", check=False).returncode != 0
+            first.power_on()
+            fleet.wait_until(lambda: fleet.json("failover", "list")[0]["phase"] == "done")
+            assert fleet.json("volume", "show", "data")["host"]["name"] == first.name
+            fleet.run("move", "app1", "--to", first.name)
+            fleet.run("volume", "attach", "app1", "data:/data")
+            fleet.run("restart", "app1")
+            assert fleet.run("exec", "app1", "--", "cat", "/data/file").stdout == "kept\n"
+            assert watched.most == 1
+
+
+def _waits_for(fleet: Fleet) -> str:
+    found = fleet.json("failover", "list")
+    return str(found[0]["code"]) if found else ""

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Self
 
 from virtmgr.config.settings import Endpoint
 
 _PIECE = 1 << 16
+_ANYWHERE = Endpoint("127.0.0.1", 0)
 
 
 class Balancer:
     """One address for several; each connection goes to the next one that takes it."""
 
-    def __init__(self, backends: Sequence[Endpoint]) -> None:
+    def __init__(self, backends: Sequence[Endpoint], listen: Endpoint = _ANYWHERE) -> None:
         self._backends = backends
         self._next = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="balancer", daemon=True)
-        self.endpoint = Endpoint("127.0.0.1", 0)
+        self.endpoint = listen
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -35,8 +37,10 @@ class Balancer:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.endpoint = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
+        host = self.endpoint.host
+        starting = asyncio.start_server(self._serve, host, self.endpoint.port)
+        server = self._loop.run_until_complete(starting)
+        self.endpoint = Endpoint(host, server.sockets[0].getsockname()[1])
         self._ready.set()
         self._loop.run_forever()
         server.close()
@@ -70,3 +74,17 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(content)
             await writer.drain()
     writer.close()
+
+
+def main(routes: Sequence[str]) -> None:
+    """Pass on what comes, until this process is ended. A route: ``LISTEN=BACKEND,BACKEND``."""
+    with ExitStack() as stack:
+        for route in routes:
+            own, _, backends = route.partition("=")
+            behind = [Endpoint.parse(one) for one in backends.split(",")]
+            stack.enter_context(Balancer(behind, Endpoint.parse(own)))
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
