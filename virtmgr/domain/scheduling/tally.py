@@ -14,10 +14,14 @@ from virtmgr.domain.workload import Affinity
 
 
 class Tally:
-    """The fleet, and on top of it the requests of this batch that have got a host, or left one."""
+    """The fleet, and on top of it the requests of this batch that have got a host, or left one.
 
-    def __init__(self, fleet: Fleet) -> None:
+    :param moving: what gets a host here is placed already and moves; it was not asked for together.
+    """
+
+    def __init__(self, fleet: Fleet, *, moving: bool = False) -> None:
         self.fleet = fleet
+        self._moving = moving
         self.claimed = fleet.claimed.copy()
         self.ha = fleet.ha.copy()
         self._batch: list[PlacedWorkload] = []
@@ -90,14 +94,15 @@ class Tally:
 
     def made_together(self, project_id: str) -> Counts:
         """How many of this batch's workloads of a project each host has got."""
+        if self._moving:
+            return np.zeros(len(self.fleet), np.int64)
         return self._count(_Selection(project_id, None), np.zeros(len(self.fleet), np.int64))
 
     def placed_before(self, project_id: str, labels: Mapping[str, str]) -> Counts:
-        """``Fleet.count_placed`` without those that have left."""
-        counts = self.fleet.count_placed(project_id, labels)
-        selection = _Selection(project_id, tuple(sorted(labels.items())))
-        leaving = [w for w in self._gone.values() if selection.takes(w)]
-        return counts - self._counts_of(leaving) if leaving else counts
+        """``Fleet.count_placed``; of those that move, where they are by now."""
+        if self._moving:
+            return self.matching(project_id, labels)
+        return self.fleet.count_placed(project_id, labels)
 
     def publishing(self, wanted: HostPort) -> Mask:
         """The hosts that have published by now what keeps them from publishing ``wanted``."""
