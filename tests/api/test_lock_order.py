@@ -29,6 +29,7 @@ from virtmgr.domain.errors import Unavailable, VirtmgrError
 from virtmgr.domain.sync import SyncRequest
 from virtmgr.domain.workload import Usage
 from virtmgr.images.blobs import BlobStore
+from virtmgr.services import rebalancing_worker
 from virtmgr.services.container import Services
 from virtmgr.services.migration_worker import MigrationWorker
 from virtmgr.store import errors, migrate
@@ -119,9 +120,19 @@ class Client:
 
     def _host(self, _step: int) -> None:
         host = self._dice.choice(self._api.get("/hosts").body["items"])["id"]
+        if self._dice.randrange(3) == 0:
+            self._rebalance()
+            return
         verbs = self._dice.choice([["drain"], ["drain/cancel", "uncordon"], ["uncordon"]])
         for verb in verbs:
             self._call("POST", f"/hosts/{host}/{verb}")
+
+    def _rebalance(self) -> None:
+        if self._dice.randrange(3):
+            body = {"cold": True, "at_once": 5}
+            self._call("POST", "/clusters/default/rebalance", body)
+        else:
+            self._call("POST", "/clusters/default/rebalance/cancel")
 
     def _call(self, method: str, path: str, body: object = None) -> None:
         reply = self._api.call(method, path, body)
@@ -169,6 +180,7 @@ def test_nobody_waits_in_a_circle(
 ) -> None:
     api = initialise(create_app(services), services, contract)
     api.post("/networks", {"name": "other", "ipv4": "10.77.0.0/16"})
+    api.patch("/clusters/default", {"rebalancing_threshold": 0.02})  # so that moves are found
     hosts = [PretendHost(services) for _ in range(3)]
     worker = MigrationWorker(services)
     seed = random.randrange(2**31)
@@ -179,6 +191,8 @@ def test_nobody_waits_in_a_circle(
         for host in hosts:
             stack.enter_context(_again_and_again(partial(_sync, host)))
         stack.enter_context(_again_and_again(worker.run_once))
+        stack.enter_context(_again_and_again(partial(rebalancing_worker.advance, services)))
+        stack.enter_context(_again_and_again(partial(rebalancing_worker.look, services)))
         stack.enter_context(_again_and_again(partial(_some_fall_silent, services)))
         for thread in threads:
             thread.start()

@@ -142,7 +142,8 @@ def test_the_role_has_to_do_for_what_it_is_about(
     assert hosts
     id = begin(api, f"{ONE}/move")
     viewer, operator = as_role("viewer", "default"), as_role("operator", "default")
-    assert viewer.get(f"/operations/{id}").status == 200
+    assert viewer.get(f"/operations/{id}").body["cannot_cancel"]["code"] == "forbidden"
+    assert operator.get(f"/operations/{id}").body["cannot_cancel"] is None
     assert viewer.post(f"/operations/{id}/cancel").status == 403
     assert operator.post(f"/operations/{id}/cancel").status == 200
     stranger = as_role(None)

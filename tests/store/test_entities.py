@@ -21,7 +21,7 @@ from virtmgr.domain.image import (
 from virtmgr.domain.network import NetworkType
 from virtmgr.domain.operation import IdempotencyKey, OperationState, StreamTicket
 from virtmgr.domain.project import Role, RoleBinding, Token
-from virtmgr.domain.workload import Init, Port, State, Usage, WorkloadStatus
+from virtmgr.domain.workload import Affinity, Init, Port, State, Usage, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
@@ -357,5 +357,13 @@ def test_workload_lookups(units: SqlUnitOfWorkFactory, inventory: Inventory) -> 
             made.spec = made.spec.model_copy(update={"ports": (web,)})
             uow.workloads.add(made)
         assert uow.workloads.published() == [(inventory.host.id, (web,))]
+        assert uow.workloads.affinities() == {}
+        apart = Affinity(mode="apart", labels={"tier": "web"})
+        choosy = inventory.make_workload("f")
+        choosy.spec = choosy.spec.model_copy(
+            update={"placement": choosy.spec.placement.model_copy(update={"affinity": (apart,)})}
+        )
+        uow.workloads.add(choosy)
+        assert uow.workloads.affinities() == {choosy.id: (apart,)}
         assert uow.volumes.on_host(inventory.host.id) == [volume]
         assert uow.volumes.of_workload(new_id()) == []

@@ -265,7 +265,7 @@ def _change(
     if parsed.upload is not None and not fresh:
         parsed.upload.discard()
     if isinstance(parsed.query, StartQuery) and parsed.query.wait and not parsed.query.dry_run:
-        given = _wait(services, given, parsed.query.wait)
+        given = _wait(services, principal, given, parsed.query.wait)
     response = _response(given)
     if not fresh and parsed.key is not None:
         response.headers["Idempotency-Replayed"] = "true"
@@ -362,7 +362,7 @@ def _given(
 
 
 def _present_started(context: Context, started: Started) -> BaseModel:
-    present = presenter(context.uow)
+    present = presenter(context)
     views = [present(operation) for operation in started.operations]
     return OperationBatch(items=views) if started.many else views[0]
 
@@ -386,7 +386,9 @@ def _would(context: Context, result: Answer[Any] | Started) -> Remembered:
     return Remembered(200, json.dumps({"dry_run": True, "would": would}), None, None)
 
 
-def _wait(services: Services, given: Remembered, seconds: float) -> Remembered:
+def _wait(
+    services: Services, principal: Principal, given: Remembered, seconds: float
+) -> Remembered:
     """Wait for the operations that were begun; 200 if all are finished."""
     document = json.loads(given.body)
     ids = [item["id"] for item in document.get("items", [document])]
@@ -394,7 +396,7 @@ def _wait(services: Services, given: Remembered, seconds: float) -> Remembered:
         return given  # finished at once
     done = operations.wait(services, ids, seconds)
     with services.units(read_only=True) as uow:
-        present = presenter(uow)
+        present = presenter(open_context(services, uow, principal, None))
         found = [uow.operations.get(id) for id in ids]
         views = [present(operation) for operation in found if operation is not None]
         if not views:

@@ -51,12 +51,12 @@ def list_(context: Context, query: OperationParameters) -> Answer[Listing[Operat
     """List operations, newest first"""
     asked = query.query(project_ids=context.visible, **by_id(context.uow, query))
     page = operations.list_(context, asked)
-    return listing(page, presenter(context.uow, page.items))
+    return listing(page, presenter(context, page.items))
 
 
 def show(context: Context, operation: str) -> Answer[OperationView]:
     """Show an operation"""
-    return Answer(presenter(context.uow)(operations.find(context, operation)))
+    return Answer(presenter(context)(operations.find(context, operation)))
 
 
 def show_log(
@@ -70,7 +70,7 @@ def show_log(
 
 def cancel(context: Context, operation: str) -> Answer[OperationView]:
     """Cancel an operation that goes on: a move, a drain, a rebalancing, or an image being made"""
-    return Answer(presenter(context.uow)(operation_control.cancel(context, operation)))
+    return Answer(presenter(context)(operation_control.cancel(context, operation)))
 
 
 def retry(context: Context, operation: str) -> Started:

@@ -72,6 +72,27 @@ def retry(context: Context, reference: str) -> Operation:
     return RETRIES[sort](_about(context, operation), operation)
 
 
+def cannot_cancel(context: Context, operation: Operation) -> Reason | None:
+    """Why whoever asks cannot cancel the operation."""
+    why = cancel_refusal(operation)
+    return why if why is not None else _too_small(context, operation, CANCELS)
+
+
+def cannot_retry(context: Context, operation: Operation) -> Reason | None:
+    """Why whoever asks cannot try the operation again."""
+    why = retry_refusal(operation)
+    return why if why is not None else _too_small(context, operation, RETRIES)
+
+
+def _too_small(
+    context: Context, operation: Operation, works: Mapping[Sort, tuple[Action, object]]
+) -> Reason | None:
+    action, _ = works[operation.target_type, operation.verb]
+    if context.allows(action, operation.project_id):
+        return None
+    return Reason(code="forbidden", message="your role is too small for it")
+
+
 def _refuse(operation: Operation, verb: str, why: Reason | None) -> None:
     if why is not None:
         raise IllegalTransition(

@@ -155,7 +155,7 @@ def rebalance(context: Context, reference: str, bounds: Bounds) -> Rebalanced:
 
     :raises NotFound: there is no such cluster.
     """
-    cluster = clusters.find(context, reference)
+    cluster = clusters.lock(context, reference)  # one at a time
     under_way = open_one(context, cluster)
     if under_way is not None:
         return Rebalanced(under_way, None)

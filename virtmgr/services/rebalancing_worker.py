@@ -128,6 +128,10 @@ def _conclude(context: Context, operation: Operation, now: Standing) -> None:
         }
     state = OperationState.FAILED if problem else OperationState.SUCCEEDED
     end(operation, state, context.now, now.message, problem=problem)
+    context.uow.flush()
+    cluster = context.uow.clusters.lock(operation.target_id)
+    if cluster is not None and problem is None:
+        cluster.imbalance_rounds = cluster.proposed_moves = 0
     add_event(
         context.uow,
         "cluster.rebalance_incomplete" if problem else "cluster.rebalanced",
@@ -137,9 +141,6 @@ def _conclude(context: Context, operation: Operation, now: Standing) -> None:
         operation_id=operation.id,
         message=now.message,
     )
-    cluster = context.uow.clusters.get(operation.target_id)
-    if cluster is not None and problem is None:
-        cluster.imbalance_rounds = cluster.proposed_moves = 0
 
 
 def look(services: Services) -> None:
@@ -179,7 +180,7 @@ def _note(context: Context, cluster_id: str, rounds: int, planned: Planned | Non
     :param planned: where a plan was made.
     """
     cluster = context.uow.clusters.lock(cluster_id)
-    if cluster is None:
+    if cluster is None or rebalancing.open_one(context, cluster) is not None:
         return
     cluster.imbalance_rounds = rounds
     if not rounds:

@@ -17,9 +17,9 @@ from virtmgr.api.schemas.common import (
     why_not_view,
 )
 from virtmgr.domain.operation import Operation, OperationState
-from virtmgr.domain.operation_verbs import cancel_refusal, retry_refusal
 from virtmgr.domain.workload import Reason
-from virtmgr.ports.unit_of_work import UnitOfWork
+from virtmgr.services.context import Context
+from virtmgr.services.operation_control import cannot_cancel, cannot_retry
 
 
 class OperationView(View):
@@ -71,9 +71,10 @@ def _why_not(reason: Reason | None) -> WhyNotView | None:
 
 
 def presenter(
-    uow: UnitOfWork, operations: Sequence[Operation] = ()
+    context: Context, operations: Sequence[Operation] = ()
 ) -> Callable[[Operation], OperationView]:
-    """How to present operations, with the names of their projects and users."""
+    """How to present operations, with the names of their projects and users, to whoever asks."""
+    uow = context.uow
     project = Referrer(uow.projects, (operation.project_id for operation in operations))
     user = Referrer(uow.users, (operation.user_id for operation in operations))
 
@@ -90,8 +91,8 @@ def presenter(
             progress=operation.progress,
             message=operation.message,
             error=operation.error,
-            cannot_cancel=_why_not(cancel_refusal(operation)),
-            cannot_retry=_why_not(retry_refusal(operation)),
+            cannot_cancel=_why_not(cannot_cancel(context, operation)),
+            cannot_retry=_why_not(cannot_retry(context, operation)),
             created_at=operation.created_at,
             updated_at=operation.updated_at,
             finished_at=operation.finished_at,

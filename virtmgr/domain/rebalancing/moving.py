@@ -36,7 +36,7 @@ class Board:
     keeps_reserve: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tally = Tally(self.fleet)
+        self.tally = Tally(self.fleet, moving=True)
         self.places = {}
         self.counts = counted(self.fleet)
         self.keeps_reserve = is_kept(self.tally, self.aim.cluster_id)

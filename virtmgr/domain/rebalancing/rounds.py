@@ -10,7 +10,8 @@ from typing import Final
 
 from virtmgr.domain.host import SchedulingPolicy
 from virtmgr.domain.rebalancing.measure import NOTHING, Scale
-from virtmgr.domain.scheduling import Fleet
+from virtmgr.domain.scheduling import Amounts, Fleet
+from virtmgr.domain.scheduling.capacity import RESOURCES, stays_within
 
 ROUND: Final = 60.0
 """Seconds between looks."""
@@ -35,7 +36,7 @@ def is_told(rounds: int, proposed_moves: int) -> bool:
 
 def is_out(fleet: Fleet, cluster_id: str, threshold: float) -> bool:
     """Whether a cluster is out of balance, by its hosts' sums alone: what can be done about it, a
-    plan tells. For ``pack``: whether the others have room for all of the least used host."""
+    plan tells. For ``pack``: whether the others in use have room for all that is on one of them."""
     scale = Scale(fleet, cluster_id, threshold)
     if scale.policy is not SchedulingPolicy.PACK:
         return scale.imbalance(fleet.claimed) > NOTHING
@@ -44,17 +45,20 @@ def is_out(fleet: Fleet, cluster_id: str, threshold: float) -> bool:
         for index in range(len(fleet))
         if scale.taking[index] and _claims_anything(fleet, index)
     ]
-    if len(used) < 2:
-        return False
-    load = scale.mean_load(fleet.claimed)
-    least = min(used, key=lambda index: load[index])
-    wanted = fleet.claimed.row(least)
-    free = [fleet.limits.row(index) - fleet.claimed.row(index) for index in used if index != least]
-    return (
-        wanted.vcpus <= sum(max(0.0, each.vcpus) for each in free)
-        and wanted.memory <= sum(max(0, each.memory) for each in free)
-        and wanted.disk <= sum(max(0, each.disk) for each in free)
+    free = {index: _free(fleet, index) for index in used}
+    whole = sum(free.values(), start=Amounts(0.0, 0, 0))
+    return any(
+        _holds(whole - free[index], fleet.claimed.row(index)) for index in used if len(used) > 1
     )
+
+
+def _free(fleet: Fleet, index: int) -> Amounts:
+    left = fleet.limits.row(index) - fleet.claimed.row(index)
+    return Amounts(max(0.0, left.vcpus), max(0, left.memory), max(0, left.disk))
+
+
+def _holds(free: Amounts, wanted: Amounts) -> bool:
+    return all(stays_within(0, wanted.of(name), free.of(name), name) for name in RESOURCES)
 
 
 def _claims_anything(fleet: Fleet, index: int) -> bool:

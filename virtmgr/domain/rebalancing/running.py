@@ -10,7 +10,6 @@ from virtmgr.domain.migration import Phase
 from virtmgr.domain.rebalancing.model import Move
 from virtmgr.domain.values import Value
 
-_AWAY: Final = (Phase.CLEANING, Phase.DONE)
 _STAYED: Final = (Phase.RETREATING, Phase.FAILED)
 
 
@@ -88,7 +87,7 @@ def standing(course: Course, phases: Mapping[str, Phase]) -> Standing:
         phase = Phase.FAILED
         if move.migration_id is not None:
             phase = phases.get(move.migration_id, Phase.FAILED)
-        if phase in _AWAY:
+        if phase is Phase.DONE:  # not before: until then it takes room on both hosts
             moved += 1
         elif phase in _STAYED:
             stayed.append(move.workload_name)

@@ -20,10 +20,13 @@ class Tally:
     """The fleet, and on top of it the requests of this batch that have got a host, or left one.
 
     The arrays that it gives out are its own, and change with the next ``take``.
+
+    :param moving: what gets a host here is placed already and moves; it was not asked for together.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, *, moving: bool = False) -> None:
         self.fleet = fleet
+        self._moving = moving
         self.claimed = fleet.claimed.copy()
         self.ha = fleet.ha.copy()
         self.taken: list[tuple[PlacementRequest, int]] = []
@@ -101,11 +104,15 @@ class Tally:
         """How many of its like are in each host's domain of the scope that it is spread by.
 
         Its like are the project's workloads of this batch and, if it has labels, those placed
-        earlier with the same labels.
+        earlier with the same labels. Of those that move, only labels tell who is alike.
         """
         scope = request.spread_by or "host"
         batch = _Selection(request.project_id, None)
         like = _selection(request.project_id, request.labels) if request.labels else None
+        if self._moving:
+            if like is None:
+                return np.zeros(len(self.fleet))
+            batch = like
         if (batch, like, scope) not in self._crowds:
             counts = np.zeros(len(self.fleet), np.int64)
             if like is not None:
