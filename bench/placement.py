@@ -6,10 +6,12 @@ Decisions alone: "single" places one request on a fleet that is there, as one th
 but room; the others place batches of 1,000 of which each asks for the same, or (``flavours``) for
 one of 24 sizes. ``labels`` requires one and prefers one; ``zone spread`` spreads by zone, ``apart``
 requires hosts apart from its like, ``together`` a zone with its like. The floor is what no
-scheduler can do without: compare three columns, score, take the best; no rules, no reasons, no running
-claims. Explanations are made when they are read: "explain" is the time for one, with its JSON.
-"build" is the time to make the fleet of the inventory's rows, which is done once; "renew" to bring
-100 hosts of it up to date.
+scheduler can do without: compare three columns, score, take the best; no rules, no reasons, no
+running claims.
+
+Explanations are made when they are read: "explain" is the time for a decision and its explanation
+as JSON. "build" is the time to make the fleet of the inventory's rows, which is done once; "renew"
+to bring 100 hosts of it up to date.
 
 ``--commits`` adds what ``bench.placement_commits`` measures, which takes a minute.
 """

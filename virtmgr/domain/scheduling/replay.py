@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from virtmgr.domain.scheduling.explanation import Outcome, Told, tell
+from virtmgr.domain.scheduling.explanation import Outcome, Said, Told, tell
 from virtmgr.domain.scheduling.fleet import Fleet
 from virtmgr.domain.scheduling.model import PlacementRequest
 from virtmgr.domain.scheduling.rules import failing_first, fixed_rules, moving_rules
@@ -23,6 +23,7 @@ class Replay:
         """:param taken: what the batch took, in its order; it may still grow."""
         self._fleet, self._taken = fleet, taken
         self._tally: Tally | None = None
+        self._said: dict[Hashable, Said] = {}
         self._lock = threading.Lock()
 
     def explain(self, request: PlacementRequest, chosen: int | None, taken: int) -> Told:
@@ -32,7 +33,8 @@ class Replay:
                 self._tally = Tally(self._fleet)
             for one, host in self._taken[len(self._tally.taken) : taken]:
                 self._tally.take(one, host)
-            return tell(self._tally, request, work_out(self._tally, request, chosen))
+            said = self._said.setdefault(request.shape, {})
+            return tell(self._tally, request, work_out(self._tally, request, chosen), said)
 
 
 def work_out(tally: Tally, request: PlacementRequest, chosen: int | None) -> Outcome:

@@ -52,7 +52,7 @@ def unmoved(tally: Tally, request: PlacementRequest) -> Scores:
 
 
 def moved(tally: Tally, request: PlacementRequest, scores: Scores) -> Scores:
-    """A copy of ``scores`` with what a batch changes besides the policy's liking, up to a constant."""
+    """A copy of ``scores`` with what a batch changes besides the policy's liking."""
     if request.spread_by is None:
         scores = scores.copy()
     else:
