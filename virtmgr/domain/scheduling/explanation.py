@@ -133,7 +133,7 @@ class Outcome:
     failing_first: tuple[Mask, ...]  # for each that moves, the hosts that pass all before it
     fitting: Mask
     weights: tuple[Weight, ...] = ()
-    scores: Scores | None = None
+    ranked: Scores | None = None  # −∞ where it does not fit
     chosen: int | None = None
     equals: int = 1  # hosts with the best score
 
@@ -188,13 +188,19 @@ def _select(fleet: Fleet, outcome: Outcome) -> npt.NDArray[np.intp]:
     if len(fleet) <= ALL:
         return np.arange(len(fleet))
     groups = [outcome.fixed.examples, examples(outcome.failing_first)]
-    if outcome.scores is not None and outcome.chosen is not None:
-        fitting = np.flatnonzero(outcome.fitting)
-        if fitting.size > BEST:
-            best = np.argpartition(-outcome.scores[fitting], BEST)[:BEST]
-            fitting = np.append(fitting[best[fitting[best] != outcome.chosen]], outcome.chosen)
-        groups.append(fitting)
+    if outcome.ranked is not None and outcome.chosen is not None:
+        groups.append(_best(outcome.ranked, outcome.chosen))
     return np.concatenate(groups)
+
+
+def _best(ranked: Scores, chosen: int) -> npt.NDArray[np.intp]:
+    """``BEST`` hosts that fit, ``chosen`` among them."""
+    left, found = ranked.copy(), [chosen]
+    left[chosen] = -np.inf
+    while len(found) < BEST and left[best := int(left.argmax())] > -np.inf:
+        found.append(best)
+        left[best] = -np.inf
+    return np.array(found, np.intp)
 
 
 def _writer(tally: Tally, outcome: Outcome, said: Said) -> Callable[[], tuple[HostVerdict, ...]]:
@@ -205,7 +211,7 @@ def _writer(tally: Tally, outcome: Outcome, said: Said) -> Callable[[], tuple[Ho
     rules = outcome.rules
     passes = np.array([rule.passes[selected] for rule in rules]).T.tolist()
     values = {weight.name: weight.values[selected] for weight in outcome.weights}
-    scores = None if outcome.scores is None else outcome.scores[selected]
+    scores = None if outcome.ranked is None else outcome.ranked[selected]
     chosen = outcome.chosen
 
     def refused(row: int, host: int) -> HostVerdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -23,13 +23,18 @@ from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.workload import Affinity
 
 
-def moving_rules(tally: Tally, request: PlacementRequest) -> tuple[Rule, ...]:
-    """Those that the request must pass after the fixed ones."""
+def moving_rules(
+    tally: Tally, request: PlacementRequest, room: Mapping[Resource, Mask] | None = None
+) -> tuple[Rule, ...]:
+    """Those that the request must pass after the fixed ones.
+
+    :param room: who has room, where that is known.
+    """
     return (
         *_ports(tally, request),
         *_affinity(tally, request),
         *_kept_away(tally, request),
-        *_room(tally, request),
+        *_room(request.asked, room or has_room(tally, request.asked)),
         *_reserve(tally, request),
     )
 
@@ -125,9 +130,8 @@ def _kept_away(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
         )
 
 
-def _room(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
-    asked = request.asked
-    for resource, passes in has_room(tally, asked).items():
+def _room(asked: Amounts, room: Mapping[Resource, Mask]) -> Iterator[Rule]:
+    for resource, passes in room.items():
         name = resource_name(resource)
         yield Rule(
             code=f"lacks_{resource}",
