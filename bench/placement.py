@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import os
 import random
 import time
@@ -58,6 +59,7 @@ def quick() -> None:
 
 def decisions(sizes: Sequence[int], seconds: float) -> None:
     """Print the table of decisions."""
+    gc.freeze()  # the garbage collector is not to look at the whole product again and again
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; decisions a second of CPU")
     cluster = ClusterView(id="c", name="default")
     for size in sizes:
