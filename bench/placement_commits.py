@@ -8,6 +8,7 @@ operation, event and the explanation that is kept, in one transaction. ``single`
 a transaction in one process, ``batches`` makes ``--batch`` of them, in ``--processes`` at the same
 time; each try that was overtaken is made again, as by the API. Beside each rate stands the one that
 the process's CPU time alone would allow: what other processes take of the machine is not in it.
+``claims`` are batches of which only the hosts are decided and claimed, and no workloads are made.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.fixtures.control_plane import add_hosts, add_images
 from tests.fixtures.postgresql import running_server
 from virtmgr.domain.access import Action, Principal
+from virtmgr.domain.ids import new_id
 from virtmgr.domain.project import Role
+from virtmgr.domain.scheduling import PlacementRequest
 from virtmgr.domain.workload import GIB, MIB, Init, Kind, Resources, WorkloadSpec
 from virtmgr.images.blobs import BlobStore
 from virtmgr.ports.clock import SystemClock
-from virtmgr.services import auth, workloads
+from virtmgr.services import auth, placement, workloads
 from virtmgr.services.container import Services
 from virtmgr.services.context import open_context
 from virtmgr.services.placement import Overtaken
@@ -87,6 +90,7 @@ def measure(url: str, hosts: int, processes: int, batch: int, seconds: float) ->
     """Print both figures."""
     single = run(url, processes=1, batch=1, seconds=seconds)
     batches = run(url, processes, batch, seconds)
+    claims = run(url, processes, batch, seconds, make=False)
     load = os.getloadavg()[0]
     print(f"{hosts:,} hosts, PostgreSQL, {os.cpu_count()} CPUs, load {load:.1f}; committed")
     print(
@@ -94,11 +98,12 @@ def measure(url: str, hosts: int, processes: int, batch: int, seconds: float) ->
         f"{single.placements / single.cpu:,.0f}/s)   p50 {single.percentile(0.5):.1f} ms   "
         f"p99 {single.percentile(0.99):.1f} ms"
     )
-    print(
-        f"  batches    {batches.placements / batches.seconds:8,.0f}/s   (CPU: "
-        f"{batches.placements / batches.cpu:,.0f}/s)   {batches.overtaken} times overtaken in "
-        f"{len(batches.each)} transactions of {batch}"
-    )
+    for name, found in {"batches": batches, "claims": claims}.items():
+        print(
+            f"  {name:10} {found.placements / found.seconds:8,.0f}/s   (CPU: "
+            f"{found.placements / found.cpu:,.0f}/s)   {found.overtaken} times overtaken in "
+            f"{len(found.each)} transactions of {batch}"
+        )
 
 
 @contextmanager
@@ -117,12 +122,14 @@ def inventory(hosts: int) -> Iterator[str]:
         yield url
 
 
-def run(url: str, processes: int, batch: int, seconds: float) -> Committed:
-    """Let processes create workloads for a while."""
+def run(url: str, processes: int, batch: int, seconds: float, *, make: bool = True) -> Committed:
+    """Let processes create workloads for a while; or only claim, without ``make``."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes) as pool:
         begin = time.time() + 3 + processes
-        jobs = [(url, f"p{number}-{batch}", batch, begin, seconds) for number in range(processes)]
+        jobs = [
+            (url, f"p{number}-{batch}", batch, begin, seconds, make) for number in range(processes)
+        ]
         found = pool.starmap(_create, jobs)
     each = [took for one in found for took in one.each]
     return Committed(
@@ -134,19 +141,32 @@ def run(url: str, processes: int, batch: int, seconds: float) -> Committed:
     )
 
 
-def _create(url: str, name: str, batch: int, begin: float, seconds: float) -> Committed:
+def _create(
+    url: str,
+    name: str,
+    batch: int,
+    begin: float,
+    seconds: float,
+    make: bool = True,
+    profile: cProfile.Profile | None = None,
+) -> Committed:
     with tempfile.TemporaryDirectory() as directory:
         units = SqlUnitOfWorkFactory(make_engine(url))
         services = Services(units=units, blobs=BlobStore(Path(directory)))
         overtaken = 0
-        _once(services, f"{name}-first", batch)
+        once = _once if make else _claim
+        once(services, f"{name}-first", batch)
         time.sleep(max(0.0, begin - time.time()))
         each = []
+        if profile is not None:
+            profile.enable()
         started, cpu = time.perf_counter(), time.process_time()
         while (now := time.perf_counter()) < started + seconds:
-            overtaken += _once(services, f"{name}-{len(each)}", batch)
+            overtaken += once(services, f"{name}-{len(each)}", batch)
             each.append(time.perf_counter() - now)
         took, cpu = time.perf_counter() - started, time.process_time() - cpu
+        if profile is not None:
+            profile.disable()
         units.close()
     return Committed(len(each) * batch, took, overtaken, tuple(each), cpu)
 
@@ -181,6 +201,40 @@ def _once(services: Services, name: str, batch: int) -> int:
             tries += 1
 
 
+def _claim(services: Services, name: str, batch: int) -> int:
+    """Decide and claim a batch; how often it was overtaken."""
+    tries = 0
+    while True:
+        with services.units() as uow:
+            cluster = uow.clusters.find("default")
+            project = uow.projects.find("default")
+            assert cluster is not None
+            assert project is not None
+            requests = [
+                PlacementRequest(
+                    id=new_id(),
+                    name=f"{name}-{number}",
+                    project_id=project.id,
+                    cluster_id=cluster.id,
+                    kind=Kind.CONTAINER,
+                    init=Init.APP,
+                    vcpus=0.1,
+                    memory=64 * MIB,
+                    disk=0,
+                )
+                for number in range(batch)
+            ]
+            known = services.known_hosts
+            decisions = placement.decide(uow, requests, known=known, alone=tries > 0)
+            try:
+                placement.commit(uow, requests, decisions, known=known)
+            except Overtaken:
+                tries += 1
+            else:
+                uow.commit()
+                return tries
+
+
 _USERS: dict[int, str] = {}
 
 
@@ -194,11 +248,9 @@ def _first_user(services: Services) -> str:
 
 
 def _profile(url: str, batch: int, seconds: float) -> None:
-    profile = cProfile.Profile()
+    profile = cProfile.Profile(time.process_time)  # whatever else the machine does
     _create(url, "warm", batch, 0, 0)
-    profile.enable()
-    done = _create(url, "profiled", batch, 0, seconds)
-    profile.disable()
+    done = _create(url, "profiled", batch, 0, seconds, profile=profile)
     print(done.placements, "placements")
     pstats.Stats(profile).sort_stats("tottime").print_stats(45)
     pstats.Stats(profile).sort_stats("cumtime").print_stats(70)

@@ -82,7 +82,9 @@ def brought_up_to_date(
         views.update((view.id, view) for view in changed)
         present = (mark.partition(":")[0] for mark in marks)
         now = Fleet(clusters, [views[id] for id in present if id in views])
-    return Seen(now, frozenset(map(_mark, now.hosts)))
+    # A view that is newer than its mark is read again the next time.
+    complete = len(now) == len(marks)
+    return Seen(now, marks if complete else frozenset(map(_mark, now.hosts)))
 
 
 def _mark(view: HostView) -> str:

@@ -7,7 +7,7 @@ reason: what it says is true of the whole fleet, and it costs no more than a few
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -45,6 +45,10 @@ class HostVerdict:
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as JSON."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> dict[str, Any]:
         found: dict[str, Any] = {
             "host": {"id": self.host_id, "name": self.host_name},
             "fits": self.fits,
@@ -129,7 +133,7 @@ class Outcome:
     failing_first: tuple[Mask, ...]  # for each that moves, the hosts that pass all before it
     fitting: Mask
     weights: tuple[Weight, ...] = ()
-    scores: Scores | None = None
+    ranked: Scores | None = None  # −∞ where it does not fit
     chosen: int | None = None
     equals: int = 1  # hosts with the best score
 
@@ -139,7 +143,11 @@ class Outcome:
         return (*self.fixed.rules, *self.moving)
 
 
-def tell(tally: Tally, request: PlacementRequest, outcome: Outcome) -> Told:
+Said = dict[Hashable, HostVerdict]
+"""What was said of hosts that do not fit, of requests of one shape: a batch says it again."""
+
+
+def tell(tally: Tally, request: PlacementRequest, outcome: Outcome, said: Said) -> Told:
     """Put an outcome in words, as the tally is now (before the request takes its host)."""
     fitting = int(np.count_nonzero(outcome.fitting))
     if outcome.chosen is None:
@@ -147,7 +155,7 @@ def tell(tally: Tally, request: PlacementRequest, outcome: Outcome) -> Told:
     else:
         summary = _choice(tally.fleet.hosts[outcome.chosen].name, outcome, fitting)
     rejected = {**outcome.fixed.rejected, **count_rejected(outcome.moving)}
-    return Told(summary, len(tally.fleet), fitting, rejected, _writer(tally, outcome))
+    return Told(summary, len(tally.fleet), fitting, rejected, _writer(tally, outcome, said))
 
 
 def _choice(name: str, outcome: Outcome, fitting: int) -> str:
@@ -180,36 +188,51 @@ def _select(fleet: Fleet, outcome: Outcome) -> npt.NDArray[np.intp]:
     if len(fleet) <= ALL:
         return np.arange(len(fleet))
     groups = [outcome.fixed.examples, examples(outcome.failing_first)]
-    if outcome.scores is not None and outcome.chosen is not None:
-        fitting = np.flatnonzero(outcome.fitting)
-        if fitting.size > BEST:
-            best = np.argpartition(-outcome.scores[fitting], BEST)[:BEST]
-            fitting = np.union1d(fitting[best], [outcome.chosen])
-        groups.append(fitting)
+    if outcome.ranked is not None and outcome.chosen is not None:
+        groups.append(_best(outcome.ranked, outcome.chosen))
     return np.concatenate(groups)
 
 
-def _writer(tally: Tally, outcome: Outcome) -> Callable[[], tuple[HostVerdict, ...]]:
+def _best(ranked: Scores, chosen: int) -> npt.NDArray[np.intp]:
+    """``BEST`` hosts that fit, ``chosen`` among them."""
+    left, found = ranked.copy(), [chosen]
+    left[chosen] = -np.inf
+    while len(found) < BEST and left[best := int(left.argmax())] > -np.inf:
+        found.append(best)
+        left[best] = -np.inf
+    return np.array(found, np.intp)
+
+
+def _writer(tally: Tally, outcome: Outcome, said: Said) -> Callable[[], tuple[HostVerdict, ...]]:
     """Keep what the verdicts of the selected hosts need, and no more: a batch makes many."""
     fleet = tally.fleet
     selected = _select(fleet, outcome)
     claimed, limit = tally.claimed.rows(selected), fleet.limits.rows(selected)
-    rules = [(rule.code, rule.why, rule.passes[selected]) for rule in outcome.rules]
+    rules = outcome.rules
+    passes = np.array([rule.passes[selected] for rule in rules]).T.tolist()
     values = {weight.name: weight.values[selected] for weight in outcome.weights}
-    scores = None if outcome.scores is None else outcome.scores[selected]
+    scores = None if outcome.ranked is None else outcome.ranked[selected]
     chosen = outcome.chosen
 
+    def refused(row: int, host: int) -> HostVerdict:
+        amounts = claimed.row(row)
+        key = (host, amounts, *passes[row])
+        if key not in said:
+            view, limits = fleet.hosts[host], limit.row(row)
+            reasons = tuple(
+                Reason(code=rule.code, message=rule.why(view, amounts, limits))
+                for rule, passed in zip(rules, passes[row], strict=True)
+                if not passed
+            )
+            said[key] = HostVerdict(view.id, view.name, False, reasons)
+        return said[key]
+
     def verdict(row: int) -> HostVerdict:
-        host = fleet.hosts[selected[row]]
-        reasons = tuple(
-            Reason(code=code, message=why(host, claimed.row(row), limit.row(row)))
-            for code, why, passes in rules
-            if not passes[row]
-        )
-        if reasons or scores is None:
-            return HostVerdict(host.id, host.name, False, reasons)
-        each = {name: float(column[row]) for name, column in values.items()}
-        return HostVerdict(host.id, host.name, True, (), float(scores[row]), each)
+        host = int(selected[row])
+        if scores is None or not all(passes[row]):
+            return refused(row, host)
+        view, each = fleet.hosts[host], {name: float(values[name][row]) for name in values}
+        return HostVerdict(view.id, view.name, True, (), float(scores[row]), each)
 
     def rank(found: HostVerdict) -> tuple[bool, float, bool, str]:
         is_chosen = chosen is not None and found.host_id == fleet.hosts[chosen].id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -23,13 +23,18 @@ from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.workload import Affinity
 
 
-def moving_rules(tally: Tally, request: PlacementRequest) -> tuple[Rule, ...]:
-    """Those that the request must pass after the fixed ones."""
+def moving_rules(
+    tally: Tally, request: PlacementRequest, room: Mapping[Resource, Mask] | None = None
+) -> tuple[Rule, ...]:
+    """Those that the request must pass after the fixed ones.
+
+    :param room: who has room, where that is known.
+    """
     return (
         *_ports(tally, request),
         *_affinity(tally, request),
         *_kept_away(tally, request),
-        *_room(tally, request),
+        *_room(request.asked, room or has_room(tally, request.asked)),
         *_reserve(tally, request),
     )
 
@@ -39,8 +44,8 @@ def refused_besides_room(tally: Tally, request: PlacementRequest) -> Mask:
     refused: Mask = np.zeros(len(tally.fleet), bool)
     for port in request.ports:
         refused |= tally.publishing(port)
-    for _, passes in _required(tally, request):
-        refused |= ~passes
+    for _, broken in _required(tally, request):
+        refused |= broken
     away = tally.kept_apart(request)
     if away is not None:
         refused |= away
@@ -53,8 +58,9 @@ def has_room(tally: Tally, asked: Amounts, hosts: Hosts = slice(None), /) -> dic
     """For each resource, which hosts (all, or whether this one) have room for ``asked``."""
     claimed, limits = tally.claimed, tally.fleet.limits
     return {
-        name: stays_within(claimed.of(name)[hosts], asked.of(name), limits.of(name)[hosts], name)
-        for name in RESOURCES
+        "vcpus": stays_within(claimed.vcpus[hosts], asked.vcpus, limits.vcpus[hosts], "vcpus"),
+        "memory": stays_within(claimed.memory[hosts], asked.memory, limits.memory[hosts], "memory"),
+        "disk": stays_within(claimed.disk[hosts], asked.disk, limits.disk[hosts], "disk"),
     }
 
 
@@ -70,12 +76,12 @@ def _ports(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
 
 
 def _affinity(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
-    for rule, passes in _required(tally, request):
+    for rule, broken in _required(tally, request):
         labels, scope = write_labels(rule.labels), rule.scope
         if rule.mode == "apart":
             yield Rule(
                 code="not_apart",
-                passes=passes,
+                passes=~broken,
                 one=f"is on a {scope} with {labels}",
                 many=f"are on a {scope} with {labels}",
                 why=always(f"apart from {labels} is required, one is on its {scope}"),
@@ -83,7 +89,7 @@ def _affinity(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
         else:
             yield Rule(
                 code="not_together",
-                passes=passes,
+                passes=~broken,
                 one=f"is on a {scope} without {labels}",
                 many=f"are on a {scope} without {labels}",
                 why=always(f"together with {labels} is required, none is on its {scope}"),
@@ -91,14 +97,14 @@ def _affinity(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
 
 
 def _required(tally: Tally, request: PlacementRequest) -> Iterator[tuple[Affinity, Mask]]:
-    """The affinity rules that have something to forbid, and the hosts that keep them."""
+    """The affinity rules that have something to forbid, and the hosts that would break them."""
     for rule in request.affinity:
         if not rule.required:
             continue
         if rule.mode == "apart":
-            yield rule, ~near(tally, request, rule)
-        elif not _is_first_of_its_group(tally, request, rule):
             yield rule, near(tally, request, rule)
+        elif not _is_first_of_its_group(tally, request, rule):
+            yield rule, ~near(tally, request, rule)
 
 
 def near(tally: Tally, request: PlacementRequest, rule: Affinity) -> Mask:
@@ -110,7 +116,7 @@ def _is_first_of_its_group(tally: Tally, request: PlacementRequest, rule: Affini
     """Whether it is to be together with its like, and there is none yet: then anywhere will do."""
     if not carries(request.labels, rule.labels):
         return False
-    return not tally.matching(request.project_id, rule.labels).any()
+    return not near(tally, request, rule).any()
 
 
 def _kept_away(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
@@ -146,9 +152,8 @@ def leaves_nobody_alone(tally: Tally, request: PlacementRequest, source: int) ->
     return passes
 
 
-def _room(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
-    asked = request.asked
-    for resource, passes in has_room(tally, asked).items():
+def _room(asked: Amounts, room: Mapping[Resource, Mask]) -> Iterator[Rule]:
+    for resource, passes in room.items():
         name = resource_name(resource)
         yield Rule(
             code=f"lacks_{resource}",

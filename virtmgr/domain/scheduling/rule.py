@@ -56,5 +56,17 @@ def count_rejected(rules: tuple[Rule, ...]) -> dict[str, int]:
 
 def examples(failing: tuple[Mask, ...]) -> npt.NDArray[np.intp]:
     """Up to ``SOME`` hosts of each mask."""
-    some = [np.flatnonzero(mask)[:SOME] for mask in failing]
-    return np.concatenate(some) if some else np.zeros(0, np.intp)
+    return np.array([host for mask in failing for host in _first(mask)], np.intp)
+
+
+def _first(mask: Mask) -> list[int]:
+    """The first ``SOME``; a mask of thousands is not read to its end."""
+    found: list[int] = []
+    start = 0
+    while len(found) < SOME and start < mask.size:
+        start += int(mask[start:].argmax())
+        if not mask[start]:
+            break
+        found.append(start)
+        start += 1
+    return found

@@ -1,7 +1,7 @@
 """Where the hosts stand for requests of one shape: which fit, and how good they are.
 
 What a batch takes changes few hosts, so their standing is kept and brought up to date instead of
-worked out anew. The choice is the same as by ``placing.work_out``, which explanations use.
+worked out anew. The choice is the same as by ``replay.work_out``, which explanations use.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import zlib
 
 import numpy as np
 
-from virtmgr.domain.scheduling.fleet import Hosts
+from virtmgr.domain.scheduling.capacity import Resource
+from virtmgr.domain.scheduling.fleet import Hosts, Mask, Scores
 from virtmgr.domain.scheduling.model import PlacementRequest
 from virtmgr.domain.scheduling.policies import liked
 from virtmgr.domain.scheduling.rules import fixed_rules, has_room, refused_besides_room
@@ -23,7 +24,11 @@ _FEW = 4  # hosts that are looked at faster one by one than as arrays
 
 
 class Standing:
-    """For requests of one shape (``PlacementRequest.shape``)."""
+    """For requests of one shape (``PlacementRequest.shape``).
+
+    ``room`` (by resource, who has it) and ``liked`` (by the cluster's policy) are as they were at
+    the last ``choose`` or ``catch_up``.
+    """
 
     def __init__(self, tally: Tally, request: PlacementRequest) -> None:
         """:param request: one of the shape; any will do."""
@@ -37,6 +42,8 @@ class Standing:
         cluster = tally.fleet.clusters[request.cluster_id]
         self._alone = self._alone and (request.from_reserve or not cluster.reserve)
         self._unmoved = unmoved(tally, request)
+        self.room: dict[Resource, Mask] = has_room(tally, self._asked)
+        self.liked: Scores = np.array(liked(tally, request))
         self._look_at(slice(None))
 
     def choose(self, request: PlacementRequest) -> int | None:
@@ -44,7 +51,7 @@ class Standing:
 
         Among equally good ones the request's id chooses.
         """
-        self._catch_up()
+        self.catch_up()
         scores = self._scores
         if not self._alone or self._tally.kept_apart(request) is not None:
             refused = refused_besides_room(self._tally, request)
@@ -56,7 +63,7 @@ class Standing:
         equals = np.flatnonzero(scores >= best - EQUAL)
         return int(equals[zlib.crc32(request.id.encode()) % equals.size])
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Look again at the hosts that were taken since the last time."""
         taken = self._tally.taken
         hosts = {host for _, host in taken[self._up_to :]}
@@ -68,10 +75,10 @@ class Standing:
             self._look_at(np.fromiter(hosts, np.intp, len(hosts)))
 
     def _look_at(self, hosts: Hosts) -> None:
-        if self._passing[hosts].any():
-            room = has_room(self._tally, self._asked, hosts)
-            fitting = self._passing[hosts] & room["vcpus"] & room["memory"] & room["disk"]
-            scores = self._unmoved[hosts] + FACTORS["policy"] * liked(
-                self._tally, self._request, hosts
-            )
-            self._scores[hosts] = np.where(fitting, scores, _NEVER)
+        fitting = self._passing[hosts]
+        for resource, mask in has_room(self._tally, self._asked, hosts).items():
+            self.room[resource][hosts] = mask
+            fitting = fitting & mask
+        self.liked[hosts] = liked(self._tally, self._request, hosts)
+        scores = self._unmoved[hosts] + FACTORS["policy"] * self.liked[hosts]
+        self._scores[hosts] = np.where(fitting, scores, _NEVER)

@@ -8,7 +8,7 @@ is so much better that a guest should be stopped for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,9 +38,21 @@ class Weight:
     phrase: str  # for the summary: "placed on h2: … of 3 that fit"
 
 
-def weights_for(tally: Tally, request: PlacementRequest, fitting: Mask) -> tuple[Weight, ...]:
-    """Every weigher that has something to say, the heaviest first."""
-    return tuple(weight for weigher in _WEIGHERS for weight in weigher(tally, request, fitting))
+def weights_for(
+    tally: Tally, request: PlacementRequest, fitting: Mask, likes: Scores | None = None
+) -> tuple[Weight, ...]:
+    """Every weigher that has something to say, the heaviest first.
+
+    :param likes: how the cluster's policy likes the hosts, where that is known.
+    """
+    return (
+        *_live(tally, request, fitting),
+        *_spread_by(tally, request, fitting),
+        *_affinity(tally, request, fitting),
+        *_prefer(tally, request, fitting),
+        _policy(tally, request, liked(tally, request) if likes is None else likes),
+        *_image(tally, request, fitting),
+    )
 
 
 def unmoved(tally: Tally, request: PlacementRequest) -> Scores:
@@ -52,7 +64,7 @@ def unmoved(tally: Tally, request: PlacementRequest) -> Scores:
 
 
 def moved(tally: Tally, request: PlacementRequest, scores: Scores) -> Scores:
-    """A copy of ``scores`` with what a batch changes besides the policy's liking, up to a constant."""
+    """A copy of ``scores`` with what a batch changes besides the policy's liking."""
     if request.spread_by is None:
         scores = scores.copy()
     else:
@@ -103,9 +115,8 @@ def _prefer(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight
         yield Weight("prefer", np.mean(carried, axis=0), "preferred labels")
 
 
-def _policy(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]:
-    policy = tally.fleet.clusters[request.cluster_id].policy
-    yield Weight("policy", liked(tally, request), PHRASES[policy])
+def _policy(tally: Tally, request: PlacementRequest, likes: Scores) -> Weight:
+    return Weight("policy", likes, PHRASES[tally.fleet.clusters[request.cluster_id].policy])
 
 
 def _image(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]:
@@ -115,13 +126,3 @@ def _image(tally: Tally, request: PlacementRequest, _: Mask) -> Iterator[Weight]
         there = tally.fleet.having_image(image_id)
         if there.any():
             yield Weight("image", there.astype(float), "image at hand")
-
-
-_WEIGHERS: tuple[Callable[[Tally, PlacementRequest, Mask], Iterator[Weight]], ...] = (
-    _live,
-    _spread_by,
-    _affinity,
-    _prefer,
-    _policy,
-    _image,
-)

@@ -195,8 +195,9 @@ class SqlHosts(SqlNamedRepository[Host]):
         if not host_ids:
             return {}
         self._session.flush()
-        mine = select(_hosts.id).where(_hosts.id.in_(list(host_ids)))
-        self._session.execute(mine.order_by(_hosts.id).with_for_update(key_share=True))
+        if len(host_ids) > 1:
+            mine = select(_hosts.id).where(_hosts.id.in_(list(host_ids)))
+            self._session.execute(mine.order_by(_hosts.id).with_for_update(key_share=True))
         statement = (
             update(tables.hosts)
             .where(_hosts.id.in_(list(host_ids)))

@@ -1,0 +1,160 @@
+"""What is kept up to date is what would be worked out anew: fleets, tallies, standings."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtmgr.domain.host import SchedulingPolicy
+from virtmgr.domain.scheduling import (
+    Amounts,
+    Fleet,
+    HostPort,
+    HostView,
+    PlacedWorkload,
+    PlacementRequest,
+    place,
+)
+from virtmgr.domain.scheduling.rules import rules_for
+from virtmgr.domain.scheduling.tally import Tally
+from virtmgr.domain.workload import GIB
+
+from .strategies import (
+    a_host,
+    batches,
+    both,
+    cluster,
+    clusters,
+    fleets,
+    host,
+    hosts,
+    placed,
+    ports,
+    request,
+)
+
+
+def told(fleet: Fleet, batch: list[PlacementRequest]) -> list[object]:
+    return [
+        (one.host_id, one.host_version, one.explanation.to_json()) for one in place(fleet, batch)
+    ]
+
+
+@given(fleets(), batches())
+def test_every_choice_of_a_batch_is_the_best_of_its_explanation(
+    fleet: Fleet, batch: list[PlacementRequest]
+) -> None:
+    alike = [dataclasses.replace(one, id=f"{one.id}-{copy}") for copy in range(3) for one in batch]
+    for decision in place(fleet, alike):
+        fitting = [verdict for verdict in decision.explanation.verdicts if verdict.fits]
+        assert decision.host_id == (fitting[0].host_id if fitting else None)
+
+
+@given(fleets(), batches(), st.randoms(use_true_random=False))
+def test_explanations_say_the_same_in_whatever_order_they_are_read(
+    fleet: Fleet, batch: list[PlacementRequest], dice: object
+) -> None:
+    in_order = [one.explanation.to_json() for one in place(fleet, batch)]
+    decisions = list(enumerate(place(fleet, batch)))
+    dice.shuffle(decisions)  # type: ignore[attr-defined]
+    assert all(one.explanation.to_json() == in_order[number] for number, one in decisions)
+
+
+@given(st.data(), hosts(), batches())
+def test_a_fleet_with_changed_hosts_is_a_new_one(
+    data: st.DataObject, machines: list[HostView], batch: list[PlacementRequest]
+) -> None:
+    one = data.draw(clusters)
+    before = Fleet(both(one), machines)
+    place(before, batch)  # what it remembers must not be taken for what is
+    changed = [
+        dataclasses.replace(data.draw(a_host(number)), version=99)
+        for number in range(len(machines))
+        if data.draw(st.booleans())
+    ]
+    now = {machine.id: machine for machine in (*machines, *changed)}
+    others = data.draw(placed(list(now.values())))
+    made = before.with_hosts(changed).beside(others)
+    assert told(made, batch) == told(Fleet(both(one), now.values(), others), batch)
+
+
+@given(st.data(), clusters, hosts(), batches())
+def test_what_stands_beside_a_fleet_is_as_if_its_hosts_had_it(
+    data: st.DataObject, one: object, machines: list[HostView], batch: list[PlacementRequest]
+) -> None:
+    published = {m.id: data.draw(st.frozensets(ports, max_size=2)) for m in machines}
+    images = {m.id: data.draw(st.frozensets(st.sampled_from(("i1", "i2")))) for m in machines}
+    ha = {m.id: Amounts(0.0, data.draw(st.integers(0, 4)) * GIB, 0) for m in machines}
+    there = [
+        dataclasses.replace(
+            m, ports=published[m.id], image_ids=images[m.id], ha_vcpus=0.0,
+            ha_memory=ha[m.id].memory, ha_disk=0,
+        )
+        for m in machines
+    ]  # fmt: skip
+    at_hand = {
+        image: frozenset(id for id, some in images.items() if image in some)
+        for image in ("i1", "i2")
+    }
+    given_clusters = [dataclasses.replace(each, reserve=1) for each in both(one)]  # type: ignore[arg-type, type-var]
+    beside = Fleet(given_clusters, machines).beside(at_hand=at_hand, ports=published, ha=ha)
+    assert told(beside, batch) == told(Fleet(given_clusters, there), batch)
+
+
+@given(fleets(), batches(), st.integers(0, 7))
+def test_what_is_taken_and_leaves_was_never_there(
+    fleet: Fleet, batch: list[PlacementRequest], where: int
+) -> None:
+    if not len(fleet):
+        return
+    tally, fresh = Tally(fleet), Tally(fleet)
+    for wanted in batch:
+        rules_for(tally, wanted)
+    for wanted in batch:
+        tally.take(wanted, where % len(fleet))
+    for wanted in batch:
+        rules_for(tally, wanted)
+    for wanted in reversed(batch):
+        tally.leave(wanted, where % len(fleet))
+    for wanted in batch:
+        for one, other in zip(rules_for(tally, wanted), rules_for(fresh, wanted), strict=True):
+            assert one.code == other.code
+            assert np.array_equal(one.passes, other.passes)
+
+
+def test_what_the_inventory_has_may_leave_and_come_back() -> None:
+    web = {"tier": "web"}
+    port = HostPort("tcp", 80, "0.0.0.0")
+    fleet = Fleet(
+        [cluster()],
+        [host(1, claimed_memory=GIB, claimed_vcpus=1, claimed_disk=GIB, ports=frozenset({port}))],
+        [PlacedWorkload(id="request-000", project_id="p", host_id="host-001", labels=web)],
+    )
+    tally, one = Tally(fleet), request(0, labels=web, ports=frozenset({port}))
+    tally.leave(one, 0)
+    assert not tally.near("p", web, "host").any()
+    assert not tally.publishing(port).any()
+    assert tally.claimed.row(0) == Amounts(0.0, 0, 0)
+    tally.take(one, 0)
+    assert tally.near("p", web, "host").all()
+    assert tally.publishing(port).all()
+    assert tally.claimed.row(0) == Amounts(1.0, GIB, GIB)
+
+
+def test_pack_strands_nothing_where_it_can() -> None:
+    lopsided = host(1, claimed_vcpus=6, claimed_memory=2 * GIB)  # what is left is memory
+    even = host(2, claimed_vcpus=4, claimed_memory=3 * GIB)
+    fleet = Fleet([cluster(policy=SchedulingPolicy.PACK)], [lopsided, even])
+    (decision,) = place(fleet, [request(vcpus=2, memory=GIB)])
+    assert decision.host_id == even.id
+
+
+def test_pack_opens_the_largest_of_empty_hosts() -> None:
+    small = host(1, capacity_vcpus=4, capacity_memory=4 * GIB)
+    fleet = Fleet([cluster(policy=SchedulingPolicy.PACK)], [small, host(2)])
+    (decision,) = place(fleet, [request()])
+    assert decision.host_id == "host-002"
+    assert "most claimed and least stranded" in decision.explanation.summary

@@ -1,0 +1,170 @@
+"""What a process remembers of hosts is never taken for what they are now."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.store.inventory import GIB, Inventory
+from virtmgr.domain.host import HostState
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.scheduling import Decision, PlacementRequest
+from virtmgr.domain.workload import Kind
+from virtmgr.ports.unit_of_work import UnitOfWork
+from virtmgr.services import placement
+from virtmgr.services.known_hosts import KnownHosts
+from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
+
+_FACTS = {"drivers": [{"name": "libvirt", "healthy": True, "kinds": ["vm"]}]}
+
+
+@pytest.fixture
+def known() -> KnownHosts:
+    return KnownHosts()
+
+
+@pytest.fixture(autouse=True)
+def ready(units: SqlUnitOfWorkFactory, inventory: Inventory) -> None:
+    with units() as uow:
+        host = uow.hosts.get(inventory.host.id)
+        assert host is not None
+        host.facts = _FACTS
+        uow.commit()
+
+
+def decide(
+    uow: UnitOfWork, inventory: Inventory, known: KnownHosts, *, memory: int = GIB
+) -> tuple[PlacementRequest, Decision]:
+    request = PlacementRequest(
+        id=new_id(),
+        name="w",
+        project_id=inventory.project.id,
+        cluster_id=inventory.cluster.id,
+        kind=Kind.VM,
+        vcpus=0.3,
+        memory=memory,
+        disk=GIB,
+    )
+    (decision,) = placement.decide(uow, [request], known=known)
+    return request, decision
+
+
+def claim(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, known: KnownHosts, *, memory: int = GIB
+) -> str | None:
+    with units() as uow:
+        request, decision = decide(uow, inventory, known, memory=memory)
+        placement.commit(uow, [request], [decision], known=known)
+        uow.commit()
+    return decision.host_id
+
+
+def test_own_claims_are_known_without_reading(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, known: KnownHosts
+) -> None:
+    for _ in range(3):
+        claim(units, inventory, known)
+    with units(read_only=True) as uow:
+        assert known.seen.marks == uow.hosts.marks()
+        host = uow.hosts.get(inventory.host.id)
+        view = known.seen.fleet.host(inventory.host.id)
+    assert host is not None
+    assert view is not None
+    assert view == placement.host_view(host)
+    assert (view.claimed_vcpus, view.claimed_memory) == (0.9, 3 * GIB)
+
+
+def test_what_others_change_is_seen(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, known: KnownHosts
+) -> None:
+    claim(units, inventory, known)
+    claim(units, inventory, KnownHosts(), memory=60 * GIB)
+    with units(read_only=True) as uow:
+        _, decision = decide(uow, inventory, known, memory=4 * GIB)
+    assert decision.host_id is None
+    assert "lack" in decision.explanation.summary
+
+
+def test_hosts_come_and_go(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, known: KnownHosts
+) -> None:
+    claim(units, inventory, known)
+    more = inventory.make_host(name="more", facts=_FACTS)
+    with units() as uow:
+        uow.hosts.add(more)
+        first = uow.hosts.get(inventory.host.id)
+        assert first is not None
+        first.scheduling_state = first.state = HostState.CORDONED
+        uow.commit()
+    assert claim(units, inventory, known) == more.id
+    with units() as uow:
+        gone = uow.hosts.lock(more.id)
+        assert gone is not None
+        uow.hosts.remove(gone)
+        uow.commit()
+    with units(read_only=True) as uow:
+        _, decision = decide(uow, inventory, known)
+    assert decision.explanation.summary == "no host fits: 1 is cordoned"
+
+
+def test_a_cluster_that_changes_is_seen(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, known: KnownHosts
+) -> None:
+    claim(units, inventory, known)
+    with units() as uow:
+        cluster = uow.clusters.get(inventory.cluster.id)
+        assert cluster is not None
+        cluster.overcommit_memory = 0.001
+        uow.commit()
+    with units(read_only=True) as uow:
+        _, decision = decide(uow, inventory, known)
+    assert decision.host_id is None
+
+
+def test_what_is_rolled_back_was_never_there(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, known: KnownHosts
+) -> None:
+    with units() as uow:
+        host = uow.hosts.get(inventory.host.id)
+        assert host is not None
+        host.labels = {"here": "yes"}
+        request, decision = decide(uow, inventory, known)
+        placement.commit(uow, [request], [decision], known=known)
+    assert not len(known.seen.fleet)
+    claim(units, inventory, known)
+    view = known.seen.fleet.host(inventory.host.id)
+    assert view is not None
+    assert view.labels == {}
+
+
+def test_who_is_overtaken_claims_nothing(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, known: KnownHosts
+) -> None:
+    claim(units, inventory, known)
+    with units(read_only=True) as uow:
+        request, decision = decide(uow, inventory, known)
+    claim(units, inventory, KnownHosts())
+    with units() as uow, pytest.raises(placement.Overtaken):
+        placement.commit(uow, [request], [decision], known=known)
+    with units(read_only=True) as uow:
+        host = uow.hosts.get(inventory.host.id)
+    assert host is not None
+    assert host.claimed_memory == 2 * GIB
+
+
+def test_a_batch_claims_each_host_once(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, known: KnownHosts
+) -> None:
+    with units() as uow:
+        before = uow.hosts.get(inventory.host.id)
+        assert before is not None
+        version = before.version
+    with units() as uow:
+        batch = [decide(uow, inventory, known) for _ in range(3)]
+        placement.commit(uow, [one for one, _ in batch], [one for _, one in batch], known=known)
+        revisions = uow.hosts.next_revision_of_all([inventory.host.id])
+        uow.commit()
+    with units(read_only=True) as uow:
+        host = uow.hosts.get(inventory.host.id)
+    assert host is not None
+    assert (host.claimed_vcpus, host.claimed_memory, host.version) == (0.9, 3 * GIB, version + 1)
+    assert revisions == {host.id: host.revision}
