@@ -89,7 +89,7 @@ def test_pruning_says_first_what_it_would_remove(viewer: Viewer) -> None:
 
 def test_each_way_to_import() -> None:
     named = {"name": "i", "aliases": "", "labels": ""}
-    empty = {"name": "i", "aliases": [], "labels": {}}
+    empty = {"name": "i", "aliases": [], "labels": {}, "description": "", "protected": False}
     registry = {"from": "registry", "reference": "docker://h/a:1", "username": "u", "password": "p"}
     assert import_body(named | registry) == empty | {
         "source": "docker://h/a:1",
@@ -100,6 +100,7 @@ def test_each_way_to_import() -> None:
     streams = {"from": "simplestreams", "server": "https://h/", "alias": "debian/12"}
     made = import_body(named | streams)
     assert made == empty | {"source": "simplestreams:https://h#debian/12"}
+    assert import_body(named | streams | {"offered": "disk"}) == made | {"format": "qcow2"}
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,12 @@ _MOST: Final = 500  # of each noun to choose from
 
 @dataclass(frozen=True)
 class Told:
-    """What is wrong with a form: as a whole, and by field."""
+    """What is wrong with a form: as a whole, and by field. ``waits``: nothing is, as yet."""
 
     message: str
     hint: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
+    waits: bool = False
 
     def __str__(self) -> str:
         return self.message
@@ -105,7 +106,7 @@ def preview() -> str:
     if wanted.wrong:
         told = _unreadable(wanted)
     elif not wanted.spec["name"]:
-        told = Told("Give it a name")
+        told = Told("Give it a name, and it is told here where it would run", waits=True)
     else:
         told, found = _try(wanted, fields)
     return render_template(
