@@ -1,7 +1,7 @@
 """How well placement packs: one trace through virtmgr's scheduler and through published others.
 
     python -m bench.placement_quality [--machines 110] [--days 4] [--seeds 1,2,3,4,5]
-    python -m bench.placement_quality --azure FILE.sqlite --zone-machines 500
+    python -m bench.placement_quality --azure FILE.sqlite --machines 500
     python -m bench.placement_quality --alibaba DIRECTORY
 
 Nothing is moved but where a machine is drained, and nobody knows how long anything will live.

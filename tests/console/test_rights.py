@@ -41,8 +41,8 @@ ANYBODYS: Final = {
     "frame.choose_project": "a cookie",
     "settings.prefer": "a cookie",
     "consoles.ticket": "by the screen: SCREENS",
-    "operations.cancel": "by what it is about: domain/operation_verbs.py",
-    "operations.retry": "by what it is about: domain/operation_verbs.py",
+    "operations.cancel": "by what it is about: the API tells",
+    "operations.retry": "by what it is about: the API tells",
 }
 """What changes nothing that rights are about, or is decided elsewhere."""
 

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any, Final
 
 from virtmgr.domain.access import RULES, Action, Principal, Scope, Verdict, may
-from virtmgr.domain.operation_verbs import CANCELLABLE, RETRYABLE, Sort
 from virtmgr.domain.project import Role
 
 _TABLE: Final[tuple[tuple[Action, str], ...]] = (
@@ -176,18 +175,6 @@ class Rights:
             for verb, action in VERBS.items()
             if not self.allows(action, project)
         }
-
-    def cancels(self, operation: Mapping[str, Any]) -> bool:
-        """Whether it is allowed to cancel an operation, as the API tells it."""
-        return self._about(CANCELLABLE, operation)
-
-    def retries(self, operation: Mapping[str, Any]) -> bool:
-        """Whether it is allowed to try an operation again."""
-        return self._about(RETRYABLE, operation)
-
-    def _about(self, sorts: Mapping[Sort, Action], operation: Mapping[str, Any]) -> bool:
-        action = sorts.get((operation["target"]["type"], operation["verb"]))
-        return action is None or self.allows(action, _name(operation["project"]))
 
 
 def missing(endpoint: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from virtmgr.domain.access import Action
 from virtmgr.domain.errors import Conflict, IllegalTransition, NotFound
 from virtmgr.domain.live_migration import Wish
 from virtmgr.domain.operation import Operation
@@ -75,20 +76,19 @@ def retry(context: Context, reference: str) -> Operation:
 def cannot_cancel(context: Context, operation: Operation) -> Reason | None:
     """Why whoever asks cannot cancel the operation."""
     why = cancel_refusal(operation)
-    return why if why is not None else _too_small(context, operation, CANCELS)
+    return why if why is not None else _too_small(context, operation, CANCELLABLE)
 
 
 def cannot_retry(context: Context, operation: Operation) -> Reason | None:
     """Why whoever asks cannot try the operation again."""
     why = retry_refusal(operation)
-    return why if why is not None else _too_small(context, operation, RETRIES)
+    return why if why is not None else _too_small(context, operation, RETRYABLE)
 
 
 def _too_small(
-    context: Context, operation: Operation, works: Mapping[Sort, tuple[Action, object]]
+    context: Context, operation: Operation, taking: Mapping[Sort, Action]
 ) -> Reason | None:
-    action, _ = works[operation.target_type, operation.verb]
-    if context.allows(action, operation.project_id):
+    if context.allows(taking[operation.target_type, operation.verb], operation.project_id):
         return None
     return Reason(code="forbidden", message="your role is too small for it")
 

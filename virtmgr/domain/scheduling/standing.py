@@ -37,14 +37,14 @@ class Standing:
         self._up_to = len(tally.taken)
         self._alone = not (request.ports or request.affinity or request.spread_by)
         self._scores = np.full(len(tally.fleet), _NEVER)
-        if not self._passing.any():
-            return
-        cluster = tally.fleet.clusters[request.cluster_id]
-        self._alone = self._alone and (request.from_reserve or not cluster.reserve)
-        self._unmoved = unmoved(tally, request)
         self.room: dict[Resource, Mask] = has_room(tally, self._asked)
-        self.liked: Scores = np.array(liked(tally, request))
-        self._look_at(slice(None))
+        self.liked: Scores = np.zeros(len(tally.fleet))
+        self._possible = bool(self._passing.any())
+        if self._possible:
+            cluster = tally.fleet.clusters[request.cluster_id]
+            self._alone = self._alone and (request.from_reserve or not cluster.reserve)
+            self._unmoved = unmoved(tally, request)
+            self._look_at(slice(None))
 
     def choose(self, request: PlacementRequest) -> int | None:
         """The host that the next request of this shape is to get; None: none fits.
@@ -79,6 +79,8 @@ class Standing:
         for resource, mask in has_room(self._tally, self._asked, hosts).items():
             self.room[resource][hosts] = mask
             fitting = fitting & mask
+        if not self._possible:
+            return
         self.liked[hosts] = liked(self._tally, self._request, hosts)
         scores = self._unmoved[hosts] + FACTORS["policy"] * self.liked[hosts]
         self._scores[hosts] = np.where(fitting, scores, _NEVER)
