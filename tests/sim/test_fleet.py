@@ -61,6 +61,7 @@ def test_a_small_fleet(tmp_path: Path) -> None:
             print("restart all", file=running.stdin, flush=True)
             eventually(lambda: settled() == 2)
         finally:
+            client.close()
             running.terminate()
             output, _ = running.communicate()
         assert "SIMULATED" in output
