@@ -98,6 +98,15 @@ bench-console: ## Measure the web console's pages with 10,000 workloads and 500 
 	@scripts/setup test
 	@$(VENV)/python -m bench.console $(BENCH_ARGS)
 
+.PHONY: bench-fleet
+bench-fleet: ## Measure the control plane with a simulated fleet: make bench-fleet BENCH_ARGS="--hosts 5000 --workloads 50000"
+	@scripts/setup test
+	@$(VENV)/python -m bench.fleet $(BENCH_ARGS)
+
+.PHONY: bench-quick
+bench-quick: ## Measure in less than three minutes what must not get slower: a small simulated fleet
+	@$(VENV)/python -m bench.quick
+
 .PHONY: lint
 lint: ## Formatting, lint, types, layers, lock file
 	@echo "==> ruff";  $(VENV)/ruff format --check --quiet . && $(VENV)/ruff check --quiet .

@@ -257,6 +257,7 @@ def test_the_documented_limits_are_the_real_ones() -> None:
     table = re.findall(r"^\| ([^|]+) \| `([\d,]+)` \|", text, re.MULTILINE)
     assert {what: int(value.replace(",", "")) for what, value in table} == {
         "connections to a port": serving.CONNECTIONS,
+        "connections to the agents' port": serving.AGENT_CONNECTIONS,
         "connections of one address": serving.CONNECTIONS_PER_ADDRESS,
         "TLS handshake, seconds": serving.HANDSHAKE_SECONDS,
         "request's head, and idle between requests, seconds": serving.HEAD_SECONDS,

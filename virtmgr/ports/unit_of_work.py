@@ -488,6 +488,10 @@ class OperationRepository(Repository[Operation], Protocol):
         """Operations on a target that are not finished, oldest first."""
         ...
 
+    def open_for_all(self, target_ids: Collection[str]) -> Mapping[str, Sequence[Operation]]:
+        """The same of many targets at once, by their ids; those that have none are left out."""
+        ...
+
     def last(self, verb: str, target_id: str) -> Operation | None:
         """The latest of a verb on a target."""
         ...

@@ -121,6 +121,8 @@ def _clears_up(migration: Migration) -> str | None:
 
 def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[DesiredWorkload]:
     """``workloads`` as their host needs them; a fixed number of queries however many."""
+    if not workloads:  # so it is at most syncs
+        return []
     ids = [workload.id for workload in workloads]
     nics = uow.nics.of_workloads(ids)
     addresses = uow.addresses.of_nics([nic.id for some in nics.values() for nic in some])

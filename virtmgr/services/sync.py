@@ -26,7 +26,7 @@ from virtmgr.services.desired import desired_networks, desired_of_host, leftover
 from virtmgr.services.enrolment import admit
 from virtmgr.services.host_reports import note_host, note_pools
 from virtmgr.services.usage_history import note_usage_history
-from virtmgr.services.workload_reports import note_usage, note_volume, note_workload
+from virtmgr.services.workload_reports import Reports, note_usage, note_volume, note_workload
 
 
 def sync(
@@ -56,9 +56,10 @@ def sync(
         by_workload = {one.workload_id: one for one in moves}
         if host.tunnel_address != tunnel:
             overlays.announce(services, uow, [each.id for each in uow.networks.of_host(host.id)])
+        reports = Reports.read(uow, request.workloads)
         for observed in request.workloads:
             move = by_workload.get(observed.id)
-            finished += note_workload(services, uow, host, observed, move, now)
+            finished += note_workload(services, uow, host, observed, move, reports, now)
         note_usage(uow, host, request.usage)
         for volume in request.volumes:
             finished += note_volume(uow, host, volume, moves, now)

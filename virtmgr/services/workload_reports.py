@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -30,19 +31,36 @@ MOVE = "move"
 """The verb of operations that end with their migration, not with a report of their workload."""
 
 
+@dataclass(frozen=True)
+class Reports:
+    """What is read once for all workloads that a host reports, by their ids."""
+
+    workloads: Mapping[str, Workload]
+    operations: Mapping[str, Sequence[Operation]]  # open ones
+
+    @classmethod
+    def read(cls, uow: UnitOfWork, observed: Sequence[ObservedWorkload]) -> Reports:
+        ids = [one.id for one in observed if is_id(one.id)]
+        if not ids:
+            return cls({}, {})
+        return cls(uow.workloads.by_ids(ids), uow.operations.open_for_all(ids))
+
+
 def note_workload(
     services: Services,
     uow: UnitOfWork,
     host: Host,
     observed: ObservedWorkload,
     move: Migration | None,
+    reports: Reports,
     now: datetime,
 ) -> list[str]:
     """Take in one workload; ids of the operations that have come to their end by it.
 
     :param move: from this host or to it, if it is on its way.
+    :param reports: what was read for it and the others that its host reports.
     """
-    workload = uow.workloads.get(observed.id)
+    workload = reports.workloads.get(observed.id)
     if observed.gone and (workload is None or workload.host_id != host.id):
         failover_end.removed(uow, host, observed.id, now)
     if workload is None:
@@ -51,7 +69,7 @@ def note_workload(
         return _note_others(services, uow, host, observed, move, workload, now)
     before = workload.status
     if observed.gone:
-        return _finish_delete(services, uow, workload, now) if workload.deleting else []
+        return _finish_delete(services, uow, workload, reports, now) if workload.deleting else []
     workload.status = _kept_usage(before, observed.status)
     workload.observed_generation = observed.observed_generation
     if observed.cloned and workload.clone_of is not None:
@@ -60,7 +78,7 @@ def note_workload(
             volume.copy_of = None
     if before.state is not observed.status.state:
         note_transition(uow, workload, before, observed.status, now)
-    finished = _advance_operations(uow, workload, now, gone=False)
+    finished = _advance_operations(uow, workload, reports, now, gone=False)
     if move is not None and move.mode is MigrationMode.LIVE:
         finished += note_own(services, uow, host.id, move, workload, observed.move, now)
     elif move is not None and observed.arrived == move.id:
@@ -127,10 +145,10 @@ def note_transition(
 
 
 def _advance_operations(
-    uow: UnitOfWork, workload: Workload, now: datetime, *, gone: bool
+    uow: UnitOfWork, workload: Workload, reports: Reports, now: datetime, *, gone: bool
 ) -> list[str]:
     """Bring its operations forward; ids of those that are finished by it."""
-    known = [one for one in uow.operations.open_for(workload.id) if one.verb != MOVE]
+    known = [one for one in reports.operations.get(workload.id, ()) if one.verb != MOVE]
     for operation in known:
         _advance_operation(uow, operation, workload, now, gone=gone)
     return [operation.id for operation in known if operation.finished_at is not None]
@@ -173,13 +191,13 @@ def _advance_operation(
 
 
 def _finish_delete(
-    services: Services, uow: UnitOfWork, workload: Workload, now: datetime
+    services: Services, uow: UnitOfWork, workload: Workload, reports: Reports, now: datetime
 ) -> list[str]:
     """Nothing is left on the host: give back claim, quota and addresses, and drop the row.
 
     Ids of the operations that are finished by it.
     """
-    finished = _advance_operations(uow, workload, now, gone=True)
+    finished = _advance_operations(uow, workload, reports, now, gone=True)
     add_event(uow, "workload.deleted", workload_target(workload), now=now)
     forget_workload(services, uow, workload)
     return finished

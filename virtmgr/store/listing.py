@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     String,
+    Table,
     and_,
     bindparam,
     exists,
@@ -40,12 +41,15 @@ class Listing:
     ``project`` is the column that ``project_ids`` limits; ``shared`` lets rows through where it
     is NULL. ``default_sort`` stands in for ``name`` where rows have no name. ``conditions`` are
     the filters that are no comparison with a column: each makes a criterion of its value.
+    ``joins`` has, by sort, what an expression of ``sorts`` takes from another table: that one, and
+    which of its rows (at most one) belongs to a row of the list.
     """
 
     tie: Expression
     filters: Mapping[str, Expression] = field(default_factory=dict)
     conditions: Mapping[str, Callable[[Any], Expression]] = field(default_factory=dict)
     sorts: Mapping[str, Expression] = field(default_factory=dict)
+    joins: Mapping[str, tuple[Table, Expression]] = field(default_factory=dict)
     text: Expression | None = None
     labels: Expression | None = None
     project: Expression | None = None
@@ -64,6 +68,8 @@ def page(session: Session, entity: Any, listing: Listing, query: ListQuery) -> P
     criteria = _criteria(session, listing, query)
     total = _count(session, listing, criteria) if query.count else None
     statement = select(entity, key.label("sort_key")).where(*criteria)
+    if name in listing.joins:  # one join: a subquery would be run for each row of the table
+        statement = statement.outerjoin(*listing.joins[name])
     if query.cursor is not None:
         statement = statement.where(_beyond(listing, key, sort, query.cursor, descending))
     order = [e.desc() if descending else e.asc() for e in _order(listing, key)]

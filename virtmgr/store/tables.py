@@ -488,6 +488,8 @@ workloads = Table(
     # Counting them by kind and state reads this alone.
     Index("ix_workloads_counted", "kind", "init", "state", "project_id"),
     Index("ix_workloads_created_at_id", "created_at", "id"),
+    Index("ix_workloads_claim_vcpus_id", "claim_vcpus", "id"),
+    Index("ix_workloads_claim_memory_id", "claim_memory", "id"),
     Index("ix_workloads_host_id_revision", "host_id", "revision"),
     Index(
         "ix_workloads_highly_available",

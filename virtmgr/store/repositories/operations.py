@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import insert, select
@@ -49,6 +49,16 @@ class SqlOperations(SqlRepository[Operation]):
             _operations.state.in_(_OPEN),
             order=[_operations.created_at, _operations.id],
         )
+
+    def open_for_all(self, target_ids: Collection[str]) -> Mapping[str, Sequence[Operation]]:
+        found: dict[str, list[Operation]] = {}
+        for operation in self._many(
+            _operations.target_id.in_(list(target_ids)),
+            _operations.state.in_(_OPEN),
+            order=[_operations.created_at, _operations.id],
+        ):
+            found.setdefault(operation.target_id, []).append(operation)
+        return found
 
     def last(self, verb: str, target_id: str) -> Operation | None:
         about = (_operations.target_id == target_id, _operations.verb == verb)

@@ -33,10 +33,9 @@ _PORTS: ColumnElement[Any] = literal_column("spec -> 'ports'", Document())
 _AFFINITY: ColumnElement[Any] = literal_column("spec -> 'placement' -> 'affinity'", Document())
 
 
-def _name_of(table: Table, reference: Column[Any]) -> ColumnElement[str]:
-    """The name of what ``reference`` refers to; empty where it refers to nothing."""
-    name = select(table.c.name).where(table.c.id == reference).scalar_subquery()
-    return func.coalesce(name, "", type_=text(253))
+def _name_of(table: Table) -> ColumnElement[str]:
+    """The name of what a joined table has; empty where it has nothing."""
+    return func.coalesce(table.c.name, "", type_=text(253))
 
 
 def _sum(column: Column[Any]) -> ColumnElement[Any]:
@@ -77,11 +76,16 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             "updated_at": _workloads.updated_at,
             "state": _workloads.state,
             "kind": _workloads.kind,
-            "host": _name_of(tables.hosts, _workloads.host_id),
-            "project": _name_of(tables.projects, _workloads.project_id),
-            "image": _name_of(tables.images, _workloads.image_id),
+            "host": _name_of(tables.hosts),
+            "project": _name_of(tables.projects),
+            "image": _name_of(tables.images),
             "vcpus": _workloads.claim_vcpus,
             "memory": _workloads.claim_memory,
+        },
+        joins={
+            "host": (tables.hosts, tables.hosts.c.id == _workloads.host_id),
+            "project": (tables.projects, tables.projects.c.id == _workloads.project_id),
+            "image": (tables.images, tables.images.c.id == _workloads.image_id),
         },
         text=_workloads.name,
         labels=_workloads.labels,
