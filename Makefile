@@ -29,7 +29,7 @@ test: ## Set up, then run all checks and tests, as CI does (needs root)
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory test-units
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-multihost test-system test-vms test-console
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-multihost test-system test-vms test-console bench-quick
 
 # $(call tested,NAME,COMMAND): runs pytest. What fails is tried once more by itself, and both are
 # shown: what passes then has a race of its own, which is to be found, but breaks nothing else.
@@ -104,7 +104,7 @@ bench-fleet: ## Measure the control plane with a simulated fleet: make bench-fle
 	@$(VENV)/python -m bench.fleet $(BENCH_ARGS)
 
 .PHONY: bench-quick
-bench-quick: ## Measure in less than three minutes what must not get slower: a small simulated fleet
+bench-quick: ## Measure in less than three minutes what must not get slower: a small simulated fleet, and placing
 	@$(VENV)/python -m bench.quick
 
 .PHONY: lint

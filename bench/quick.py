@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from bench import fleet
+from bench import fleet, placement, placement_quality
 
 PARTS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("the control plane with a small simulated fleet", fleet.quick),
+    ("placing: decisions, and commits on PostgreSQL", placement.quick),
+    ("placing: how few hosts hold a load", placement_quality.quick),
 )
 """What is measured, in order: a title, and what prints its figures."""
 
