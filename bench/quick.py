@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -21,6 +23,7 @@ PARTS: tuple[tuple[str, Callable[[], None]], ...] = (
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # all that was started ends too
     load = os.getloadavg()[0]
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, load average {load:.1f} before")
     for title, part in PARTS:
