@@ -76,6 +76,7 @@ class Agent:
         self._images_said: tuple[str, ...] | None = None  # what the control plane knows of
         self._trusted_said: tuple[str, ...] = ()
         self._recorder = UsageRecorder()
+        self._came_round = time.monotonic()  # when the loop that syncs last did
         self._synced = _NEVER
         self._pause = _INTERVAL  # between syncs of which nothing is news
         self._beats_from = _NEVER  # when polls may renew the lease (again)
@@ -87,6 +88,7 @@ class Agent:
         waker.start()
         failures, due = 0, True
         while not self._stopping.is_set():
+            self._came_round = time.monotonic()
             try:
                 self._look_at_host()
                 if due or self._fingerprint is not None or not self._is_beating():
@@ -127,6 +129,12 @@ class Agent:
     def _is_beating(self) -> bool:
         """Whether polls renew the lease, so that syncs need not."""
         return self._pause > _INTERVAL and not self._parts.guard.is_needed()
+
+    def _is_stuck(self) -> bool:
+        """Whether the loop that syncs has not come round for longer than it may take: a host that
+        does nothing any more is not to keep its lease."""
+        patience = min(self._pause, _LOOK_AT_HOST) + _SYNC_SECONDS
+        return time.monotonic() - self._came_round > patience
 
     def _sync(self) -> None:
         parcel = self._parts.outbox.take(everything=self._report_all)
@@ -278,7 +286,8 @@ class Agent:
 
         A short lease counts from when it was asked for, and a poll is answered late.
         """
-        if self._parts.guard.is_needed() or time.monotonic() < self._beats_from:
+        waits = time.monotonic() < self._beats_from
+        if waits or self._parts.guard.is_needed() or self._is_stuck():
             self._pause = _INTERVAL
             return self._control_plane.wait_for_wake(self._revision).wake
         most = _INTERVAL * random.uniform(0.8, 1.0)
