@@ -114,7 +114,7 @@ class OciDriver:
             features=_FEATURES,
             why_not={
                 Feature.DISPLAY: "containers have no display; use the console",
-                Feature.LIVE_MIGRATION: "its processes are part of its host's kernel",
+                Feature.LIVE_MIGRATION: "CRIU does not take processes in a user namespace",
                 Feature.POST_COPY: "it does not move while it runs",
             },
         )
