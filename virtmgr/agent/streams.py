@@ -109,7 +109,8 @@ class StreamServer:
         """The control plane may ask for anything; another host only for a migration from it."""
         peer = cast(Peer, connection.socket)
         by_control_plane = common_name(peer) == CONTROL_PLANE
-        # Read in any case: who still sends it when the connection ends would not hear why.
+        if not by_control_plane and self._receiver is None:
+            raise NotFound("only the control plane may open streams")
         request = StreamRequest.model_validate_json(connection.recv(timeout=10))
         if request.action == MIGRATE and self._receiver is not None:
             self._receiver.serve(connection, request)
