@@ -75,13 +75,20 @@ class WebSocketDialler:
             stream.close()
             raise
         except ConnectionClosed as error:
-            raise unreachable(error) from error
+            if not stream.has_said_why():
+                raise unreachable(error) from error
         return stream
 
 
 class _Stream:
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
+        self._last: tuple[Channel, bytes] | None = None
+
+    def has_said_why(self) -> bool:
+        """Whether an agent that has closed the connection said something before."""
+        self._last = self.receive()
+        return self._last is not None
 
     def send(self, channel: Channel, content: bytes) -> None:
         try:
@@ -90,6 +97,9 @@ class _Stream:
             raise unreachable(error) from error
 
     def receive(self) -> tuple[Channel, bytes] | None:
+        if self._last is not None:
+            last, self._last = self._last, None
+            return last
         try:
             message = self._connection.recv(decode=False)
         except ConnectionClosed:
