@@ -29,7 +29,7 @@ test: ## Set up, then run all checks and tests, as CI does (needs root)
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory test-units
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-multihost test-system test-vms test-console bench-quick
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target test-multihost test-system test-vms test-console bench-quick
 
 # $(call tested,NAME,COMMAND): runs pytest. What fails is tried once more by itself, and both are
 # shown: what passes then has a race of its own, which is to be found, but breaks nothing else.
