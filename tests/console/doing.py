@@ -33,6 +33,16 @@ def told(viewer: Viewer, text: str) -> None:
     box.locator(".btn-close").click()
 
 
+def reloads_until_it_sees(viewer: Viewer, path: str, text: str) -> None:
+    """Open a page that nothing makes live, again and again until it has the text."""
+    for _ in range(60):
+        viewer.open(path)
+        if viewer.page.locator("#main").get_by_text(text).count():
+            return
+        viewer.page.wait_for_timeout(1000)
+    raise AssertionError(f"{path} does not come to say {text!r}")
+
+
 def sees(viewer: Viewer, text: str, within: str = "#main") -> None:
     """Wait until the page says it."""
     viewer.page.locator(within).get_by_text(text).first.wait_for()

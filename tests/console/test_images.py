@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.console.browser import Viewer
-from tests.console.doing import fill, is_fine, press, sees, told
+from tests.console.doing import fill, is_fine, press, reloads_until_it_sees, sees, told
 from tests.console.installation import Installation
 from virtmgr.console.pages.images import import_body, import_fields
 
@@ -62,7 +62,7 @@ def test_an_image_server_is_searched(viewer: Viewer) -> None:
 
 @pytest.mark.slow
 def test_an_image_says_what_it_holds_and_who_uses_it(viewer: Viewer) -> None:
-    viewer.open("/images/busybox")
+    reloads_until_it_sees(viewer, "/images/busybox", "host1")  # it is told by syncs
     for text in ("What it holds", "sleep 1d", "web-1", "host1"):
         sees(viewer, text)
     is_fine(viewer)
