@@ -7,6 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -410,7 +411,12 @@ def finished(
 
 
 def make_ssh_key(path: Path, comment: str) -> None:
-    """A new pair of keys in ``path`` and ``path.pub``."""
-    for old in (path, path.with_suffix(".pub")):
-        old.unlink(missing_ok=True)
-    checked(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)])
+    """A new pair of keys in ``path`` and ``path.pub``; whole, or not there.
+
+    One that was begun by a process which was killed may still be written: not at this place.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        made = Path(directory) / path.name
+        checked(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(made)])
+        made.with_suffix(".pub").replace(path.with_suffix(".pub"))
+        made.replace(path)

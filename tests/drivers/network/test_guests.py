@@ -53,6 +53,17 @@ def test_guests_reach_each_other_and_the_gateway(
     assert two.reaches("fd00:71::2")
 
 
+def test_a_bridge_that_is_made_again_has_its_ports(adapter: LinuxNetwork, guest: MakeGuest) -> None:
+    network, one = nat_network(), guest()
+    workloads = [workload("one", nic_on(network, 2))]
+    adapter.ensure([network], workloads)
+    adapter.connect(workloads[0].nics[0], one.pid)
+    assert one.reaches("10.71.0.1")
+    run("ip", "link", "delete", network.bridge)
+    adapter.ensure([network], workloads)
+    assert one.reaches("10.71.0.1")
+
+
 def test_names_resolve_both_ways(pair: tuple[DesiredNetwork, Guest, Guest]) -> None:
     _, one, _ = pair
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from virtmgr.domain.errors import HostError, NetworkError
@@ -85,7 +86,8 @@ class LinuxNetwork:
         networks, workloads = tuple(networks), tuple(workloads)
         problems = Problems()
         with self._lock:
-            usable = [e for e in networks if problems.attempt(e.id, self._ensure_link, e)]
+            ensure_link = partial(self._ensure_link, workloads)
+            usable = [e for e in networks if problems.attempt(e.id, ensure_link, e)]
             self._networks = {each.id: each for each in networks}
             self._ensure_firewall(networks, workloads)
             for network in usable:
@@ -157,7 +159,7 @@ class LinuxNetwork:
         with self._lock:
             self._reservations.close()
 
-    def _ensure_link(self, network: DesiredNetwork) -> None:
+    def _ensure_link(self, workloads: Sequence[DesiredWorkload], network: DesiredNetwork) -> None:
         if network.type is NetworkType.BRIDGE:
             self._links.check_host_bridge(network)
             return
@@ -166,6 +168,9 @@ class LinuxNetwork:
         if seen is not None and seen.holds(needed):
             return
         self._links.ensure_own(network)
+        nics = (nic for workload in workloads for nic in workload.nics)
+        ports = [port_name(nic.id) for nic in nics if nic.network_id == network.id]
+        self._links.join(network.bridge, ports)  # a bridge that is made again has none
         if network.type is NetworkType.OVERLAY:
             self._tunnels.ensure(network)
         if network.type is NetworkType.VLAN:

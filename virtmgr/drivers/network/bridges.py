@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import ip_network
 
 from pyroute2 import IPRoute
@@ -14,6 +14,7 @@ from virtmgr.drivers.network.netlink import (
     Link,
     add_address,
     addresses,
+    device_index,
     find_link,
     marked,
     netlink,
@@ -46,6 +47,18 @@ class Bridges:
                     hint=f"remove it ('ip link delete {network.bridge}') if it is not needed",
                 )
             self._bring_up(ip, network, link)
+
+    def join(self, bridge: str, ports: Iterable[str]) -> None:
+        """Make those of the ports that there are the bridge's, where they are not.
+
+        :raises NetworkError: the kernel refuses.
+        """
+        with netlink(f"joining ports to bridge {bridge}") as ip:
+            master = device_index(bridge)
+            for port in filter(device_index, ports):
+                link = find_link(ip, port)
+                if link is not None and link.master != master:
+                    ip.link("set", index=link.index, master=master)
 
     def check_host_bridge(self, network: DesiredNetwork) -> None:
         """A BRIDGE network's device must be there already.
