@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.fleet_fill import fill
 from bench.fleet_site import Site, site
 from tests.fixtures.control_plane import PREFIX, Client
+from virtmgr.sim.figures import percentile
 from virtmgr.store.repositories.hosts import SqlHosts
 from virtmgr.store.repositories.workloads import SqlWorkloads
 
@@ -111,8 +112,8 @@ def lists(found: Site, size: Size, seconds: float) -> Figures:
         print(f"    {statistics.median(some):7.1f} ms  {path}", flush=True)
     every = [one for some in times.values() for one in some]
     return {
-        "list of 50, all sorts and filters, p50 [ms]": _percentile(every, 0.5),
-        "list of 50, all sorts and filters, p95 [ms]": _percentile(every, 0.95),
+        "list of 50, all sorts and filters, p50 [ms]": percentile(every, 0.5),
+        "list of 50, all sorts and filters, p95 [ms]": percentile(every, 0.95),
         "list of 50, the slowest, median [ms]": max(map(statistics.median, times.values())),
     }
 
@@ -128,10 +129,10 @@ def mixed(found: Site, size: Size, seconds: float) -> Figures:
     watcher.stop()
     taken = load.times
     return {
-        "create, p50 [ms]": _percentile(taken["create"], 0.5),
-        "create, p95 [ms]": _percentile(taken["create"], 0.95),
-        "list meanwhile, p95 [ms]": _percentile(taken["list"], 0.95),
-        "event to a watcher, p95 [ms]": _percentile(watcher.delays, 0.95),
+        "create, p50 [ms]": percentile(taken["create"], 0.5),
+        "create, p95 [ms]": percentile(taken["create"], 0.95),
+        "list meanwhile, p95 [ms]": percentile(taken["list"], 0.95),
+        "event to a watcher, p95 [ms]": percentile(watcher.delays, 0.95),
         "requests that failed": float(load.failed),
     }
 
@@ -244,11 +245,6 @@ class _Watcher(threading.Thread):
                 return
             if line.startswith(b"data: "):
                 yield line[6:]
-
-
-def _percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values) or [0.0]
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def measure(

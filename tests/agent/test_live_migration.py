@@ -108,7 +108,7 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    monkeypatch.setattr("virtmgr.agent.rounds.failure_delay", lambda n: 0.01 * n)
+    monkeypatch.setattr("virtmgr.domain.remembering.failure_delay", lambda n: 0.01 * n)
     ca = CertificateAuthority(tmp_path / "ca")
     ca.create()
     certified = partial(_certified, ca, tmp_path)

@@ -79,11 +79,7 @@ def test_many_wrong_passwords_lock_out(visitor: Viewer, installed: Installation)
 
 
 def test_a_token_logs_in_too(visitor: Viewer, installed: Installation) -> None:
-    visitor.open("/login")
-    visitor.page.click("summary")
-    visitor.page.fill("#field-token", installed.server.token)
-    visitor.page.click("button.btn-primary")
-    visitor.page.wait_for_selector("#main")
+    visitor.log_in_by_token(installed.server.token)
     kept = {cookie["name"]: cookie for cookie in visitor.page.context.cookies()}
     assert installed.server.token not in str(kept), "the session has a token of its own"
 

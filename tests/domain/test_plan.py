@@ -24,7 +24,7 @@ from virtmgr.domain.plan import (
     plan,
     restart_delay,
 )
-from virtmgr.domain.remembering import after_step, before_start, carried_out
+from virtmgr.domain.remembering import after_failure, after_step, before_start, carried_out
 from virtmgr.domain.sync import Arrival, CloneSource, DesiredWorkload
 from virtmgr.domain.workload import HaSpec, PowerState, RestartPolicy, WorkloadSpec
 
@@ -115,13 +115,7 @@ class World:
         self.memory = memory
 
     def failed(self) -> None:
-        failures = self.memory.failures + 1
-        self.memory = replace(
-            self.memory,
-            failures=failures,
-            failed_generation=self.desired.generation,
-            retry_at=self.now + timedelta(seconds=failure_delay(failures)),
-        )
+        self.memory = after_failure(self.desired, self.memory, self.now)
 
     def moment(self) -> None:
         """Time passes, and the agent may die here."""

@@ -57,11 +57,7 @@ def person(fleet: Fleet, tmp_path: Path) -> Iterator[Viewer]:
         with new_viewer(browser, context["server"]) as found:
             found.page.set_default_timeout(_PATIENCE)
             expect.set_options(timeout=_PATIENCE)
-            found.open("/login")
-            found.page.click("summary")
-            found.page.fill("#field-token", context["token"])
-            found.page.click("button.btn-primary")
-            found.page.wait_for_selector("#main")
+            found.log_in_by_token(context["token"])
             yield found
         browser.close()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -22,15 +21,18 @@ from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.steps import StepRunner
 from virtmgr.agent.telling import as_it_ran, gone, observation, observed, unexpected
 from virtmgr.agent.timers import Timers
-from virtmgr.domain.errors import ImageError, StorageError, Unsupported, VirtmgrError
+from virtmgr.domain.errors import StorageError, VirtmgrError
 from virtmgr.domain.observing import STATE_DURING, observed_state, state_after_failure
-from virtmgr.domain.plan import Plan, Step, failure_delay, held_back, plan
+from virtmgr.domain.plan import Plan, Step, held_back, plan
 from virtmgr.domain.remembering import (
     after_departure,
+    after_failure,
     after_step,
     before_start,
     carried_out,
     has_departed,
+    has_failed_for_good,
+    without_failures,
 )
 from virtmgr.domain.sync import DesiredWorkload, ObservedMove, ObservedVolume, Outgoing
 from virtmgr.domain.workload import Reason, State
@@ -38,7 +40,6 @@ from virtmgr.ports.clock import Clock
 from virtmgr.ports.driver import Departure, Inspection, RuntimeState
 
 LOOK_AGAIN = 60.0  # seconds between looks at a workload of which no news came
-_TRIES_BEFORE_FAILED = 3
 _NO_DEPARTURE = Departure(departed=False)
 
 _log = structlog.get_logger()
@@ -211,8 +212,7 @@ class Rounds:
         else:
             self.timers.after(LOOK_AGAIN, entry.desired.id)
             if entry.memory.failures:
-                memory = replace(entry.memory, failures=0, retry_at=None)
-                entry = self.book.remember(entry, memory)
+                entry = self.book.remember(entry, without_failures(entry.memory))
         self._report(entry, state, seen, reason=reason)
         for volume in entry.desired.volumes:
             self.outbox.put_volume(ObservedVolume(id=volume.id, ready=True))
@@ -220,24 +220,19 @@ class Rounds:
     def _failed(
         self, entry: Entry, step: Step | None, error: VirtmgrError, seen: Inspection | None
     ) -> None:
-        failures = entry.memory.failures + 1
-        delay = failure_delay(failures)
-        final = failures >= _TRIES_BEFORE_FAILED or isinstance(error, ImageError | Unsupported)
+        now = self.clock.now()
+        memory = after_failure(entry.desired, entry.memory, now)
+        final = has_failed_for_good(memory, error)
         _log.warning(
             "workload.step_failed",
             workload=entry.desired.id,
             step=step.value if step else "inspect",
             error=error.message,
-            failures=failures,
-        )
-        memory = replace(
-            entry.memory,
-            failures=failures,
-            failed_generation=entry.desired.generation,
-            retry_at=self.clock.now() + timedelta(seconds=delay),
+            failures=memory.failures,
         )
         entry = self.book.remember(entry, memory)
-        self.timers.after(delay, entry.desired.id)
+        assert memory.retry_at is not None
+        self.timers.after((memory.retry_at - now).total_seconds(), entry.desired.id)
         reason = Reason.of(error)
         state = state_after_failure(step, observation(seen) if seen else None, final=final)
         refused = None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from virtmgr.domain.access import Action
-from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.operation import UNFINISHED, Operation, OperationState
 from virtmgr.domain.workload import Reason
 
 Sort = tuple[str, str]
@@ -39,7 +39,6 @@ RETRYABLE: Final[Mapping[Sort, Action]] = {
 }
 """What can be tried again, and what it takes to do so."""
 
-_UNFINISHED: Final = (OperationState.PENDING, OperationState.RUNNING)
 _LOST: Final[Mapping[str, str]] = {
     "upload": "the file that was uploaded for it is gone",
     "credentials": "the registry's password was used once and forgotten",
@@ -48,7 +47,7 @@ _LOST: Final[Mapping[str, str]] = {
 
 def cancel_refusal(operation: Operation) -> Reason | None:
     """Why the operation cannot be cancelled; None: it can."""
-    if operation.state not in _UNFINISHED:
+    if operation.state not in UNFINISHED:
         return Reason(code="has_ended", message=f"it has {_ended(operation.state)} already")
     if _sort(operation) in CANCELLABLE:
         return None
@@ -74,7 +73,7 @@ def cancel_refusal(operation: Operation) -> Reason | None:
 
 def retry_refusal(operation: Operation) -> Reason | None:
     """Why the operation cannot be tried again as it was asked; None: it can."""
-    if operation.state in _UNFINISHED:
+    if operation.state in UNFINISHED:
         return Reason(code="goes_on", message="it goes on", hint="wait for its end")
     if operation.state is OperationState.SUCCEEDED:
         return Reason(code="has_succeeded", message="it has succeeded: nothing is left to do")

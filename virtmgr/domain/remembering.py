@@ -7,10 +7,21 @@ seen (``plan.was_started``), so that a crash neither loses a start nor does one 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 
-from virtmgr.domain.plan import Memory, Observation, Plan, Step, restarts_that_count
+from virtmgr.domain.errors import ImageError, Unsupported, VirtmgrError
+from virtmgr.domain.plan import (
+    Memory,
+    Observation,
+    Plan,
+    Step,
+    failure_delay,
+    restarts_that_count,
+)
 from virtmgr.domain.sync import DesiredWorkload, ObservedMove
 from virtmgr.domain.workload import PowerState, Reason
+
+_TRIES_BEFORE_FAILED = 3
 
 
 def before_start(
@@ -93,6 +104,27 @@ def observed_move(
 def has_departed(desired: DesiredWorkload, memory: Memory) -> bool:
     """Whether the workload runs elsewhere by now, and this host may only say so."""
     return desired.outgoing is not None and memory.departed == desired.outgoing.id
+
+
+def after_failure(desired: DesiredWorkload, memory: Memory, now: datetime) -> Memory:
+    """To be kept once a step has failed: it is tried again at ``retry_at``."""
+    failures = memory.failures + 1
+    return replace(
+        memory,
+        failures=failures,
+        failed_generation=desired.generation,
+        retry_at=now + timedelta(seconds=failure_delay(failures)),
+    )
+
+
+def has_failed_for_good(memory: Memory, error: VirtmgrError) -> bool:
+    """Whether a failed step is told as the end of it; it is tried again all the same."""
+    return memory.failures >= _TRIES_BEFORE_FAILED or isinstance(error, ImageError | Unsupported)
+
+
+def without_failures(memory: Memory) -> Memory:
+    """To be kept once there is nothing left to do."""
+    return replace(memory, failures=0, retry_at=None)
 
 
 def carried_out(desired: DesiredWorkload, memory: Memory) -> Memory:

@@ -21,7 +21,7 @@ import structlog
 
 from virtmgr.domain.errors import ImageError, VirtmgrError
 from virtmgr.domain.image import Blob, Image, ImageManifest, ImageState, ImageType
-from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.operation import UNFINISHED, Operation, OperationState
 from virtmgr.domain.workload import Kind
 from virtmgr.ports.images import (
     BuildRequest,
@@ -96,7 +96,7 @@ def unused(services: Services, uow: UnitOfWork, now: datetime) -> Unused:
 
 def _is_busy(uow: UnitOfWork) -> bool:
     going_on = ListQuery(
-        filters={"verb": VERBS, "state": (OperationState.PENDING, OperationState.RUNNING)},
+        filters={"verb": VERBS, "state": UNFINISHED},
         limit=1,
     )
     return bool(uow.operations.list(going_on).items)

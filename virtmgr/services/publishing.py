@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from virtmgr.domain.access import Action
 from virtmgr.domain.errors import Conflict
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.operation import UNFINISHED, Operation
 from virtmgr.domain.states import check_at_rest
 from virtmgr.domain.workload import Kind, Workload
 from virtmgr.ports.driver import Feature
@@ -60,7 +60,7 @@ def publish(context: Context, workload: Workload, fields: ImageFields) -> Operat
 
 def images_in_making(uow: UnitOfWork, workload_id: str) -> Sequence[str]:
     """Names of the images that are being made from a workload."""
-    open_ones = {"verb": VERB, "state": (OperationState.PENDING, OperationState.RUNNING)}
+    open_ones = {"verb": VERB, "state": UNFINISHED}
     page = uow.operations.list(ListQuery(filters=open_ones, sort="created_at", limit=500))
     return [
         operation.target_name

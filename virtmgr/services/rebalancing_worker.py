@@ -10,7 +10,7 @@ import structlog
 
 from virtmgr.domain.errors import VirtmgrError
 from virtmgr.domain.host import Cluster, HostState, Rebalancing
-from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.operation import UNFINISHED, Operation, OperationState
 from virtmgr.domain.rebalancing.rounds import counted, is_due, is_out
 from virtmgr.domain.rebalancing.running import Course, PlannedMove, Standing, standing
 from virtmgr.domain.workload import Reason
@@ -22,7 +22,6 @@ from virtmgr.services.operation_end import end
 from virtmgr.services.rebalancing import Bounds, Planned
 from virtmgr.services.records import Target, add_event
 
-_OPEN: Final = (OperationState.PENDING, OperationState.RUNNING)
 _PASSES: Final = "no_placement"
 """The code of what may be otherwise once a move that is under way has given room back."""
 
@@ -31,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 def advance(services: Services) -> None:
     """Bring every rebalancing that is under way forward."""
-    query = ListQuery(filters={"verb": rebalancing.VERB, "state": list(_OPEN)}, limit=100)
+    query = ListQuery(filters={"verb": rebalancing.VERB, "state": list(UNFINISHED)}, limit=100)
     with services.units(read_only=True) as uow:
         waiting = [one.id for one in uow.operations.list(query).items if _has_news(uow, one)]
     for id in waiting:

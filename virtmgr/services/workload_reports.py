@@ -10,7 +10,7 @@ from typing import Any
 from virtmgr.domain.host import Host
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.migration import Migration, MigrationMode
-from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.operation import UNFINISHED, Operation, OperationState
 from virtmgr.domain.outcome import outcome
 from virtmgr.domain.sync import (
     ObservedVolume,
@@ -177,7 +177,7 @@ def _advance_operation(
             "hint": result.reason.hint,
         }
         operation.error = problem
-    if result.state not in (OperationState.PENDING, OperationState.RUNNING):
+    if result.state not in UNFINISHED:
         end(operation, result.state, now, result.message, problem=problem)
         add_event(
             uow,

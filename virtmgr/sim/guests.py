@@ -1,6 +1,6 @@
 """The workloads of one simulated host: what is planned is carried out by the fake driver, in time.
 
-It does what ``agent/reconciler.py`` does, with one difference: a step's time passes without a
+It does what ``agent/rounds.py`` does, with one difference: a step's time passes without a
 thread. ``advance`` is to be called when ``due`` has come.
 """
 
@@ -17,8 +17,15 @@ from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.telling import gone, observation, observed
 from virtmgr.domain.errors import DriverError, Unsupported, VirtmgrError
 from virtmgr.domain.observing import STATE_DURING, observed_state, state_after_failure
-from virtmgr.domain.plan import Memory, Plan, Step, failure_delay, plan
-from virtmgr.domain.remembering import after_step, before_start, carried_out
+from virtmgr.domain.plan import Memory, Plan, Step, plan
+from virtmgr.domain.remembering import (
+    after_failure,
+    after_step,
+    before_start,
+    carried_out,
+    has_failed_for_good,
+    without_failures,
+)
 from virtmgr.domain.sync import DesiredWorkload, ObservedVolume, SyncResponse
 from virtmgr.domain.workload import Reason, State, Usage
 from virtmgr.drivers.fake.driver import FakeDriver
@@ -26,7 +33,6 @@ from virtmgr.drivers.fake.world import FakeWorld
 from virtmgr.ports.driver import Departure, Feature, Inspection, Provision, RuntimeState
 from virtmgr.sim.behaviour import Behaviour
 
-_TRIES_BEFORE_FAILED = 3
 _NOTHING = Provision()
 _STAYED = Departure(departed=False)
 _LIVE = (RuntimeState.RUNNING, RuntimeState.PAUSED)
@@ -280,25 +286,19 @@ class Guests:
             if entry.memory.failures:
                 return  # the failure stays reported until the next try
         elif entry.memory.failures:
-            memory = replace(entry.memory, failures=0, retry_at=None)
+            memory = without_failures(entry.memory)
             entry = self._entries[entry.desired.id] = replace(entry, memory=memory)
         self._report(entry, state, seen, reason=reason)
         for volume in entry.desired.volumes:
             self._outbox.put_volume(ObservedVolume(id=volume.id, ready=True))
 
     def _failed(self, entry: Entry, job: _Job, error: VirtmgrError, now: datetime) -> None:
-        failures = entry.memory.failures + 1
-        delay = failure_delay(failures)
-        final = failures >= _TRIES_BEFORE_FAILED or isinstance(error, Unsupported)
-        memory = replace(
-            entry.memory,
-            failures=failures,
-            failed_generation=entry.desired.generation,
-            retry_at=now + timedelta(seconds=delay),
-        )
+        memory = after_failure(entry.desired, entry.memory, now)
+        final = has_failed_for_good(memory, error)
         entry = self._entries[entry.desired.id] = replace(entry, memory=memory)
-        self._after(now, delay, "look", entry.desired.id)
-        reason = Reason(code=error.code, message=error.message, hint=error.hint)
+        assert memory.retry_at is not None
+        self._after(now, (memory.retry_at - now).total_seconds(), "look", entry.desired.id)
+        reason = Reason.of(error)
         state = state_after_failure(job.step, observation(job.seen), final=final)
         self._report(entry, state, job.seen, reason=reason, final=final)
 

@@ -8,13 +8,12 @@ from datetime import datetime
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from virtmgr.domain.operation import LogLine, Operation, OperationState
+from virtmgr.domain.operation import UNFINISHED, LogLine, Operation, OperationState
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlRepository
 
 _operations = tables.operations.c
-_OPEN = (OperationState.PENDING, OperationState.RUNNING)
 
 
 class SqlOperations(SqlRepository[Operation]):
@@ -46,7 +45,7 @@ class SqlOperations(SqlRepository[Operation]):
     def open_for(self, target_id: str) -> Sequence[Operation]:
         return self._many(
             _operations.target_id == target_id,
-            _operations.state.in_(_OPEN),
+            _operations.state.in_(UNFINISHED),
             order=[_operations.created_at, _operations.id],
         )
 
@@ -54,7 +53,7 @@ class SqlOperations(SqlRepository[Operation]):
         found: dict[str, list[Operation]] = {}
         for operation in self._many(
             _operations.target_id.in_(list(target_ids)),
-            _operations.state.in_(_OPEN),
+            _operations.state.in_(UNFINISHED),
             order=[_operations.created_at, _operations.id],
         ):
             found.setdefault(operation.target_id, []).append(operation)
@@ -71,7 +70,7 @@ class SqlOperations(SqlRepository[Operation]):
     ) -> Operation | None:
         return self._take(
             _operations.verb.in_(list(verbs)),
-            _operations.state.in_(_OPEN),
+            _operations.state.in_(UNFINISHED),
             now=now,
             state=OperationState.RUNNING,
             owner=owner,
