@@ -24,12 +24,12 @@ def ha(id: str) -> DesiredWorkload:
 
 @pytest.fixture
 def id(host: Host) -> Iterator[str]:
-    """A workload's id; the watchdog that its host gets is ended."""
+    """A workload's id; the watchdog that its host gets is ended, however young it is."""
     yield str(uuid.uuid4())
     host.guard.close()
-    fence = host.directory / "fence"
-    if (fence / "watchdog").exists() and (pid := watchdog_of(fence)):
-        os.kill(pid, signal.SIGKILL)
+    if host.guard._watchdog is not None:
+        os.kill(host.guard._watchdog, signal.SIGKILL)
+        os.waitpid(host.guard._watchdog, 0)
 
 
 def test_it_waits_for_the_lease(host: Host, id: str) -> None:

@@ -168,7 +168,18 @@ def test_only_the_owner_reads_the_agents_files(tmp_path: Path) -> None:
     for path in (tmp_path / "workloads" / "a.json", tmp_path / "networks.json"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert files.load_networks() == (desired_network("n"),)
-    assert StateFiles(tmp_path / "new").load_networks() == ()
+    assert StateFiles(tmp_path / "new").load_networks() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"7", b"\xff\xfe"])
+def test_networks_that_cannot_be_read_are_not_taken_for_none(
+    tmp_path: Path, content: bytes
+) -> None:
+    files = StateFiles(tmp_path)
+    (tmp_path / "networks.json").write_bytes(content)
+    assert files.load_networks() is None
+    assert (tmp_path / "networks.unreadable").read_bytes() == content
+    assert files.load_networks() is None
 
 
 def test_half_written_files_are_dropped_and_the_old_ones_count(tmp_path: Path) -> None:
@@ -241,6 +252,22 @@ def test_many_wishes_cost_one_call_and_the_newest_wins(
     network.gate.set()
     keeper.settle({"n4"})
     assert network.asked == [(["first"], []), (["n4"], ["w"])]
+
+
+def test_who_waits_before_the_first_wish_has_no_network_removed(network: FakeNetwork) -> None:
+    """To ensure nothing is to remove everything: what an agent that starts must never do."""
+    keeper = NetworkKeeper(network)
+    waiting = threading.Thread(target=keeper.settle, args=({"n"},))
+    waiting.start()
+    keeper.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    assert network.asked == []
+    keeper.wish([desired_network("n")], [])
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert network.asked == [(["n"], [])]
+    keeper.close()
 
 
 def test_who_waits_is_told_why_it_failed_and_it_is_tried_again(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -70,30 +72,35 @@ class StateFiles:
         :raises StorageError: the disk is full or fails; what was kept before still is.
         """
         path = self._workloads / f"{entry.desired.id}.json"
-        try:
+        with _keeping(f"what is asked of workload {entry.desired.name}"):
             _replace(path, _encode(entry), durable=durable)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise StorageError(
-                f"cannot keep what is asked of workload {entry.desired.name} on its host: "
-                f"{error.strerror}",
-                code="disk_full" if full else None,
-                hint="free space on the host's disk: remove workloads, volumes or images",
-            ) from error
 
     def remove(self, workload_id: str) -> None:
         (self._workloads / f"{workload_id}.json").unlink(missing_ok=True)
 
-    def load_networks(self) -> tuple[DesiredNetwork, ...]:
-        if not self._networks.exists():
-            return ()
-        return tuple(
-            DesiredNetwork.model_validate(data) for data in json.loads(self._networks.read_bytes())
-        )
+    def load_networks(self) -> tuple[DesiredNetwork, ...] | None:
+        """The networks that were kept.
+
+        None: it is not known which there should be, for the file is not there or cannot be read.
+        Then it is put aside, and the control plane says them again.
+        """
+        try:
+            found = json.loads(self._networks.read_bytes())
+            return tuple(DesiredNetwork.model_validate(data) for data in found)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            _put_aside(self._networks, error)
+            return None
 
     def save_networks(self, networks: tuple[DesiredNetwork, ...]) -> None:
+        """Keep all networks that there should be.
+
+        :raises StorageError: the disk is full or fails; what was kept before still is.
+        """
         data = [network.model_dump(mode="json") for network in networks]
-        _replace(self._networks, json.dumps(data).encode(), durable=True)
+        with _keeping("the networks"):
+            _replace(self._networks, json.dumps(data).encode(), durable=True)
 
     def load_images(self) -> KeptImages:
         """What was kept of images; none where it cannot be read: they are found again."""
@@ -149,10 +156,14 @@ def _read(path: Path) -> Entry | None:
     try:
         return _decode(path.read_bytes())
     except (ValueError, KeyError, TypeError) as error:
-        aside = path.with_suffix(".unreadable")
-        path.replace(aside)
-        _log.error("state.unreadable", file=str(aside), error=str(error))
+        _put_aside(path, error)
         return None
+
+
+def _put_aside(path: Path, error: Exception) -> None:
+    aside = path.with_suffix(".unreadable")
+    path.replace(aside)
+    _log.error("state.unreadable", file=str(aside), error=str(error))
 
 
 def _decode(content: bytes) -> Entry:
@@ -168,6 +179,19 @@ def _decode(content: bytes) -> Entry:
         memory=Memory(**memory),
         id_base=document["id_base"],
     )
+
+
+@contextmanager
+def _keeping(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise StorageError(
+            f"cannot keep {what} on its host: {error.strerror}",
+            code="disk_full" if full else None,
+            hint="free space on the host's disk: remove workloads, volumes or images",
+        ) from error
 
 
 def _replace(path: Path, content: bytes, *, durable: bool) -> None:

@@ -1,4 +1,7 @@
-"""Keeps the host's networks as desired in a thread of its own; the newest wish wins."""
+"""Keeps the host's networks as desired in a thread of its own; the newest wish wins.
+
+Until the first wish nothing is done: to wish for nothing is to have every network removed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class NetworkKeeper:
     def __init__(self, network: HostNetwork) -> None:
         self._network = network
         self._changed = threading.Condition()
-        self._wish: tuple[Sequence[DesiredNetwork], Sequence[DesiredWorkload]] = ((), ())
+        self._wish: tuple[Sequence[DesiredNetwork], Sequence[DesiredWorkload]] | None = None
         self._needs: object = None  # what of the wish makes a difference
         self._wished = 0
         self._done = 0
@@ -65,10 +68,13 @@ class NetworkKeeper:
         if not network_ids:
             return
         with self._changed:
-            if self._is_old():
+            settled = self._changed.wait_for(
+                lambda: self._wish is not None or self._closing, timeout=_PATIENCE
+            )
+            if settled and self._is_old():
                 self._ask()
             mine = self._wished
-            settled = self._changed.wait_for(
+            settled = settled and self._changed.wait_for(
                 lambda: self._done >= mine or self._closing, timeout=_PATIENCE
             )
             error = self._error
@@ -114,7 +120,7 @@ class NetworkKeeper:
                 if self._closing:
                     return
                 number, wish = self._wished, self._wish
-            error = self._ensure(*wish)
+            error = self._ensure(*wish) if wish is not None else None
             with self._changed:
                 self._done, self._error, self._done_at = number, error, time.monotonic()
                 self._changed.notify_all()

@@ -68,7 +68,9 @@ class Reconciler:
         self._idle = threading.Condition(self._lock)  # some workload has no thread any more
         self._busy: dict[str, Step | None] = {}  # those with a thread, and what it does
         self._again: set[str] = set()  # those to look at again once their thread is done
-        self._network_wish: tuple[DesiredNetwork, ...] = ()
+        self._wishing = threading.Lock()  # so that the newest wish is the last one
+        self._network_wish: tuple[DesiredNetwork, ...] | None = None  # None: not known yet
+        self._network_wish_kept: tuple[DesiredNetwork, ...] | None = None  # what is on disk
         self._urgent = ThreadPoolExecutor(_URGENT_THREADS, thread_name_prefix="urgent")
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="workload")
         self._timers = Timers(self.touch)
@@ -98,11 +100,11 @@ class Reconciler:
             self._departures.start()
         self.book.load()
         self._watch()
-        self._network_wish = self._files.load_networks()
-        for driver in set(self.drivers.values()):
-            driver.recover(self.touch)
+        self._network_wish = self._network_wish_kept = self._files.load_networks()
         self._networks.start()
         self._wish_networks()
+        for driver in set(self.drivers.values()):
+            driver.recover(self.touch)
         self._timers.start()
         self._guard.start(self._lease_is_back)
         for workload_id in self.book.ids():
@@ -145,11 +147,7 @@ class Reconciler:
             self._drop_all_but({workload.id for workload in workloads})
             self._orphans.expect(self.drivers.values())
         self._orphans.search()
-        wish = self._network_wish if networks is None else tuple(networks)
-        if wish != self._network_wish:
-            self._network_wish = wish
-            self._files.save_networks(wish)
-        self._wish_networks()
+        self._wish_networks(networks)
         for workload in changed:
             self.touch(workload.id)
         if failures:
@@ -234,9 +232,26 @@ class Reconciler:
         except VirtmgrError as error:
             _log.warning("workload.force_stop_failed", workload=workload.id, error=error.message)
 
-    def _wish_networks(self) -> None:
-        workloads = [e.desired for e in self.book.entries() if not e.desired.deleting]
-        self._networks.wish(self._network_wish, workloads)
+    def _wish_networks(self, networks: Sequence[DesiredNetwork] | None = None) -> None:
+        """Let the host have these networks, or those that are known, for the workloads of now."""
+        with self._wishing:
+            if networks is not None:
+                self._network_wish = tuple(networks)
+            if self._network_wish is None:
+                return
+            if self._network_wish != self._network_wish_kept:
+                self._keep_networks(self._network_wish)
+            workloads = [e.desired for e in self.book.entries() if not e.desired.deleting]
+            self._networks.wish(self._network_wish, workloads)
+
+    def _keep_networks(self, networks: tuple[DesiredNetwork, ...]) -> None:
+        """Write them for the next agent; where that fails they are made all the same."""
+        try:
+            self._files.save_networks(networks)
+        except StorageError as error:
+            _log.warning("networks.not_kept", error=error.message)
+        else:
+            self._network_wish_kept = networks
 
     # ---- one workload
 
