@@ -21,6 +21,7 @@ from virtmgr.domain.image import (
 from virtmgr.domain.network import NetworkType
 from virtmgr.domain.operation import IdempotencyKey, OperationState, StreamTicket
 from virtmgr.domain.project import Role, RoleBinding, Token
+from virtmgr.domain.scheduling import PlacedWorkload
 from virtmgr.domain.workload import Affinity, Init, Port, State, Usage, WorkloadStatus
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
@@ -347,9 +348,11 @@ def test_workload_lookups(units: SqlUnitOfWorkFactory, inventory: Inventory) -> 
         on_host = uow.workloads.on_host
         assert [w.name for w in on_host(inventory.host.id)] == ["a", "b"]
         assert [w.name for w in on_host(inventory.host.id, after_revision=1)] == ["b"]
-        assert [entry[1:] for entry in uow.workloads.placed()] == [
-            (inventory.project.id, inventory.host.id, {"tier": "web"})
-        ] * 2
+        here = {"project_id": inventory.project.id, "host_id": inventory.host.id}
+        web_tier: dict[str, Any] = {**here, "labels": {"tier": "web"}}
+        found = sorted(uow.workloads.placed(), key=lambda one: one.id)
+        there = sorted(one.id for one in on_host(inventory.host.id))
+        assert found == [PlacedWorkload(id=id, **web_tier) for id in there]
         assert uow.workloads.published() == []
         web = Port(host=8080, guest=80)
         for name, deleting in (("d", False), ("e", True)):
@@ -357,13 +360,15 @@ def test_workload_lookups(units: SqlUnitOfWorkFactory, inventory: Inventory) -> 
             made.spec = made.spec.model_copy(update={"ports": (web,)})
             uow.workloads.add(made)
         assert uow.workloads.published() == [(inventory.host.id, (web,))]
-        assert uow.workloads.affinities() == {}
+        assert uow.workloads.with_affinity() == []
         apart = Affinity(mode="apart", labels={"tier": "web"})
         choosy = inventory.make_workload("f")
         choosy.spec = choosy.spec.model_copy(
             update={"placement": choosy.spec.placement.model_copy(update={"affinity": (apart,)})}
         )
         uow.workloads.add(choosy)
-        assert uow.workloads.affinities() == {choosy.id: (apart,)}
+        told = PlacedWorkload(id=choosy.id, **web_tier, affinity=(apart,))
+        assert uow.workloads.with_affinity({inventory.project.id}) == [told]
+        assert uow.workloads.with_affinity({new_id()}) == []
         assert uow.volumes.on_host(inventory.host.id) == [volume]
         assert uow.volumes.of_workload(new_id()) == []

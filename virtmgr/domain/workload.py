@@ -158,7 +158,8 @@ class Port(Value):
 
 
 class Affinity(Value):
-    """Keep near to, or away from, workloads with these labels in the same project."""
+    """Keep near to, or away from, workloads with these labels in the same project. A required
+    'apart' keeps those that come later away as well."""
 
     mode: Literal["together", "apart"] = Field(description="together or apart.")
     labels: Labels = Field(description="Labels that the other workloads carry, all of them.")

@@ -25,10 +25,10 @@ from virtmgr.domain.network import Address, Network
 from virtmgr.domain.operation import Event, IdempotencyKey, LogLine, Operation, StreamTicket
 from virtmgr.domain.overview import HostSize, WorkloadCount
 from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
-from virtmgr.domain.scheduling import Amounts
+from virtmgr.domain.scheduling import Amounts, PlacedWorkload
 from virtmgr.domain.usage_history import TimedPoint, UsageSlice
 from virtmgr.domain.volume import Volume
-from virtmgr.domain.workload import Affinity, Kind, Nic, Workload
+from virtmgr.domain.workload import Kind, Nic, Workload
 from virtmgr.domain.workload import Port as PublishedPort
 
 T = TypeVar("T")
@@ -251,14 +251,15 @@ class WorkloadRepository(ProjectRepository[Workload], Protocol):
         """One of these names that a workload of the project has; None: all are free."""
         ...
 
-    def affinities(self) -> Mapping[str, tuple[Affinity, ...]]:
-        """The affinity rules of all placed ones that have some, by workload id."""
+    def with_affinity(self, project_ids: Collection[str] | None = None) -> Sequence[PlacedWorkload]:
+        """All placed ones that have affinity rules.
+
+        :param project_ids: of these projects only.
+        """
         ...
 
-    def placed(
-        self, project_ids: Collection[str] | None = None
-    ) -> Sequence[tuple[str, str, str, dict[str, str]]]:
-        """(workload id, project id, host id, labels) of all placed ones, for affinity.
+    def placed(self, project_ids: Collection[str] | None = None) -> Sequence[PlacedWorkload]:
+        """All placed ones, without their affinity rules.
 
         :param project_ids: of these projects only.
         """

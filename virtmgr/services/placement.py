@@ -58,9 +58,10 @@ def decide(
     leaving = frozenset(request.id for request in requests) if moving_from is not None else ()
     with_ports = any(request.ports for request in requests)
     near = {request.project_id for request in requests if _looks_at_others(request)}
-    moving = tuple(_on_their_way(uow)) if with_ports or near else ()
+    choosy = uow.workloads.with_affinity({request.project_id for request in requests})
+    moving = tuple(_on_their_way(uow)) if with_ports or near or choosy else ()
     view = view.beside(
-        _placed(uow, near, moving, leaving) if near else (),
+        _placed(uow, near, moving, choosy, leaving),
         at_hand=_at_hand(uow, requests),
         ports=_published(uow, moving) if with_ports else None,
         ha=uow.workloads.ha_claims() if reserves else None,
@@ -85,12 +86,9 @@ def fleet(
         view = Fleet(view.clusters.values(), [host for host in view.hosts if host.takes_moved])
     with_ha = with_ha or any(cluster.reserve for cluster in view.clusters.values())
     on_their_way = tuple(_on_their_way(uow))
-    affinities = uow.workloads.affinities() if moving else {}
+    choosy = uow.workloads.with_affinity() if moving else ()
     return view.beside(
-        [
-            replace(one, affinity=affinities.get(one.id, ()))
-            for one in _placed(uow, None, on_their_way)
-        ],
+        _placed(uow, None, on_their_way, choosy),
         ports=_published(uow, on_their_way) if with_ports else None,
         ha=uow.workloads.ha_claims() if with_ha else None,
     )
@@ -116,21 +114,28 @@ def _placed(
     uow: UnitOfWork,
     project_ids: Collection[str] | None,
     moving: Sequence[tuple[Workload, str]],
+    choosy: Sequence[PlacedWorkload],
     leaving: Collection[str] = (),
 ) -> list[PlacedWorkload]:
-    """Every workload of these projects (None: of all), those left out that are ``leaving``."""
-    found = [
-        PlacedWorkload(id=id, project_id=project_id, host_id=host_id, labels=labels)
-        for id, project_id, host_id, labels in uow.workloads.placed(project_ids)
-    ]
+    """Every workload of these projects (None: of all), those left out that are ``leaving``.
+
+    :param choosy: workloads with affinity rules, of other projects too: they tell them.
+    """
+    rules = {one.id: one.affinity for one in choosy}
+
+    def is_theirs(project_id: str) -> bool:
+        return project_ids is None or project_id in project_ids
+
+    found = [] if project_ids == set() else list(uow.workloads.placed(project_ids))
+    found += [one for one in choosy if not is_theirs(one.project_id)]
     found += [
         PlacedWorkload(
             id=one.id, project_id=one.project_id, host_id=host_id, labels=one.spec.labels
         )
         for one, host_id in moving
-        if project_ids is None or one.project_id in project_ids
+        if is_theirs(one.project_id) or one.id in rules
     ]
-    return [one for one in found if one.id not in leaving]
+    return [replace(one, affinity=rules.get(one.id, ())) for one in found if one.id not in leaving]
 
 
 def _at_hand(uow: UnitOfWork, requests: Iterable[PlacementRequest]) -> dict[str, frozenset[str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Final
 
 from sqlalchemy import (
     CheckConstraint,
@@ -449,6 +450,9 @@ _workload_labels: Column[object] = Column(
     "labels", Document(), Computed("spec -> 'labels'", persisted=True)
 )
 
+# What is placed and has affinity rules; a query that says it so is answered by an index.
+WITH_AFFINITY: Final = "host_id IS NOT NULL AND spec -> 'placement' -> 'affinity' <> '[]'"
+
 workloads = Table(
     "workloads",
     metadata,
@@ -496,6 +500,13 @@ workloads = Table(
         "host_id",
         sqlite_where=text_("ha_since IS NOT NULL"),
         postgresql_where=text_("ha_since IS NOT NULL"),
+    ),
+    # Placing asks for them every time, and they are few.
+    Index(
+        "ix_workloads_with_affinity",
+        "project_id",
+        sqlite_where=text_(WITH_AFFINITY),
+        postgresql_where=text_(WITH_AFFINITY),
     ),
     one_of("kind", Kind),
     one_of("init", Init),

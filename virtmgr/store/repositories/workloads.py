@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -10,6 +10,8 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Row,
+    Select,
     Table,
     cast,
     func,
@@ -21,7 +23,7 @@ from sqlalchemy import false as none
 
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.overview import WorkloadCount
-from virtmgr.domain.scheduling import Amounts
+from virtmgr.domain.scheduling import Amounts, PlacedWorkload
 from virtmgr.domain.workload import Affinity, Port, Workload
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing, within
@@ -30,12 +32,23 @@ from virtmgr.store.types import Document, text
 
 _workloads = tables.workloads.c
 _PORTS: ColumnElement[Any] = literal_column("spec -> 'ports'", Document())
+_PLACED = (_workloads.id, _workloads.project_id, _workloads.host_id, _workloads.labels)
 _AFFINITY: ColumnElement[Any] = literal_column("spec -> 'placement' -> 'affinity'", Document())
 
 
 def _name_of(table: Table) -> ColumnElement[str]:
     """The name of what a joined table has; empty where it has nothing."""
     return func.coalesce(table.c.name, "", type_=text(253))
+
+
+def _placed(row: Row[Any], affinity: tuple[Affinity, ...] = ()) -> PlacedWorkload:
+    return PlacedWorkload(
+        id=row.id,
+        project_id=row.project_id,
+        host_id=row.host_id,
+        labels=row.labels,
+        affinity=affinity,
+    )
 
 
 def _sum(column: Column[Any]) -> ColumnElement[Any]:
@@ -142,25 +155,19 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
         )
         return self._session.scalar(statement.order_by(_workloads.name).limit(1))
 
-    def affinities(self) -> Mapping[str, tuple[Affinity, ...]]:
-        self._session.flush()
-        some = literal_column("spec -> 'placement' -> 'affinity' <> '[]'", Boolean)
-        statement = select(_workloads.id, _AFFINITY).where(_workloads.host_id.is_not(None), some)
-        return {
-            id: tuple(Affinity.model_validate(rule) for rule in rules)
-            for id, rules in self._session.execute(statement)
-        }
+    def with_affinity(self, project_ids: Collection[str] | None = None) -> Sequence[PlacedWorkload]:
+        some = literal_column(tables.WITH_AFFINITY, Boolean)
+        rows = self._rows_of(select(*_PLACED, _AFFINITY).where(some), project_ids)
+        return [_placed(row, tuple(map(Affinity.model_validate, row[-1]))) for row in rows]
 
-    def placed(
-        self, project_ids: Collection[str] | None = None
-    ) -> Sequence[tuple[str, str, str, dict[str, str]]]:
+    def placed(self, project_ids: Collection[str] | None = None) -> Sequence[PlacedWorkload]:
+        statement = select(*_PLACED).where(_workloads.host_id.is_not(None))
+        return [_placed(row) for row in self._rows_of(statement, project_ids)]
+
+    def _rows_of(
+        self, statement: Select[Any], project_ids: Collection[str] | None
+    ) -> Iterable[Row[Any]]:
         self._session.flush()
-        statement = select(
-            _workloads.id, _workloads.project_id, _workloads.host_id, _workloads.labels
-        ).where(_workloads.host_id.is_not(None))
         if project_ids is not None:
             statement = statement.where(_workloads.project_id.in_(list(project_ids)))
-        return [
-            (id, project, host, labels)
-            for id, project, host, labels in self._session.execute(statement)
-        ]
+        return self._session.execute(statement)
