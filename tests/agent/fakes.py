@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tests.fixtures.watchdogs import end_watchdog
 from virtmgr.agent.departing import Departures
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.guard import Guard
@@ -268,6 +269,7 @@ class Host:
         self.boot_id = "boot-1"
         self.kinds: tuple[Kind, ...] = tuple(Kind)
         self._agents: list[Reconciler] = []
+        self._guards: list[Guard] = []
         self.start_agent()
 
     def start_agent(self) -> None:
@@ -284,6 +286,7 @@ class Host:
         )
         drivers = dict.fromkeys(self.kinds, self.driver)
         self.guard = Guard(self.directory / "fence")
+        self._guards.append(self.guard)
         self.agent = Reconciler(
             runner=StepRunner(drivers, self.storage, networks, images),
             networks=networks,
@@ -316,7 +319,8 @@ class Host:
             event.set()
         for agent in self._agents:
             agent.close()
-        self.guard.close()
+        for guard in self._guards:
+            end_watchdog(guard)
 
     def apply(self, *workloads: DesiredWorkload, full: bool = False, networks: Any = ()) -> None:
         self.agent.apply(workloads, networks, full=full)

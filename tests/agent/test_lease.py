@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.agent.test_guard import watchdog_of
 from tests.agent.test_renewal import running
 from tests.bootstrap.raw import eventually
 from tests.fixtures.control_plane import Server, new_control_plane, served
@@ -65,18 +62,14 @@ def state_of(server: Server, workload_id: str) -> State:
 
 def test_the_lease_is_kept(server: Server, tmp_path: Path) -> None:
     fence = tmp_path / "host" / "fence"
-    try:
-        with running(enrol(server, tmp_path / "host"), tmp_path / "host"):
-            eventually(lambda: host_of(server).renewals > 0)
-            assert host_of(server).lease_seconds == 30
-            id = make_workload(server)
-            eventually(lambda: state_of(server, id) is State.RUNNING)
-            assert host_of(server).lease_seconds == 9
-            files, renewals = FenceFiles(fence), host_of(server).renewals
-            deadline = files.read_time(DEADLINE)
-            eventually(lambda: files.read_time(DEADLINE) > deadline + 9)
-            assert host_of(server).renewals >= renewals + 3
-            assert state_of(server, id) is State.RUNNING
-    finally:
-        if (fence / "watchdog").exists() and (pid := watchdog_of(fence)):
-            os.kill(pid, signal.SIGKILL)
+    with running(enrol(server, tmp_path / "host"), tmp_path / "host"):
+        eventually(lambda: host_of(server).renewals > 0)
+        assert host_of(server).lease_seconds == 30
+        id = make_workload(server)
+        eventually(lambda: state_of(server, id) is State.RUNNING)
+        assert host_of(server).lease_seconds == 9
+        files, renewals = FenceFiles(fence), host_of(server).renewals
+        deadline = files.read_time(DEADLINE)
+        eventually(lambda: files.read_time(DEADLINE) > deadline + 9)
+        assert host_of(server).renewals >= renewals + 3
+        assert state_of(server, id) is State.RUNNING

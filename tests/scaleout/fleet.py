@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.agent.fakes import CheckedWorld, FakeNetwork, FakeStorage
+from tests.fixtures.watchdogs import end_watchdog
 from virtmgr.agent.agent import Agent, Parts
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.guard import Guard
@@ -59,7 +60,7 @@ class FakeHost:
             keep_for=timedelta(hours=24),
         )
         drivers: dict[Kind, WorkloadDriver] = dict.fromkeys(Kind, self._driver)
-        guard = Guard(directory / "fence")
+        self._guard = guard = Guard(directory / "fence")
         self._reconciler = Reconciler(
             runner=StepRunner(drivers, storage, networks, images),
             networks=networks,
@@ -95,6 +96,7 @@ class FakeHost:
     def __exit__(self, *_: object) -> None:
         self.fall_silent()
         self._streams.close()
+        end_watchdog(self._guard)
 
     def fall_silent(self) -> None:
         """Sync no more. Twice is once."""

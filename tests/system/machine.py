@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 AGENT_DATA = Path("/var/lib/virtmgr-agent")
 AGENT_RUN = Path("/run/virtmgr-agent")
 _SHARED_TREES = ("/etc", "/run", "/var/lib", "/var/log")
-_NOT_OURS = ("/run/lab", "/run/libvirt", "/var/lib/libvirt/qemu/")
+# What other labs keep on the machine below this one shows through.
+_NOT_OURS = ("/run/lab", "/run/libvirt", "/var/lib/libvirt/qemu/", "/var/lib/virtmgr-lab")
 
 
 @dataclass(frozen=True)
