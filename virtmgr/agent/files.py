@@ -88,7 +88,7 @@ class StateFiles:
         if not self._networks.exists():
             return ()
         return tuple(
-            DesiredNetwork.model_validate(data) for data in json.loads(self._networks.read_bytes())
+            DesiredNetwork.read_from(data) for data in json.loads(self._networks.read_bytes())
         )
 
     def save_networks(self, networks: tuple[DesiredNetwork, ...]) -> None:
@@ -125,7 +125,7 @@ def _decode_images(content: bytes) -> KeptImages:
     document = json.loads(content)
     images = {
         image_id: KeptImage(
-            manifest=ImageManifest.model_validate(image["manifest"]),
+            manifest=ImageManifest.read_from(image["manifest"]),
             needed_at=datetime.fromisoformat(image["needed_at"]),
             whole=image["whole"],
         )
@@ -164,7 +164,7 @@ def _decode(content: bytes) -> Entry:
             memory[key] = datetime.fromisoformat(memory[key])
     memory["needs_restart"] = tuple(memory.get("needs_restart", ()))
     return Entry(
-        desired=DesiredWorkload.model_validate(document["desired"]),
+        desired=DesiredWorkload.read_from(document["desired"]),
         memory=Memory(**memory),
         id_base=document["id_base"],
     )

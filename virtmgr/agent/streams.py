@@ -111,7 +111,7 @@ class StreamServer:
         by_control_plane = common_name(peer) == CONTROL_PLANE
         if not by_control_plane and self._receiver is None:
             raise NotFound("only the control plane may open streams")
-        request = StreamRequest.model_validate_json(connection.recv(timeout=10))
+        request = StreamRequest.read(connection.recv(timeout=10))
         if request.action == MIGRATE and self._receiver is not None:
             self._receiver.serve(connection, request)
         elif by_control_plane:
