@@ -72,7 +72,7 @@ def test_an_older_agent_takes_what_a_newer_control_plane_answers() -> None:
     with answering(from_the_future(expected)) as control_plane:
         assert control_plane.sync(SyncRequest()) == expected
     with answering(from_the_future(message(Wake))) as control_plane:
-        assert control_plane.wait_for_wake(1) == message(Wake)
+        assert control_plane.wait_for_wake(1, 1.0) == message(Wake)
 
 
 def test_an_answer_that_is_not_understood_is_told_as_such() -> None:

@@ -15,7 +15,6 @@ from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest, SyncResponse
 from virtmgr.domain.values import Message
 
-WAKE_SECONDS = 25
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _CHUNK = 1 << 20
 
@@ -58,9 +57,7 @@ class ControlPlane:
         self.takes_usage_history = USAGE_HISTORY in response.headers.get(ACCEPTS, "").split()
         return _understood(SyncResponse, response, "/agent/v1/sync")
 
-    def wait_for_wake(
-        self, revision: int, timeout: float = WAKE_SECONDS, *, renew: bool = False
-    ) -> Wake:
+    def wait_for_wake(self, revision: int, timeout: float, *, renew: bool = False) -> Wake:
         """Wait up to ``timeout`` seconds for something newer than ``revision``.
 
         :param renew: renew the lease as well, as the question comes in. Not every control plane
