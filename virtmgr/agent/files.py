@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from virtmgr.domain.image import ImageManifest
 from virtmgr.domain.image_keeping import KeptImage
 from virtmgr.domain.plan import Memory
 from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload
+from virtmgr.domain.values import known_fields
 
 _TIMES = ("retry_at", "previous_start")  # fields of Memory that are JSON's strings on disk
 
@@ -157,8 +158,7 @@ def _read(path: Path) -> Entry | None:
 
 def _decode(content: bytes) -> Entry:
     document = json.loads(content)
-    known = {one.name for one in fields(Memory)}
-    memory = {key: value for key, value in document["memory"].items() if key in known}
+    memory = known_fields(Memory, document["memory"])
     for key in _TIMES:
         if memory.get(key) is not None:
             memory[key] = datetime.fromisoformat(memory[key])

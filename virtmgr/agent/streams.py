@@ -30,6 +30,7 @@ from virtmgr.domain.errors import InvalidRequest, NotFound, Unsupported, Virtmgr
 from virtmgr.domain.fencing import RELAY
 from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, frame
 from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.values import known_fields
 from virtmgr.ports.certificates import CONTROL_PLANE, Peer, common_name
 from virtmgr.ports.driver import (
     PROTOCOLS,
@@ -166,9 +167,8 @@ def _serve_exec(
     workload: DesiredWorkload,
     parameters: dict[str, Any],
 ) -> None:
-    session = _capable(driver, CanExec, "exec", workload).exec(
-        workload.id, ExecRequest(**{**parameters, "command": tuple(parameters["command"])})
-    )
+    asked = {**known_fields(ExecRequest, parameters), "command": tuple(parameters["command"])}
+    session = _capable(driver, CanExec, "exec", workload).exec(workload.id, ExecRequest(**asked))
     outputs = [(Channel.STDOUT, session.stdout)]
     if session.stderr is not None:
         outputs.append((Channel.STDERR, session.stderr))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -52,6 +54,11 @@ class Message(Value):
         :raises ValidationError: it is not this message.
         """
         return cls.model_validate(document, extra="ignore")
+
+
+def known_fields(kind: type[Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a document the dataclass ``kind`` has a field for; it may be a newer release's."""
+    return {one.name: document[one.name] for one in fields(kind) if one.name in document}
 
 
 def parse_bytes(text: str | int) -> int:
