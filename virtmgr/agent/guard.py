@@ -126,7 +126,10 @@ class Guard:
         return workload_id in self._files.read_ids(STOPPED)
 
     def note_stopped(self, workload_id: str) -> None:
-        """Note is taken."""
+        """Note is taken.
+
+        :raises HostError: the lease has ended.
+        """
         with self._lock, self.starting():
             self._files.write_ids(STOPPED, self._files.read_ids(STOPPED) - {workload_id})
 
