@@ -13,6 +13,7 @@ from tests.agent.fakes import NoBlobs
 from tests.bootstrap.raw import eventually
 from tests.fixtures.running_agent import looping, parts
 from virtmgr.agent import agent as agents
+from virtmgr.agent import pacing
 from virtmgr.agent.agent import Agent
 from virtmgr.agent.control_plane import Wake
 from virtmgr.domain.errors import Unavailable
@@ -78,8 +79,10 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """All that lasts seconds lasts hundredths here."""
-    for name in ("_INTERVAL", "_LOOK_AT_HOST", "_SYNC_SECONDS", "_BACK_OFF_MOST"):
+    for name in ("_LOOK_AT_HOST", "_SYNC_SECONDS"):
         monkeypatch.setattr(agents, name, getattr(agents, name) / 100)
+    for name in ("INTERVAL", "BACK_OFF_MOST"):
+        monkeypatch.setattr(pacing, name, getattr(pacing, name) / 100)
     made = Stage(tmp_path)
     with looping(made.agent):
         try:
@@ -125,7 +128,7 @@ def test_after_an_outage_it_syncs_at_once(stage: Stage) -> None:
     eventually(stage.renews)
     stage.control_plane.is_away = True
     before = stage.control_plane.syncs
-    eventually(lambda: stage.agent._pause < 1000.0)
+    eventually(lambda: stage.agent._pace.routine < 1000.0)
     stage.control_plane.is_away = False
     eventually(lambda: stage.control_plane.syncs > before)
     eventually(stage.renews)

@@ -318,7 +318,7 @@ def test_a_wait_ends_when_the_agent_does(network: FakeNetwork) -> None:
 def test_a_question_to_a_closed_connection_is_an_error_like_any_other() -> None:
     connection = ControlPlane("https://127.0.0.1:1", ssl.create_default_context())
     with pytest.raises(Unavailable):
-        connection.wait_for_wake(0)
+        connection.wait_for_wake(0, 1.0)
     connection.close()
     with pytest.raises(Unavailable, match="closed"):
-        connection.wait_for_wake(0)
+        connection.wait_for_wake(0, 1.0)

@@ -18,6 +18,7 @@ from tests.fixtures.control_plane import Client, Server, new_control_plane, serv
 from tests.fixtures.enrolled_host import TOOLS, enrol
 from tests.fixtures.running_agent import running
 from virtmgr.agent import agent as agents
+from virtmgr.agent import pacing
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.identity import client_context
 from virtmgr.bootstrap.control_plane import authority
@@ -52,7 +53,7 @@ def test_it_is_renewed_at_two_thirds_of_its_life(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agents, "_HOUSEKEEPING", 0.0)  # looks at it after each sync
-    monkeypatch.setattr(agents, "_INTERVAL", 0.5)
+    monkeypatch.setattr(pacing, "INTERVAL", 0.5)
     identity = enrol(server, tmp_path / "host")
     first = identity.certificate.read_bytes()
     key = identity.key.read_bytes()

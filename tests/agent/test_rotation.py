@@ -19,8 +19,8 @@ from tests.bootstrap.raw import eventually
 from tests.fixtures.control_plane import Client, Server, new_control_plane, served
 from tests.fixtures.enrolled_host import TOOLS, enrol_another_machine
 from tests.fixtures.running_agent import running
-from virtmgr.agent import agent as agents
 from virtmgr.agent import identity as identities
+from virtmgr.agent import pacing
 from virtmgr.agent.identity import Identity, trusted
 from virtmgr.bootstrap.agent import renew_certificate
 from virtmgr.bootstrap.control_plane import server_certificate
@@ -95,7 +95,7 @@ class Estate:
 def estate(
     servers: tuple[Server, Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Estate]:
-    monkeypatch.setattr(agents, "_INTERVAL", 0.5)
+    monkeypatch.setattr(pacing, "INTERVAL", 0.5)
     made = Estate(servers[0], tmp_path)
     yield made
     made.client.close()

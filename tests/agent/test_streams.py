@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from tests.agent.fakes import FakeStorage, desired, eventually
+from tests.fixtures.from_the_future import UNKNOWN
 from virtmgr.agent.streams import StreamServer
 from virtmgr.domain.streaming import Channel, StreamRequest, frame
 from virtmgr.drivers.fake.driver import FakeDriver
@@ -176,6 +177,13 @@ def test_exec_carries_input_output_errors_and_the_exit_code(lab: Lab) -> None:
     assert channels == {Channel.STDOUT: b"hello world", Channel.STDERR: b"done\n"}
     assert result == {"exit_code": 7}
     assert lab.driver.sessions[0].sizes == [(50, 120)]
+
+
+def test_what_a_newer_control_plane_says_of_a_command_beyond_ours_is_ignored(lab: Lab) -> None:
+    with lab.dial("exec", command=["echo", "done"], **{UNKNOWN: 1}) as connection:
+        channels, result = read_all(connection)
+    assert channels == {Channel.STDOUT: b"done\n"}
+    assert result == {"exit_code": 0}
 
 
 def test_much_data_goes_both_ways_unchanged(lab: Lab) -> None:

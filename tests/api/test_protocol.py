@@ -1,42 +1,42 @@
-"""Agents of a release before or after ours go on: what they send is understood, and what they are
-sent has nothing in it that they do not know.
+"""Agents of a release before or after ours go on: what they send is understood, and so is what they
+are sent.
 
-Models refuse unknown fields on both sides, so a new one needs a default, and is set only where the
-other side has shown that it knows it. ``golden/`` has what an agent of 0.1.0 sent, what it was
-answered, and which fields it knew; these files stay as they are when a field is added.
+Those before us: ``golden/`` has what an agent of 0.1.0 sent, what it was answered, and which fields
+it knew; these files stay as they are when a field is added. It refused what it did not know, so a
+new field needs a default, and is set only where the other side has shown that it knows it.
+
+Those after us: every message is read with fields at every depth that nobody knows.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tests.api.contract import Api
 from tests.api.host import PretendHost
+from tests.fixtures.from_the_future import (
+    SPEC,
+    UNKNOWN,
+    from_the_future,
+    kinds,
+    message,
+    models,
+    parts,
+)
 from virtmgr.domain.errors import InvalidRequest
-from virtmgr.domain.sync import SyncRequest, SyncResponse
+from virtmgr.domain.sync import ObservedWorkload, SyncRequest, SyncResponse
+from virtmgr.domain.values import Message
+from virtmgr.domain.workload import State, WorkloadSpec, WorkloadStatus
 from virtmgr.services.container import Services
 from virtmgr.services.sync import sync
 
 _GOLDEN = Path(__file__).parent / "golden"
 KNOWN: dict[str, list[str]] = json.loads((_GOLDEN / "protocol_fields.json").read_text())
-
-
-def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """It and all that it is made of."""
-    yield model
-    for field in model.model_fields.values():
-        pending = [field.annotation]
-        while pending:
-            hint = pending.pop()
-            pending += get_args(hint)
-            if isinstance(hint, type) and issubclass(hint, BaseModel):
-                yield from _models(hint)
 
 
 def _unknown(value: Any) -> set[str]:
@@ -87,7 +87,7 @@ def test_what_an_older_control_plane_answers_is_understood() -> None:
 
 @pytest.mark.parametrize("model", [SyncRequest, SyncResponse])
 def test_new_fields_may_be_left_out(model: type[BaseModel]) -> None:
-    for each in _models(model):
+    for each in models(model):
         known = KNOWN.get(each.__name__)
         for name, field in each.model_fields.items():
             if known is not None and name not in known:
@@ -100,3 +100,62 @@ def test_another_protocol_is_refused_by_name(services: Services) -> None:
     with pytest.raises(InvalidRequest) as refused:
         sync(services, host.id, SyncRequest(protocol=2))
     assert refused.value.code == "protocol_mismatch"
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_unknown_fields_of_a_newer_side_are_ignored(kind: type[Message]) -> None:
+    made = message(kind)
+    assert {type(part) for part in parts(made)} == set(models(kind)), "the example is not whole"
+    newer = from_the_future(made)
+    assert json.dumps(newer).count(UNKNOWN) == len(list(parts(made)))
+    assert kind.read(json.dumps(newer)) == made
+    assert kind.read_from(newer) == made
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_what_is_made_here_has_no_unknown_field(kind: type[Message]) -> None:
+    with pytest.raises(ValidationError, match=UNKNOWN):
+        kind(**{**dict(message(kind)), UNKNOWN: 1})
+
+
+def test_people_hear_of_fields_that_are_not_known(api: Api) -> None:
+    refused = api.post("/projects/default/workloads", from_the_future(SPEC), status=422)
+    assert {error["field"].rpartition(".")[2] for error in refused.body["errors"]} == {UNKNOWN}
+    assert len(refused.body["errors"]) == len(list(parts(SPEC)))
+    with pytest.raises(ValidationError, match=UNKNOWN):
+        WorkloadSpec.model_validate(from_the_future(SPEC))
+
+
+def test_a_state_that_is_not_known_is_unknown(api: Api, services: Services) -> None:
+    host = PretendHost(services)
+    api.post("/projects/default/workloads", {"name": "web1", "kind": "vm", "image": "busybox-vm"})
+    host.converge()
+    id = host.wish("web1").id
+    said = ObservedWorkload(
+        id=id, observed_generation=1, status=WorkloadStatus(state=State.RUNNING, restarts=7)
+    ).model_dump(mode="json")
+    said["status"]["state"] = "hibernating"
+    host.sync(SyncRequest.read(json.dumps({"known_revision": 1, "workloads": [said]})))
+    status = api.get("/projects/default/workloads/web1").body["status"]
+    assert (status["state"], status["restarts"]) == ("unknown", 7)
+    assert status["progress"] == "its agent is newer and says 'hibernating'"
+    host.converge()
+    status = api.get("/projects/default/workloads/web1").body["status"]
+    assert (status["state"], status["progress"]) == ("running", None)
+
+
+def test_capabilities_that_are_not_known_are_left_alone(api: Api, services: Services) -> None:
+    host = PretendHost(services)
+    facts = host.fingerprint().model_dump(mode="json")
+    facts["kernel_features"]["teleports"] = True
+    facts["drivers"][0]["features"].append("teleport")
+    facts["drivers"][0]["kinds"].append("unikernel")
+    facts["drivers"].append({"name": "firecracker", "healthy": True, "kinds": ["unikernel"]})
+    host.sync(SyncRequest.read(json.dumps({"full": True, "fingerprint": facts})))
+    shown = api.get(f"/hosts/{host.id}").body
+    assert shown["state"] == "ready"
+    assert "teleport" in shown["facts"]["drivers"][0]["features"]
+    spec = {"kind": "container", "image": "busybox"}
+    api.post("/projects/default/workloads", {**spec, "name": "web1"})
+    host.converge()
+    assert api.get("/projects/default/workloads/web1").body["status"]["state"] == "running"

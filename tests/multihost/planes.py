@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -68,6 +69,15 @@ class Plane:
         code = f"import socket; socket.create_connection(({host!r}, {port}), 5)"
         return self.lab.run(sys.executable, "-c", code, check=False).returncode == 0
 
+    def defects(self) -> list[str]:
+        """What its log has with a traceback."""
+        found = []
+        for line in self.log.read_text(errors="replace").splitlines():
+            with suppress(ValueError, KeyError):  # half a line of one that was killed; no traceback
+                entry = json.loads(line)
+                found.append(f"{entry['timestamp']} {entry['event']}\n{entry['exception']}")
+        return found
+
     def kill(self) -> None:
         """As its machine would by losing power: nothing ends in order."""
         mine = f"VIRTMGR_DATA_DIRECTORY={self.environment['VIRTMGR_DATA_DIRECTORY']}\0"
@@ -115,7 +125,12 @@ def three_planes(lab: Lab) -> Iterator[Planes]:
             stack.callback(plane.kill)
             plane.start()
         fleet.run("project", "list")
-        yield Planes(fleet, planes, database)
+        try:
+            yield Planes(fleet, planes, database)
+        except BaseException:  # the logs are about to go
+            for plane in planes:
+                print(plane.log.stem, *plane.defects(), sep="\n", flush=True)
+            raise
 
 
 def _settings(base: Path, number: int, url: str) -> dict[str, str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.store.inventory import GIB, Inventory
 from virtmgr.domain.host import HostState
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.scheduling import Decision, PlacementRequest
+from virtmgr.domain.scheduling import Amounts, Decision, PlacementRequest
 from virtmgr.domain.workload import Kind
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import placement
-from virtmgr.services.known_hosts import KnownHosts
+from virtmgr.services.known_hosts import KnownHosts, brought_up_to_date, changed_ids
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
 _FACTS = {"drivers": [{"name": "libvirt", "healthy": True, "kinds": ["vm"]}]}
@@ -168,3 +170,19 @@ def test_a_batch_claims_each_host_once(
     assert host is not None
     assert (host.claimed_vcpus, host.claimed_memory, host.version) == (0.9, 3 * GIB, version + 1)
     assert revisions == {host.id: host.revision}
+
+
+def test_a_claim_on_a_host_that_changed_between_two_reads_makes_it_read_again(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, known: KnownHosts
+) -> None:
+    """PostgreSQL shows each statement what is committed by then: a host may be newer than the
+    version that was read of it a moment before."""
+    id = inventory.host.id
+    with units() as uow:
+        marks = uow.hosts.marks()
+        clusters = [placement.cluster_view(inventory.cluster)]
+        view = placement.host_view(next(iter(uow.hosts.those([id]))))
+    newer = replace(view, version=view.version + 1)
+    known.keep(brought_up_to_date(known.seen, clusters, marks, [newer]))
+    known.claimed({id: Amounts(0.3, GIB, GIB)}, {id: newer.version})
+    assert changed_ids(known.seen, frozenset({f"{id}:{newer.version + 1}"})) == [id]

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 
 import structlog
 
+from virtmgr.agent import pacing
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.guard import Guard
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.outbox import Outbox, Parcel
+from virtmgr.agent.pacing import Pace
 from virtmgr.agent.reconciler import Reconciler
 from virtmgr.agent.usage_recorder import UsageRecorder
 from virtmgr.agent.watchdog import boottime
@@ -26,11 +28,9 @@ from virtmgr.domain.usage_history import Measured
 from virtmgr.domain.workload import Usage
 from virtmgr.ports.host import HostStorage
 
-_INTERVAL = 10.0  # seconds between syncs of which nothing new is known; a third of the lease
 _LOOK_AT_HOST = 30.0  # seconds between looks at what the host is and has
 _HOUSEKEEPING = 60.0  # seconds between looks at the certificate
 _LOOK_AT_IMAGES = 600.0  # seconds between looks for images that may go
-_BACK_OFF_MOST = 15.0
 _SYNC_SECONDS = 30.0  # that a sync may take
 _NEVER = -math.inf  # the monotonic clock may begin at 0 when the machine boots
 
@@ -78,8 +78,7 @@ class Agent:
         self._recorder = UsageRecorder()
         self._came_round = time.monotonic()  # when the loop that syncs last did
         self._synced = _NEVER
-        self._pause = _INTERVAL  # between syncs of which nothing is news
-        self._beats_from = _NEVER  # when polls may renew the lease (again)
+        self._pace = Pace()
 
     def run(self) -> None:
         """Bring up what is desired, first from disk, then from the control plane."""
@@ -104,8 +103,8 @@ class Agent:
                 _log.exception("sync.crashed")
                 failures += 1
             if failures:
-                most = min(self._parts.guard.pause(_BACK_OFF_MOST), 0.25 * 2**failures)
-                self._stopping.wait(random.uniform(most / 2, most))
+                longest = self._parts.guard.pause(pacing.BACK_OFF_MOST)
+                self._stopping.wait(random.uniform(*pacing.back_off(failures, longest)))
                 due = True
                 continue
             due = self._wait_for_news()
@@ -121,19 +120,19 @@ class Agent:
 
     def _wait_for_news(self) -> bool:
         """Wait, at most until it is time for a look at the host; whether to sync in any case."""
-        share = random.uniform(0.8, 1.0)
-        most = self._parts.guard.pause(min(self._pause, _LOOK_AT_HOST))
+        share, routine = random.uniform(*pacing.JITTER), self._pace.routine
+        most = self._parts.guard.pause(min(routine, _LOOK_AT_HOST))
         news = self._parts.outbox.wait(most * share)
-        return news or time.monotonic() - self._synced >= self._pause * share
+        return news or time.monotonic() - self._synced >= routine * share
 
     def _is_beating(self) -> bool:
         """Whether polls renew the lease, so that syncs need not."""
-        return self._pause > _INTERVAL and not self._parts.guard.is_needed()
+        return self._pace.is_beating and not self._parts.guard.is_needed()
 
     def _is_stuck(self) -> bool:
         """Whether the loop that syncs has not come round for longer than it may take: a host that
         does nothing any more is not to keep its lease."""
-        patience = min(self._pause, _LOOK_AT_HOST) + _SYNC_SECONDS
+        patience = min(self._pace.routine, _LOOK_AT_HOST) + _SYNC_SECONDS
         return time.monotonic() - self._came_round > patience
 
     def _sync(self) -> None:
@@ -177,7 +176,12 @@ class Agent:
         return SyncRequest(
             known_revision=self._revision,
             full=self._full,
-            brief=self._is_brief(parcel),
+            brief=self._pace.is_brief(
+                parcel.workloads,
+                first=self._full,
+                guarded=self._parts.guard.is_needed(),
+                since=time.monotonic() - self._asked_in_full,
+            ),
             fingerprint=self._fingerprint,
             workloads=parcel.workloads,
             volumes=parcel.volumes,
@@ -188,16 +192,9 @@ class Agent:
         found = self._parts.storage.arrivals()
         return {"arrivals": found} if found else {}
 
-    def _is_brief(self, parcel: Parcel) -> bool:
-        """What is gone leaves its networks, so the answer matters then. A lease is renewed so."""
-        news = bool(parcel.workloads) or self._parts.guard.is_needed()
-        if self._full or any(one.gone for one in parcel.workloads):
-            return False
-        return news and time.monotonic() - self._asked_in_full < self._pause
-
     def _slow_news(self) -> dict[str, object]:
         """Usage and pools, which change all the time and are not worth a sync of their own."""
-        if time.monotonic() - self._usage_sent < self._pause / 2:
+        if not self._pace.tells_usage(time.monotonic() - self._usage_sent):
             return {}
         self._usage_sent = time.monotonic()
         usage = self._usage()
@@ -278,31 +275,25 @@ class Agent:
                     self._parts.outbox.poke()
                     self._await_revision_change()
             except VirtmgrError:
-                self._stop_beating()
+                self._polled(None)
                 self._stopping.wait(random.uniform(0.5, 2.0))  # the sync loop reports it
 
     def _poll(self) -> bool:
-        """Wait to be woken, and renew the lease by it unless syncs have to; whether to sync now.
-
-        A short lease counts from when it was asked for, and a poll is answered late.
-        """
-        waits = time.monotonic() < self._beats_from
-        if waits or self._parts.guard.is_needed() or self._is_stuck():
-            self._pause = _INTERVAL
-            return self._control_plane.wait_for_wake(self._revision).wake
-        most = _INTERVAL * random.uniform(0.8, 1.0)
-        answer = self._control_plane.wait_for_wake(self._revision, most, renew=True)
-        if answer.renewed:
-            self._pause = max(_INTERVAL, answer.pause)
-        else:
-            self._stop_beating()
+        """Wait to be woken, and renew the lease by it unless syncs have to; whether to sync now."""
+        guarded = self._parts.guard.is_needed()
+        renewing = self._pace.may_beat(time.monotonic(), guarded=guarded) and not self._is_stuck()
+        self._pace = self._pace.polling(renewing=renewing)
+        seconds = random.uniform(*pacing.poll_seconds(renewing=renewing))
+        answer = self._control_plane.wait_for_wake(self._revision, seconds, renew=renewing)
+        if renewing:
+            self._polled(answer.pause if answer.renewed else None)
         return answer.wake
 
-    def _stop_beating(self) -> None:
-        """Let syncs renew the lease, the next one now; polls try it again later."""
-        self._beats_from = time.monotonic() + _INTERVAL
-        if self._pause > _INTERVAL:
-            self._pause = _INTERVAL
+    def _polled(self, pause: float | None) -> None:
+        """Take in what a poll that was to renew the lease was answered; None: that it did not.
+        Then a sync does, now."""
+        before, self._pace = self._pace, self._pace.polled(time.monotonic(), pause)
+        if self._pace.routine < before.routine:
             self._parts.outbox.poke()
 
     def _await_revision_change(self) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2 as httpx
-from pydantic import BaseModel
+from pydantic import ValidationError
 
 from virtmgr.domain.errors import Forbidden, ImageError, Unavailable
 from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest, SyncResponse
+from virtmgr.domain.values import Message
 
-WAKE_SECONDS = 25
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _CHUNK = 1 << 20
 
+_M = TypeVar("_M", bound=Message)
 
-class Wake(BaseModel):
+
+class Wake(Message):
     """What a long poll answers. ``wake``: to sync now; ``pause``: seconds that may pass between
     syncs of which nothing is news, as long as leases are ``renewed`` by polls."""
 
@@ -42,7 +44,8 @@ class ControlPlane:
         """Report and be told what is desired.
 
         :param timeout: seconds without an answer.
-        :raises Unavailable: the control plane does not answer; say it again later.
+        :raises Unavailable: the control plane does not answer, or nothing that is understood; say
+            it again later.
         :raises Forbidden: this host does not belong to it (any more).
         """
         response = self._send(
@@ -52,11 +55,9 @@ class ControlPlane:
             timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
         )
         self.takes_usage_history = USAGE_HISTORY in response.headers.get(ACCEPTS, "").split()
-        return SyncResponse.model_validate_json(response.content)
+        return _understood(SyncResponse, response, "/agent/v1/sync")
 
-    def wait_for_wake(
-        self, revision: int, timeout: float = WAKE_SECONDS, *, renew: bool = False
-    ) -> Wake:
+    def wait_for_wake(self, revision: int, timeout: float, *, renew: bool = False) -> Wake:
         """Wait up to ``timeout`` seconds for something newer than ``revision``.
 
         :param renew: renew the lease as well, as the question comes in. Not every control plane
@@ -65,9 +66,8 @@ class ControlPlane:
         :raises Forbidden: this host does not belong to it (any more).
         """
         path = f"/agent/v1/wake?revision={revision}&timeout={timeout:.1f}"
-        return Wake.model_validate_json(
-            self._send("GET", f"{path}&renew=1" if renew else path).content
-        )
+        response = self._send("GET", f"{path}&renew=1" if renew else path)
+        return _understood(Wake, response, path)
 
     def renew(self, signing_request: str) -> dict[str, Any]:
         """A new certificate for this host's key."""
@@ -146,6 +146,20 @@ def join(
         ) from error
     answer: dict[str, Any] = _checked(response, "/agent/v1/join").json()
     return answer
+
+
+def _understood(model: type[_M], response: httpx.Response, path: str) -> _M:
+    try:
+        return model.read(response.content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise Unavailable(
+            f"the control plane's answer to {path.partition('?')[0]} is not understood at "
+            f"{place or 'its top'}: {first['msg']}",
+            code="not_understood",
+            hint="are agent and control plane of compatible versions? upgrade the older",
+        ) from error
 
 
 def _checked(response: httpx.Response, path: str) -> httpx.Response:

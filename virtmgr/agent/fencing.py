@@ -20,14 +20,14 @@ from virtmgr.agent.relay import relay, watch_peer
 from virtmgr.domain.errors import HostError, InvalidRequest
 from virtmgr.domain.fencing import Transport, why_not_relayed
 from virtmgr.domain.streaming import Channel, frame
-from virtmgr.domain.values import Value
+from virtmgr.domain.values import Message
 
 _SECONDS: Final = 5.0  # to connect within, for each address of a name
 _LARGEST_DATAGRAM: Final = 65535
 _TYPES: Final = {Transport.TCP: socket.SOCK_STREAM, Transport.UDP: socket.SOCK_DGRAM}
 
 
-class _Device(Value):
+class Device(Message):
     """What the control plane asks for."""
 
     transport: Transport
@@ -43,7 +43,7 @@ def carry(connection: ServerConnection, parameters: dict[str, Any]) -> None:
     :raises HostError: it is not reached from here.
     """
     try:
-        device = _Device.model_validate(parameters)
+        device = Device.read_from(parameters)
     except ValidationError as error:
         raise InvalidRequest(f"what is to be reached cannot be read: {error}") from error
     peer = _connect(device)
@@ -58,7 +58,7 @@ def carry(connection: ServerConnection, parameters: dict[str, Any]) -> None:
         _relay_datagrams(connection, peer)
 
 
-def _connect(device: _Device) -> socket.socket:
+def _connect(device: Device) -> socket.socket:
     """The addresses are looked at after the name was resolved, so no name leads elsewhere."""
     failures = []
     try:
@@ -83,7 +83,7 @@ def _connect(device: _Device) -> socket.socket:
     raise _not_reached(device, failures)
 
 
-def _not_reached(device: _Device, failures: list[str]) -> HostError:
+def _not_reached(device: Device, failures: list[str]) -> HostError:
     return HostError(
         f"connecting to {device.address}, port {device.port} ({device.transport}) from "
         f"{socket.gethostname()} failed: {'; '.join(failures)}",

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from virtmgr.domain.image import ImageManifest
 from virtmgr.domain.image_keeping import KeptImage
 from virtmgr.domain.plan import Memory
 from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload
+from virtmgr.domain.values import known_fields
 
 _TIMES = ("retry_at", "previous_start")  # fields of Memory that are JSON's strings on disk
 
@@ -86,7 +87,7 @@ class StateFiles:
         """
         try:
             found = json.loads(self._networks.read_bytes())
-            return tuple(DesiredNetwork.model_validate(data) for data in found)
+            return tuple(DesiredNetwork.read_from(data) for data in found)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
@@ -132,7 +133,7 @@ def _decode_images(content: bytes) -> KeptImages:
     document = json.loads(content)
     images = {
         image_id: KeptImage(
-            manifest=ImageManifest.model_validate(image["manifest"]),
+            manifest=ImageManifest.read_from(image["manifest"]),
             needed_at=datetime.fromisoformat(image["needed_at"]),
             whole=image["whole"],
         )
@@ -168,14 +169,13 @@ def _put_aside(path: Path, error: Exception) -> None:
 
 def _decode(content: bytes) -> Entry:
     document = json.loads(content)
-    known = {one.name for one in fields(Memory)}
-    memory = {key: value for key, value in document["memory"].items() if key in known}
+    memory = known_fields(Memory, document["memory"])
     for key in _TIMES:
         if memory.get(key) is not None:
             memory[key] = datetime.fromisoformat(memory[key])
     memory["needs_restart"] = tuple(memory.get("needs_restart", ()))
     return Entry(
-        desired=DesiredWorkload.model_validate(document["desired"]),
+        desired=DesiredWorkload.read_from(document["desired"]),
         memory=Memory(**memory),
         id_base=document["id_base"],
     )

@@ -20,6 +20,7 @@ from typing import Final
 
 import structlog
 
+from virtmgr.agent.pacing import within_lease
 from virtmgr.agent.watchdog import (
     AGENT,
     ALIVE,
@@ -86,7 +87,7 @@ class Guard:
 
     def pause(self, otherwise: float) -> float:
         """Seconds between syncs, or that one may take: a third of the lease, where it counts."""
-        return min(otherwise, self._lease / 3) if self._guarded and self._lease else otherwise
+        return within_lease(otherwise, self._lease, guarded=self.is_needed())
 
     def renewed(self, sent: float, seconds: float) -> None:
         """A sync that was sent at ``sent`` (``boottime``) was answered, and taken in."""
@@ -125,7 +126,10 @@ class Guard:
         return workload_id in self._files.read_ids(STOPPED)
 
     def note_stopped(self, workload_id: str) -> None:
-        """Note is taken."""
+        """Note is taken.
+
+        :raises HostError: the lease has ended.
+        """
         with self._lock, self.starting():
             self._files.write_ids(STOPPED, self._files.read_ids(STOPPED) - {workload_id})
 

@@ -6,7 +6,7 @@ Threads, and which workload has its turn, are the reconciler's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -21,7 +21,7 @@ from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.steps import StepRunner
 from virtmgr.agent.telling import as_it_ran, gone, observation, observed, unexpected
 from virtmgr.agent.timers import Timers
-from virtmgr.domain.errors import StorageError, VirtmgrError
+from virtmgr.domain.errors import HostError, StorageError, VirtmgrError
 from virtmgr.domain.observing import STATE_DURING, observed_state, state_after_failure
 from virtmgr.domain.plan import Plan, Step, held_back, plan
 from virtmgr.domain.remembering import (
@@ -116,7 +116,8 @@ class Rounds:
             return entry
         if seen.state not in (RuntimeState.RUNNING, RuntimeState.PAUSED):
             entry = self.book.remember(entry, replace(entry.memory, boot_id=""), needed=True)
-        self.guard.note_stopped(workload.id)
+        with suppress(HostError):  # the lease has ended meanwhile: note is taken once it is back
+            self.guard.note_stopped(workload.id)
         return entry
 
     # ---- steps

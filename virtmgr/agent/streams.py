@@ -30,6 +30,7 @@ from virtmgr.domain.errors import InvalidRequest, NotFound, Unsupported, Virtmgr
 from virtmgr.domain.fencing import RELAY
 from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, frame
 from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.values import known_fields
 from virtmgr.ports.certificates import CONTROL_PLANE, Peer, common_name
 from virtmgr.ports.driver import (
     PROTOCOLS,
@@ -111,7 +112,7 @@ class StreamServer:
         by_control_plane = common_name(peer) == CONTROL_PLANE
         if not by_control_plane and self._receiver is None:
             raise NotFound("only the control plane may open streams")
-        request = StreamRequest.model_validate_json(connection.recv(timeout=10))
+        request = StreamRequest.read(connection.recv(timeout=10))
         if request.action == MIGRATE and self._receiver is not None:
             self._receiver.serve(connection, request)
         elif by_control_plane:
@@ -166,9 +167,8 @@ def _serve_exec(
     workload: DesiredWorkload,
     parameters: dict[str, Any],
 ) -> None:
-    session = _capable(driver, CanExec, "exec", workload).exec(
-        workload.id, ExecRequest(**{**parameters, "command": tuple(parameters["command"])})
-    )
+    asked = {**known_fields(ExecRequest, parameters), "command": tuple(parameters["command"])}
+    session = _capable(driver, CanExec, "exec", workload).exec(workload.id, ExecRequest(**asked))
     outputs = [(Channel.STDOUT, session.stdout)]
     if session.stderr is not None:
         outputs.append((Channel.STDERR, session.stderr))

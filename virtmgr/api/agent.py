@@ -6,7 +6,7 @@ Everything but ``join`` needs a client certificate that the private CA has issue
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeVar
 
 from flask import Blueprint, Flask, Response, jsonify, request
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from virtmgr.domain.errors import InvalidRequest, NotFound, Unauthenticated
 from virtmgr.domain.host import Host
 from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest
-from virtmgr.domain.values import Value
+from virtmgr.domain.values import Message
 from virtmgr.ports.certificates import Authority, common_name
 from virtmgr.ports.unit_of_work import Heartbeat
 from virtmgr.services import enrolment
@@ -30,15 +30,17 @@ MAX_SYNC = 32 * 1024**2  # bytes
 _CHUNK = 1 << 20
 _LONGEST_WAIT = 60.0
 
+_M = TypeVar("_M", bound=Message)
 
-class JoinBody(Value):
+
+class JoinBody(Message):
     token: str
     signing_request: str
     hostname: str
     machine_id: str = ""
 
 
-class RenewBody(Value):
+class RenewBody(Message):
     signing_request: str
 
 
@@ -112,9 +114,9 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     return app
 
 
-def _parse(model: type[Any]) -> Any:
+def _parse(model: type[_M]) -> _M:
     try:
-        return model.model_validate_json(request.get_data())
+        return model.read(request.get_data())
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])

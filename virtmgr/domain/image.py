@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from virtmgr.domain.values import Value
+from virtmgr.domain.values import Message, Value
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 """Content address of a blob, in OCI's form: ``sha256:`` and 64 hexadecimal digits."""
@@ -78,7 +78,7 @@ class Kernel(Value):
     command_line: str = ""
 
 
-class ImageManifest(Value):
+class ImageManifest(Message):
     """All that a host needs to make a root from an image: the parts that its type has."""
 
     type: ImageType

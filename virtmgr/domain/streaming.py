@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from virtmgr.domain.values import Value
+from virtmgr.domain.values import Message
 
 
 class Channel(IntEnum):
@@ -24,7 +24,7 @@ LARGEST_MESSAGE = 1 << 20
 """Bytes; senders split at far less."""
 
 
-class StreamRequest(Value):
+class StreamRequest(Message):
     """The first message on a connection to an agent, as JSON text."""
 
     workload_id: str  # empty for what is about none

@@ -7,19 +7,21 @@ Sync is idempotent: it may be lost, repeated or delayed. Desired state is number
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.image import ImageManifest
 from virtmgr.domain.network import NetworkType, is_routed
 from virtmgr.domain.usage_history import UsageSlice
-from virtmgr.domain.values import Value
+from virtmgr.domain.values import Message, Value
 from virtmgr.domain.workload import (
     Init,
     Kind,
     PowerState,
     Reason,
+    State,
     Usage,
     WorkloadSpec,
     WorkloadStatus,
@@ -32,6 +34,8 @@ ACCEPTS = "Virtmgr-Accepts"
 
 USAGE_HISTORY = "usage-history"
 """In it: ``SyncRequest.usage_history`` is taken."""
+
+_STATES = frozenset(State)
 
 
 class DesiredImage(Value):
@@ -110,7 +114,7 @@ class DesiredNic(Value):
     mtu: int = 1500
 
 
-class DesiredWorkload(Value):
+class DesiredWorkload(Message):
     """A workload as its host should run it, every reference resolved."""
 
     id: str
@@ -148,7 +152,7 @@ class NetworkName(Value):
     tunnel: str | None = None  # overlays: the tunnel address of its host, where that is another
 
 
-class DesiredNetwork(Value):
+class DesiredNetwork(Message):
     """A network that a host's workloads are on."""
 
     id: str
@@ -209,6 +213,16 @@ class ObservedWorkload(Value):
     arrived: str = ""  # id of the last arrival that it has taken up
     move: ObservedMove | None = None  # of one that is live
 
+    @field_validator("status", mode="before")
+    @classmethod
+    def _what_is_not_known_is_unknown(cls, status: Any) -> Any:
+        """A newer agent may say a state that is not known here: nobody guesses what it means."""
+        said = status.get("state") if isinstance(status, dict) else None
+        if not isinstance(said, str) or said in _STATES:
+            return status
+        words = status.get("progress") or f"its agent is newer and says {said[:64]!r}"
+        return {**status, "state": State.UNKNOWN.value, "progress": words}
+
 
 class ObservedVolume(Value):
     id: str
@@ -224,7 +238,7 @@ class ObservedPool(Value):
     used: int
 
 
-class SyncRequest(Value):
+class SyncRequest(Message):
     """What the agent sends.
 
     ``full`` says that ``workloads`` is all that it has. ``brief`` says that it tells and asks for
@@ -247,7 +261,7 @@ class SyncRequest(Value):
     trusted_authorities: tuple[str, ...] = ()  # fingerprints; at the first sync, and when changed
 
 
-class SyncResponse(Value):
+class SyncResponse(Message):
     """What the control plane answers.
 
     ``full``: ``workloads`` is all that should be on the host, and what is not in it must go.

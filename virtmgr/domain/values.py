@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -23,6 +25,40 @@ class Value(BaseModel):
     """Base of all frozen schemas: unknown fields are refused, not ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Value):
+    """Base of what control plane and agents say to each other, and of what agents keep on disk.
+
+    Either side may be one minor version older than the other, and an agent may find what a newer
+    one has kept. So what is read has its unknown fields ignored, at every depth: also in schemas
+    that a person's request is held against strictly (``WorkloadSpec``), since who mistypes a field
+    is to hear of it, and who is newer has not mistyped it. What is made here stays strict.
+
+    Nobody may send what is harmful to ignore to somebody who has not shown that they know it
+    (docs/architecture.md, "Versions").
+    """
+
+    @classmethod
+    def read(cls, content: str | bytes) -> Self:
+        """What was said, as JSON.
+
+        :raises ValidationError: it is not this message.
+        """
+        return cls.model_validate_json(content, extra="ignore")
+
+    @classmethod
+    def read_from(cls, document: Any) -> Self:
+        """The same from JSON that is decoded already.
+
+        :raises ValidationError: it is not this message.
+        """
+        return cls.model_validate(document, extra="ignore")
+
+
+def known_fields(kind: type[Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a document the dataclass ``kind`` has a field for; it may be a newer release's."""
+    return {one.name: document[one.name] for one in fields(kind) if one.name in document}
 
 
 def parse_bytes(text: str | int) -> int:

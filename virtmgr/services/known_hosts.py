@@ -44,13 +44,16 @@ class KnownHosts:
             self._seen = seen
 
     def claimed(self, claims: Mapping[str, Amounts], versions: Mapping[str, int]) -> None:
-        """Take over what a committed unit has claimed of hosts that were at these versions."""
+        """Take over what a committed unit has claimed of hosts that were at these versions. A view
+        that is newer than its mark is read again."""
         with self._lock:
             fleet, marks = self._seen.fleet, set(self._seen.marks)
             changed = []
             for host_id, claim in claims.items():
                 view = fleet.host(host_id)
-                if view is not None and view.version == versions[host_id]:
+                if view is None or view.version != versions[host_id]:
+                    continue
+                if _mark(view) in marks:
                     changed.append(_with_claim(view, claim))
                     marks.remove(_mark(view))
                     marks.add(_mark(changed[-1]))

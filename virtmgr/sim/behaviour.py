@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from virtmgr import __version__
+from virtmgr.agent.pacing import JITTER
 from virtmgr.domain.host import DriverFacts, Fingerprint, Tunnel
 from virtmgr.domain.plan import Step
 from virtmgr.domain.sync import DesiredWorkload, ObservedPool
@@ -82,7 +83,7 @@ class Behaviour:
 
     def pause(self, host: str, count: int, most: float) -> float:
         """Seconds between two syncs of a host, which never all come at once."""
-        return most * self.draw("pause", host, count).uniform(0.8, 1.0)
+        return most * self.draw("pause", host, count).uniform(*JITTER)
 
     def usage(self, workload: DesiredWorkload, since: datetime, now: datetime) -> Usage:
         """What a guest uses that runs since then: its own level, which sways over minutes."""

@@ -1,7 +1,7 @@
 """One simulated host: when it syncs, what it says, and what it makes of the answer.
 
-It behaves as ``agent/agent.py`` does. It does no input and output: ``fleet.py`` sends what
-``request`` gives and tells it the answer.
+It behaves as ``agent/agent.py`` does, and decides by the same ``agent/pacing.py``. It does no input
+and output: ``fleet.py`` sends what ``request`` gives and tells it the answer.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 
-from virtmgr.agent.control_plane import WAKE_SECONDS, Wake
+from virtmgr.agent import pacing
+from virtmgr.agent.control_plane import Wake
 from virtmgr.agent.outbox import Outbox, Parcel
+from virtmgr.agent.pacing import Pace
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.sync import SyncRequest, SyncResponse
 from virtmgr.domain.workload import Usage
 from virtmgr.sim.behaviour import Behaviour, fingerprint, pool
 from virtmgr.sim.guests import Guests
 from virtmgr.sim.identities import SimulatedIdentity
-
-INTERVAL = 10.0  # seconds between syncs of which nothing new is known
-BACK_OFF_MOST = 15.0
-_LEASE_PARTS = 3  # syncs in the time of a lease, where it is needed
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,7 @@ class SimulatedHost:
         self._failures = 0
         self._said = _Said()
         self._lease = _Lease()
-        self._routine = INTERVAL  # seconds between syncs of which nothing is news
-        self._beats_from = -math.inf
+        self._pace = Pace()
 
     def boot(self, now: datetime) -> None:
         """It comes up, for the first time or after its power was gone."""
@@ -95,7 +92,7 @@ class SimulatedHost:
         images = tuple(sorted(self.guests.images))
         found = self._known
         slow: dict[str, object] = {}
-        if clock - said.usage_at >= self._routine / 2:
+        if self._pace.tells_usage(clock - said.usage_at):
             said.usage_at = clock
             usage = self.guests.usage(now)
             slow = {"usage": usage, "pools": (pool(_disk(usage)),)}
@@ -106,7 +103,12 @@ class SimulatedHost:
         request = SyncRequest(
             known_revision=self.revision,
             full=not said.full,
-            brief=self._is_brief(parcel, clock),
+            brief=self._pace.is_brief(
+                parcel.workloads,
+                first=not said.full,
+                guarded=self.guests.highly_available,
+                since=clock - said.in_full_at,
+            ),
             fingerprint=found if found != said.fingerprint else None,
             workloads=parcel.workloads,
             volumes=parcel.volumes,
@@ -143,10 +145,10 @@ class SimulatedHost:
         """Seconds until the next sync, unless there is news before (``outbox.due``)."""
         name = self.identity.name
         if self._failures:
-            most = min(self._least(BACK_OFF_MOST), 0.25 * 2.0 ** min(self._failures, 16))
+            longest = self._within_lease(pacing.BACK_OFF_MOST)
             dice = self._behaviour.draw("back off", name, self._syncs, self._failures)
-            return dice.uniform(most / 2, most)
-        return self._behaviour.pause(name, self._syncs, self._least(self._routine))
+            return dice.uniform(*pacing.back_off(self._failures, longest))
+        return self._behaviour.pause(name, self._syncs, self._within_lease(self._pace.routine))
 
     @property
     def is_failing(self) -> bool:
@@ -155,20 +157,18 @@ class SimulatedHost:
 
     def poll(self, clock: float) -> tuple[float, bool]:
         """How long the next long poll lasts, and whether it renews the lease."""
-        if self.guests.highly_available or clock < self._beats_from:
-            self._routine = INTERVAL
-            return WAKE_SECONDS, False
-        return self._behaviour.pause(self.identity.name, int(clock), INTERVAL), True
+        renewing = self._pace.may_beat(clock, guarded=self.guests.highly_available)
+        self._pace = self._pace.polling(renewing=renewing)
+        dice = self._behaviour.draw("poll", self.identity.name, int(clock))
+        return dice.uniform(*pacing.poll_seconds(renewing=renewing)), renewing
 
     def polled(self, answer: Wake | None, clock: float, *, renewing: bool) -> None:
         """Take in a long poll's answer; None: there was none."""
-        if answer is not None and (answer.renewed or not renewing):
-            if renewing:
-                self._routine = max(INTERVAL, answer.pause)
+        if answer is not None and not renewing:
             return
-        self._beats_from = clock + INTERVAL
-        if self._routine > INTERVAL:
-            self._routine = INTERVAL
+        pause = answer.pause if answer is not None and answer.renewed else None
+        before, self._pace = self._pace, self._pace.polled(clock, pause)
+        if self._pace.routine < before.routine:
             self.outbox.poke()
 
     def watch_lease(self, now: datetime, clock: float) -> None:
@@ -176,15 +176,9 @@ class SimulatedHost:
         if clock >= self._lease.ends and self.guests.highly_available:
             self.guests.lease_lost(now)
 
-    def _least(self, most: float) -> float:
-        needed = self.guests.highly_available
-        return min(most, self._lease.seconds / _LEASE_PARTS) if needed else most
-
-    def _is_brief(self, parcel: Parcel, clock: float) -> bool:
-        if not self._said.full or any(one.gone for one in parcel.workloads):
-            return False
-        news = bool(parcel.workloads) or self.guests.highly_available
-        return news and clock - self._said.in_full_at < self._routine
+    def _within_lease(self, seconds: float) -> float:
+        guarded = self.guests.highly_available
+        return pacing.within_lease(seconds, self._lease.seconds, guarded=guarded)
 
 
 def _disk(usage: dict[str, Usage]) -> int:

@@ -113,7 +113,7 @@ class Runner:
         sent = self.host.request(now(), clock)
         body = sent.request.model_dump_json(exclude_unset=True).encode()
         content = await self._connections[0].ask("POST", "/agent/v1/sync", body)
-        response = SyncResponse.model_validate_json(content)
+        response = SyncResponse.read(content)
         self.host.answered(sent, response, now(), clock)
         self.synced = True
         self._heard.set()
@@ -169,7 +169,7 @@ class Runner:
                 await asyncio.sleep(random.uniform(0.5, 2.0))
                 continue
             self._figures.polls += 1
-            answer = Wake.model_validate_json(content)
+            answer = Wake.read(content)
             self._figures.beats += answer.renewed
             self.host.polled(answer, time.monotonic(), renewing=renewing)
             if answer.wake:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from pathlib import Path
@@ -10,14 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fixtures.from_the_future import UNKNOWN
 from virtmgr.domain.errors import DriverError, InvalidRequest
 from virtmgr.domain.workload import IoLimits, Resources
 from virtmgr.drivers import sparse
-from virtmgr.drivers.oci import cgroups, filesystem, logs, rootfs, stats, users
+from virtmgr.drivers.oci import cgroups, filesystem, logs, places, rootfs, stats, users
 from virtmgr.drivers.oci.cgroups import Cgroups, Hierarchies, Layout
 from virtmgr.drivers.oci.lifecycle import interpret_exit
 from virtmgr.drivers.oci.mounts import Mount, parse_mountinfo
-from virtmgr.drivers.oci.places import Exit, Places
+from virtmgr.drivers.oci.places import Exit, Place, Places, Record, Run
 from virtmgr.drivers.oci.runtime import complaint
 
 V2 = "30 1 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -258,3 +260,29 @@ def test_ids_that_would_lead_elsewhere(identity: str, tmp_path: Path) -> None:
 def test_complaints_lose_their_prefixes() -> None:
     assert complaint("2026-01-02T03:04:05.678Z: no such file\n\n") == "no such file"
     assert complaint("") == "it said nothing"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    found = Places(tmp_path / "state", tmp_path / "run").of("01997d2e-7c1e-7aaa-8000-000000000001")
+    for directory in (found.record.parent, found.run_record.parent):
+        directory.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def test_what_a_newer_agent_has_written_down_is_read(place: Place) -> None:
+    record = Record("w", 100000, ("layer",), 1)
+    run = Run(
+        boot_id=places.boot_id(), pid=2, pid_ticks=3, conmon_pid=4, conmon_ticks=5, started_at="t",
+        stop_signal=15, id_base=100000, tty=False, system=False, applied={},
+        exit=Exit(0, None, False, "t"),
+    )  # fmt: skip
+    places.save_record(place, record)
+    places.save_run(place, run)
+    for path in (place.record, place.run_record):
+        written = json.loads(path.read_text())
+        if written.get("exit"):
+            written["exit"][UNKNOWN] = 1
+        path.write_text(json.dumps({**written, UNKNOWN: 1}))
+    assert places.load_record(place) == record
+    assert places.load_run(place) == run

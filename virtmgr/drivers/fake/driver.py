@@ -210,7 +210,7 @@ class FakeDriver(Migrates):
             guest = self.world.guest(workload.id)
             if guest is None or guest.state not in _LIVE:
                 return UpdateResult()
-            applied = DesiredWorkload.model_validate(guest.workload)
+            applied = DesiredWorkload.read_from(guest.workload)
             return UpdateResult(
                 needs_restart=tuple(
                     name

@@ -82,7 +82,7 @@ class Migrates:
             disks.grow(layout.root_disk, size)
         if facts.get("run") is not None:
             with self._runs.hold(workload.id):
-                run.save(layout.run, run.taken_over(run.Run.model_validate(facts["run"])))
+                run.save(layout.run, run.taken_over(run.Run.read_from(facts["run"])))
         self.open_passage(passage)
 
     def _places(self, passage: Passage) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import libvirt
 from pydantic import ValidationError
 
-from virtmgr.domain.values import Value
+from virtmgr.domain.values import Message
 from virtmgr.drivers.libvirt.layout import replacing
 from virtmgr.ports.driver import Inspection, RuntimeState
 
@@ -25,7 +25,7 @@ _PAUSED = {libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED}
 _ENDED = {libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
 
 
-class Run(Value):
+class Run(Message):
     """One run of a VM on this host: from its start to its end, once it has ended."""
 
     boot_id: str  # of the host; a run of an earlier boot says nothing any more
@@ -43,7 +43,7 @@ def boot_id() -> str:
 def load(path: Path) -> Run | None:
     """The last run since the host booted; None if there was none."""
     try:
-        run = Run.model_validate_json(path.read_bytes())
+        run = Run.read(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
     return run if run.boot_id == boot_id() else None

@@ -285,7 +285,7 @@ class OciDriver:
             return self._update(workload, provision, run)
 
     def _update(self, workload: DesiredWorkload, provision: Provision, run: Run) -> UpdateResult:
-        applied = DesiredWorkload.model_validate(run.applied)
+        applied = DesiredWorkload.read_from(run.applied)
         wanted = update.changes(applied, workload)
         waiting = wanted.needs_restart
         if wanted.resources:
@@ -372,7 +372,7 @@ class OciDriver:
                     code="paused",
                     hint="resume it first",
                 )
-            workload = DesiredWorkload.model_validate(run.applied)
+            workload = DesiredWorkload.read_from(run.applied)
             root = os.open(f"/proc/{run.pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 process = _exec_process(workload, root, request)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from virtmgr.domain.errors import InvalidRequest
+from virtmgr.domain.values import known_fields
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,9 @@ def save_record(place: Place, record: Record) -> None:
 
 def load_record(place: Place) -> Record | None:
     data = _load(place.record)
-    return None if data is None else Record(**{**data, "layers": tuple(data["layers"])})
+    if data is None:
+        return None
+    return Record(**{**known_fields(Record, data), "layers": tuple(data["layers"])})
 
 
 def save_run(place: Place, run: Run) -> None:
@@ -231,6 +234,6 @@ def load_run(place: Place) -> Run | None:
     if data is None or data["boot_id"] != boot_id():
         return None
     exit_ = data["exit"]
-    data["exit"] = None if exit_ is None else Exit(**exit_)
+    data["exit"] = None if exit_ is None else Exit(**known_fields(Exit, exit_))
     data["nics"], data["volumes"] = tuple(data["nics"]), tuple(data["volumes"])
-    return Run(**data)
+    return Run(**known_fields(Run, data))
