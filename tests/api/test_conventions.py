@@ -109,6 +109,12 @@ def test_nothing_is_taken_for_what_it_is_not(
     assert (refused.status, refused.body["field"]) == (422, field)
 
 
+def test_what_is_wrong_is_said_without_types_of_python(api: Api) -> None:
+    refused = api.post("/users", {"name": "ada", "password": "short"})
+    assert refused.status == 422
+    assert refused.body["errors"][0]["message"] == "it should have at least 12 characters"
+
+
 def test_a_dry_run_does_nothing(api: Api) -> None:
     tried = api.post("/projects", {"name": "shop"}, query={"dry_run": "true"})
     assert tried.status == 200

@@ -89,16 +89,34 @@ def test_a_rebalancing_and_a_drain_are_cancelled(
         assert api.post(WORKLOADS, body).status == 202
     hosts[0].converge()
     api.post(f"/hosts/{hosts[1].id}/uncordon")
-    id = begin(api, "/clusters/default/rebalance")
+    bounds = {"moves": 1, "at_once": 1, "cold": True}
+    id = begin(api, "/clusters/default/rebalance", bounds)
     rebalancing_worker.advance(services)
     assert cancelled(api, id)["state"] == "cancelled"
     settle(hosts)
-    assert begin(api, f"/operations/{id}/retry") != id
+    again = begin(api, f"/operations/{id}/retry")
+    assert again != id
+    course = kept(services, again)
+    assert (course["most_moves"], course["at_once"], course["cold"]) == (1, 1, True)
+    assert len(course["moves"]) == 1
     api.post("/clusters/default/rebalance/cancel")
     settle(hosts)
-    drain = begin(api, f"/hosts/{hosts[0].id}/drain")
+    drain = begin(api, f"/hosts/{hosts[0].id}/drain", {"cold": True})
     assert cancelled(api, drain)["state"] == "cancelled"
     assert api.get(f"/hosts/{hosts[0].id}").body["state"] == "cordoned"
+    settle(hosts)
+    again = begin(api, f"/operations/{drain}/retry")
+    assert kept(services, again) == kept(services, drain)
+    moves = api.get("/migrations", drain=again).body["items"]
+    assert {move["mode"] for move in moves} == {"cold"}
+
+
+def kept(services: Services, id: str) -> Any:
+    """What an operation was asked with."""
+    with services.units(read_only=True) as uow:
+        operation = uow.operations.get(id)
+        assert operation is not None
+        return operation.parameters
 
 
 def test_power_is_tried_again(api: Api, services: Services, hosts: list[PretendHost]) -> None:

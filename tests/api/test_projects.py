@@ -41,6 +41,7 @@ def test_a_quota_limits_and_null_lifts_it(api: Api) -> None:
     assert api.post("/projects/default/volumes", {"name": "a", "size": "1GiB"}).status == 201
     refused = api.post("/projects/default/volumes", {"name": "b", "size": "1GiB"})
     assert (refused.status, refused.code) == (409, "quota_exceeded")
+    assert "volumes: 1 of 1 used, 1 asked" in refused.body["detail"]
     assert "volumes" in refused.body["detail"]
     assert api.patch("/projects/default/quota", {"limit_volumes": None}).status == 200
     assert api.post("/projects/default/volumes", {"name": "b", "size": "1GiB"}).status == 201

@@ -54,6 +54,10 @@ def page(*items: Any) -> Response:
         ("image build debian --suite bookworm --kind vm", "POST", "/images/build",
          {"name": "debian-bookworm-vm", "distribution": "debian", "kind": "vm",
           "suite": "bookworm"}),
+        ("image edit debian --description x --protected -l a=b -l old=", "PATCH", "/images/debian",
+         {"description": "x", "protected": True, "labels": {"a": "b", "old": None}}),
+        ("image edit debian --no-protected --rename debian-12", "PATCH", "/images/debian",
+         {"name": "debian-12", "protected": False}),
         ("image delete --yes library/nginx:1", "DELETE", "/images/library%2Fnginx%3A1", None),
         ("token revoke --yes t1", "DELETE", "/tokens/t1", None),
         ("operation cancel o1", "POST", "/operations/o1/cancel", None),
@@ -139,6 +143,18 @@ def test_aliases_are_added_and_taken(virtmgr: Run, state: State) -> None:
     assert virtmgr("image", "alias", "nginx", "c", "-d", "a").stdout == "b\nc\n"
     assert state.requests[1][2] == {"aliases": ["b", "c"]}
     assert state.requests[1][3]["if-match"] == '"3"'
+
+
+def test_the_control_plane_asks_image_servers(virtmgr: Run, state: State) -> None:
+    offer = {"alias": "debian/12", "type": "container", "architecture": "x86_64",
+             "version": "20260101", "size": 1024, "description": "Debian"}  # fmt: skip
+    state.answers.append(answer({"items": [offer], "total": 3}))
+    shown = virtmgr("image", "search", "simplestreams:https://images.example/", "debian", "12")
+    assert "debian/12" in shown.stdout
+    assert "2 more are not shown" in shown.stderr
+    method, target, body, _ = state.requests[0]
+    assert (method, target) == ("POST", "/api/v1/images/search")
+    assert body == {"server": "https://images.example", "words": ["debian", "12"], "limit": 500}
 
 
 def test_what_a_prune_removes(virtmgr: Run, state: State) -> None:

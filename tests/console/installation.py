@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.console.busy import BusyDriver
 from tests.fixtures.control_plane import Client, Server, add_images, new_control_plane
 from tests.fixtures.enrolled_host import enrol_another_machine
 from tests.scaleout.client import wait_until
@@ -141,7 +142,7 @@ def main() -> None:
         signal.signal(number, lambda *_: sys.exit())  # so that what was started is stopped
     with (
         tempfile.TemporaryDirectory(prefix="virtmgr-console-") as directory,
-        installation(Path(directory), hosts=0 if options.empty else 3) as found,
+        installation(Path(directory), hosts=0 if options.empty else 3, driver=BusyDriver) as found,
     ):
         if not options.empty:
             populate(found)

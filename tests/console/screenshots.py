@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.console.browser import DESKTOP, PHONE, Viewer, chromium, viewer
+from tests.console.busy import BusyDriver
 from tests.console.installation import PASSWORD, Installation, installation
 from tests.scaleout.client import wait_until
 from virtmgr.domain.errors import DriverError
@@ -145,7 +146,7 @@ def main() -> None:
     options.directory.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="virtmgr-pictures-") as directory,
-        installation(Path(directory)) as found,
+        installation(Path(directory), driver=BusyDriver) as found,
         chromium() as browser,
     ):
         furnish(found)

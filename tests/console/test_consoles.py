@@ -166,6 +166,17 @@ def test_the_console_of_what_stops_comes_back_with_it(viewer: Viewer, found: Ins
     expect(page.locator("#over")).to_be_hidden()
 
 
+def test_a_shell_opens_once_its_workload_runs(viewer: Viewer, found: Installation) -> None:
+    page = viewer.page
+    found.call("POST", f"{WEB}/stop", {"force": True})
+    wait_until(lambda: _state(found, WEB) == "stopped")
+    viewer.expected.append("409")
+    viewer.open(f"{WEB}/console?show=shell")
+    expect(page.locator("#over h2")).to_have_text("It cannot be opened")
+    found.call("POST", f"{WEB}/start")
+    expect(page.locator("#over h2")).to_have_text("The shell has ended")  # the fake has no sh
+
+
 def test_a_lost_connection_comes_back(viewer: Viewer, found: Installation) -> None:
     page = viewer.page
     viewer.open(f"{WEB}/console?show=serial")

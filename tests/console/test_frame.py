@@ -58,9 +58,10 @@ def test_a_wrong_password_is_told_and_the_name_kept(visitor: Viewer) -> None:
     visitor.page.fill("#field-name", "maria")
     visitor.page.fill("#field-password", "wrong")
     visitor.page.click("button.btn-primary")
-    expect(visitor.page.get_by_role("alert")).to_contain_text("the name or the password is wrong")
+    expect(visitor.page.get_by_role("alert")).to_contain_text("The name or the password is wrong")
     assert visitor.page.input_value("#field-name") == "maria"
     assert visitor.page.input_value("#field-password") == ""
+    expect(visitor.page.locator("#field-password")).to_be_focused()
     assert visitor.barriers() == []
 
 
@@ -74,7 +75,7 @@ def test_many_wrong_passwords_lock_out(visitor: Viewer, installed: Installation)
         visitor.page.fill("#field-password", password)
         with visitor.page.expect_navigation():
             visitor.page.click("button.btn-primary")
-    expect(visitor.page.get_by_role("alert")).to_contain_text("too many log-ins failed")
+    expect(visitor.page.get_by_role("alert")).to_contain_text("oo many log-ins failed")
     installed.call("DELETE", "/users/guessed")
 
 
@@ -245,10 +246,46 @@ def test_on_a_phone_the_menu_opens_and_closes(browser: Browser, installed: Insta
         assert viewer.unexpected() == []
 
 
+def test_ages_go_with_the_time(viewer: Viewer) -> None:
+    page = viewer.page
+    page.clock.install()
+    viewer.open("/projects/shop/workloads/web-1/events")
+    age = page.locator("#events time[data-age]").first
+    before = age.inner_text()
+    page.clock.fast_forward("50:00:00")
+    expect(age).not_to_have_text(before)
+    expect(age).to_contain_text("2 d")
+
+
+def test_the_drawers_buttons_are_seen_however_long_an_error_is(viewer: Viewer) -> None:
+    page = viewer.page
+    viewer.open("/workloads")
+    page.locator("#tasks summary").click()
+    row = page.locator("#tasks tbody tr").first
+    row.locator("td.said").evaluate("cell => { cell.textContent = 'it failed '.repeat(200); }")
+    expect(row.locator("td").last).to_be_in_viewport(ratio=0.9)
+    expect(row.locator("td a").nth(1)).to_have_attribute("href", re.compile("^/"))
+    assert viewer.barriers() == []
+    page.locator("#tasks summary").click()
+
+
+def test_tabs_are_scrolled_and_the_page_is_not(browser: Browser, installed: Installation) -> None:
+    with logged_in(browser, installed, size=PHONE) as viewer:
+        page = viewer.page
+        viewer.open("/hosts/host1/activity")
+        expect(page.locator(".tabs [aria-current]")).to_be_in_viewport(ratio=0.9)
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        at = page.evaluate("scrollY")
+        page.evaluate("document.dispatchEvent(new CustomEvent('htmx:after:swap', {detail: {}}))")
+        assert page.evaluate("scrollY") == at > 0
+        assert viewer.unexpected() == []
+
+
 def test_an_unknown_address_is_told_with_a_way_on(viewer: Viewer) -> None:
     viewer.expected.append(REFUSED)
     viewer.open("/hosts/no-such-host")
     expect(viewer.page.locator("h1")).to_have_text("There is no such thing")
+    expect(viewer.page.locator("#side [aria-current]")).to_have_text("Hosts")
     assert viewer.barriers() == []
     viewer.page.get_by_role("link", name="Overview").click()
     expect(viewer.page.locator("h1")).to_have_text(re.compile("Overview"))

@@ -105,6 +105,17 @@ def test_what_fails_is_told_on_the_overview_by_itself(
     installed.call("DELETE", "/hosts/host2/fence-devices/bmc")
 
 
+def test_activity_has_operations_only_where_there_are_some(
+    viewer: Viewer, installed: Installation
+) -> None:
+    page = viewer.page
+    for host in installed.call("GET", "/hosts")["items"]:
+        operations = installed.call("GET", f"/operations?target={host['id']}&limit=1")["items"]
+        viewer.open(f"/hosts/{host['name']}/activity")
+        expect(page.locator(".feed li").first).to_be_visible()
+        expect(page.locator("#operations-title")).to_have_count(len(operations))
+
+
 def test_hosts_are_listed_filtered_and_mapped(viewer: Viewer, installed: Installation) -> None:
     page = viewer.page
     viewer.open("/hosts")

@@ -87,9 +87,10 @@ def test_events_are_told_with_the_name_once() -> None:
             "message": message,
         }
 
-    done, running, said, odd = feed.lines(
+    done, later, running, said, odd = feed.lines(
         [
             event("operation.succeeded", "create"),
+            event("operation.succeeded", "update: at the next start: name"),
             event("workload.running", ""),
             event("host.joined", "host h1 joined", "host", "h1"),
             event("ca.rotated", "the CA changes", "ca", "root"),
@@ -100,6 +101,7 @@ def test_events_are_told_with_the_name_once() -> None:
         "create succeeded",
         "/projects/shop/workloads/1",
     )
+    assert later.text == "update succeeded: at the next start: name"
     assert (running.name, running.text, running.user) == ("db", "running", "virtmgr")
     assert (said.name, said.text, said.link) == ("", "host h1 joined", "/hosts/1")
     assert odd.link is None

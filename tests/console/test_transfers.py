@@ -162,6 +162,23 @@ def test_a_name_that_is_taken_keeps_what_was_typed(viewer: Viewer, tmp_path: Pat
     expect(page.locator("#import-operation")).to_contain_text("is ready", timeout=120_000)
 
 
+def test_a_file_that_was_no_image_is_sent_again(viewer: Viewer, tmp_path: Path) -> None:
+    page = viewer.page
+    (tmp_path / "odd.bin").write_bytes(b"\x01" * MIB)
+    viewer.open("/images/upload")
+    page.set_input_files("#file", str(tmp_path / "odd.bin"))
+    expect(page.locator("#import-button")).to_be_enabled()
+    page.click("#import-button")
+    operation = page.locator("#import-operation")
+    expect(operation).to_contain_text("its format is said to be raw", timeout=120_000)
+    assert viewer.barriers() == []
+    page.select_option("#field-format", "raw")
+    page.click("[data-send-again]")
+    expect(page.locator("#import-button")).to_be_enabled()
+    page.click("#import-button")
+    expect(operation).to_contain_text("is ready", timeout=120_000)
+
+
 def _share(page: Page) -> int:
     """Percent that have come, as the page says."""
     return int(page.locator("[data-share]").inner_text().removesuffix(" %") or 0)

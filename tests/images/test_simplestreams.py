@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from tests.images.conftest import Import, digest_of, member, tar_of
 from tests.images.test_containers import nothing_left
 from tests.images.test_disks import qcow2
-from virtmgr.cli.main import root
 from virtmgr.domain.errors import ImageError, InvalidRequest
 from virtmgr.domain.image import ImageType
 from virtmgr.images.blobs import BlobStore
@@ -285,18 +283,6 @@ def test_a_certificate_that_nobody_vouches_for(
 def test_sources_that_are_none(text: str, do_import: Import) -> None:
     with pytest.raises(InvalidRequest):
         do_import(source=text)
-
-
-def test_search(server: Server, tmp_path: Path) -> None:
-    disk = b"a disk"
-    server.product("debian/12", "1", disk_kvm_img=disk, root_tar_xz=lzma.compress(ROOT))
-    server.product("alpine/3.20", "1", root_tar_xz=lzma.compress(ROOT))
-    environment = {"HOME": str(tmp_path), "SSL_CERT_FILE": os.environ["SSL_CERT_FILE"]}
-    arguments = ["image", "search", server.address, "debian/", "-o", "json"]
-    result = CliRunner().invoke(root, arguments, env=environment, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    found = [(item["alias"], item["type"]) for item in json.loads(result.stdout)]
-    assert found == [("debian/12", "container"), ("debian/12", "disk")]
 
 
 def test_a_server_is_searched(server: Server) -> None:

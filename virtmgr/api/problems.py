@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -60,6 +61,10 @@ _HINTS: Final = {
 }
 
 
+_OF_TYPES: Final = re.compile(r"^(?:Input|String|List|Tuple|Dictionary|Set|Value) should\b")
+"""How pydantic begins: by the type of what was given, which says nothing to people."""
+
+
 class FieldError(BaseModel):
     """What is wrong with one field."""
 
@@ -105,7 +110,7 @@ def from_validation(error: ValidationError, prefix: str = "") -> InvalidFields:
     found = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         path = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
+        message = _OF_TYPES.sub("it should", item["msg"].removeprefix("Value error, "))
         if not path and ": " in message:  # a validator of the whole names its field itself
             named, _, rest = message.partition(": ")
             if " " not in named:

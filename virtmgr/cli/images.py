@@ -51,8 +51,8 @@ _OFFERS = (
     column("VERSION", "version"),
     column("SIZE", "size", shown=size),
     column("DESCRIPTION", "description"),
-    column("ALIASES", "aliases", wide=True),
 )
+_MOST_OFFERS = 500  # of a server; the API tells no more at a time
 
 
 @group("image")
@@ -156,33 +156,18 @@ def inspect(session: Session, name: str) -> None:
 @output_option
 @pass_session
 def search_images(session: Session, server: str, words: tuple[str, ...]) -> None:
-    """List what an image server of LXD or Incus has; it is asked from here.
+    """List what an image server of LXD or Incus has; the control plane asks it.
 
     \b
     virtmgr image search https://images.linuxcontainers.org debian 12
     """
-    import tempfile
-
-    from virtmgr.images.simplestreams import fetch_offers, search
-    from virtmgr.images.task import Task
-
     address = server.removeprefix("simplestreams:").partition("#")[0].rstrip("/")
-    with tempfile.TemporaryDirectory(prefix="virtmgr-") as scratch:
-        task = Task(lambda *_: None, lambda: False)
-        found = search(fetch_offers(address, Path(scratch), task), words)
-    items = [
-        {
-            "alias": next(iter(offer.aliases), ""),
-            "aliases": list(offer.aliases),
-            "architecture": offer.architecture,
-            "type": offer.type.value,
-            "version": offer.version,
-            "size": offer.file.size,
-            "description": offer.description,
-        }
-        for offer in found
-    ]
-    show_items(session, items, _OFFERS)
+    body = {"server": address, "words": list(words), "limit": _MOST_OFFERS}
+    found = session.client.post("/images/search", body)
+    show_items(session, found["items"], _OFFERS)
+    if found["total"] > len(found["items"]):
+        more = found["total"] - len(found["items"])
+        click.echo(f"{more} more are not shown: give more words", err=True)
 
 
 @image.command("build")
@@ -292,6 +277,39 @@ def pruned_lines(found: Item) -> Iterator[str]:
     elif store is not None and store["blobs"] + store["leftovers"]:
         counts = f"{store['blobs']} unused blobs, {store['leftovers']} leftovers of uploads"
         yield f"control plane: {counts} ({size(store['size'])})"
+
+
+@image.command("edit")
+@click.argument("name")
+@click.option("--rename", metavar="NAME", help="Its new name.")
+@click.option("--description", help="What it is for; '' takes it away.")
+@click.option("--protected/--no-protected", default=None, help="Refuse to delete it, or allow it.")
+@label_option
+@dry_run_option
+@output_option
+@pass_session
+def edit(
+    session: Session,
+    name: str,
+    rename: str | None,
+    description: str | None,
+    protected: bool | None,
+    labels: dict[str, str],
+    dry_run: bool,
+) -> None:
+    """Change an image's name, description, protection or labels (KEY= takes a label away).
+
+    \b
+    virtmgr image edit debian --description "for the web tier" --protected
+    """
+    given = {"name": rename, "description": description, "protected": protected}
+    patch: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if labels:
+        patch["labels"] = {key: value or None for key, value in labels.items()}
+    if not patch:
+        raise click.UsageError("say what to change")
+    answer = session.client.patch(NOUN.path(session, name), patch, {"dry_run": dry_run or None})
+    finish(session, answer, f"image {name} updated")
 
 
 @image.command("alias")

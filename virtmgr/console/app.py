@@ -89,7 +89,7 @@ def _is_background() -> bool:
 
 def to_log_in() -> AnyResponse:
     """Lead to the log-in, and from there back."""
-    back = request.full_path.rstrip("?") if request.method == "GET" else "/"
+    back = request.full_path.rstrip("?") if request.method == "GET" else _form_of(request.referrer)
     if is_partial():
         shown = urlsplit(request.headers.get("HX-Current-URL", ""))
         back = f"{shown.path or '/'}?{shown.query}".rstrip("?")
@@ -97,6 +97,14 @@ def to_log_in() -> AnyResponse:
         response.headers["HX-Redirect"] = f"/login?{urlencode({'next': back})}"
         return response
     return redirect("/login" if back == "/" else f"/login?{urlencode({'next': back})}")
+
+
+def _form_of(referrer: str | None) -> str:
+    """The page whose form was sent, as the browser says it; scripts fill it in there again."""
+    shown = urlsplit(referrer or "")
+    if shown.netloc != request.host or not shown.path.startswith("/"):
+        return "/"
+    return f"{shown.path}?{shown.query}".rstrip("?")
 
 
 def _frame() -> dict[str, Any]:
@@ -165,7 +173,8 @@ def _tell(status: int, message: str, hint: str | None, number: str | None) -> An
     if is_partial():
         response = make_response("", status)
         response.headers["HX-Reswap"] = "none"
-        tell(response, toast(message, hint=hint, level="danger"))
+        hint = hint and formatting.sentence(hint)
+        tell(response, toast(formatting.sentence(message), hint=hint, level="danger"))
         return response
     text = render_template("error.html", status=status, message=message, hint=hint, number=number)
     return make_response(text, status)

@@ -27,15 +27,22 @@ def lines(events: Iterable[Mapping[str, Any]]) -> list[Line]:
     return [_line(event) for event in events]
 
 
+def operation_words(message: str, outcome: str) -> str:
+    """An operation's event without its target: "update: at the next start" has succeeded."""
+    verb, _, rest = message.partition(": ")
+    told = f"{words(verb) or 'it'} {words(outcome)}"
+    return f"{told}: {rest}" if rest else told
+
+
 def _line(event: Mapping[str, Any]) -> Line:
     name, message = event["target"]["name"], event["message"]
     noun, _, verb = event["type"].partition(".")
     text = message or words(verb)
     if noun == "operation":
-        text = f"{words(message)} {words(verb)}"
+        text = operation_words(message, verb)
     elif message.startswith("it was "):  # what it is now says the event's type
         text = f"{words(verb)}: {message}"
-    said = name in message.split()
+    said = name in message.split() or name == event["target"]["id"]  # which is no name for people
     return Line(
         sequence=event["sequence"],
         at=event["at"],

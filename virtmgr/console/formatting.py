@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ _SYSTEMS: Final = (
     ("Mac OS", "macOS"),
     ("Linux", "Linux"),
 )
-_SPANS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_SPANS: Final = ((365 * 86400, "y"), (86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 TONES: Final = {
     "running": "green",
@@ -38,6 +39,12 @@ TONES: Final = {
     "enrolling": "blue",
     "probing": "blue",
     "moving": "blue",
+    "planned": "blue",
+    "preparing": "blue",
+    "migrating": "blue",
+    "copying": "blue",
+    "cleaning": "blue",
+    "retreating": "orange",
     "draining": "yellow",
     "paused": "yellow",
     "cordoned": "yellow",
@@ -93,6 +100,11 @@ def parse_time(value: str | datetime) -> datetime:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
+def now() -> str:
+    """The server's time, by which the page's scripts tell ages."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 def span(seconds: float) -> str:
     """A duration in its two largest units at most: 3 min, 2 d 4 h."""
     rest, words = int(abs(seconds)), []
@@ -105,19 +117,22 @@ def span(seconds: float) -> str:
     return " ".join(words) or "0 s"
 
 
-def age(value: str | datetime | None, now: datetime | None = None) -> Markup:
-    """A ``time`` element: how long ago or until when; console.js adds the viewer's own zone."""
+def age(value: str | datetime | None, at_time: datetime | None = None) -> Markup:
+    """A ``time`` element: how long ago or until when.
+
+    console.js adds the viewer's own zone, and lets the words go with the time (``data-age``).
+    """
     if value is None:
         return Markup("–")
     at = parse_time(value)
-    away = at - (now or datetime.now(UTC))
+    away = at - (at_time or datetime.now(UTC))
     words = span(away.total_seconds())
     if abs(away) < timedelta(seconds=1):
         words = "now"
     else:
         words = f"in {words}" if away > timedelta(0) else f"{words} ago"
     moment = at.astimezone(UTC)
-    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
+    return Markup('<time datetime="{}" title="{} UTC" data-age>{}</time>').format(
         moment.isoformat(timespec="seconds"), f"{moment:%Y-%m-%d %H:%M:%S}", words
     )
 
@@ -132,6 +147,16 @@ def tone(state: Any) -> str:
     return TONES.get(str(state), "secondary")
 
 
+def sentence(text: Any) -> str:
+    """A message of the API, which begins as the middle of a sentence would, as one by itself.
+
+    What is the name of something (``web1: …``) is left as it is.
+    """
+    told = str(text)
+    first = re.match(r"[a-z]+(?=[ ,;]|$)", told)
+    return told[:1].upper() + told[1:] if first else told
+
+
 def browser(user_agent: str) -> str:
     """What a session was begun with, as the browser says itself: Firefox on Linux."""
     name = next((title for mark, title in _BROWSERS if mark in user_agent), None)
@@ -144,8 +169,9 @@ FILTERS: Final = {
     "amount": amount,
     "number": number,
     "age": age,
+    "sentence": sentence,
     "span": span,
     "words": words,
     "tone": tone,
 }
-GLOBALS: Final = {"percent": percent}
+GLOBALS: Final = {"percent": percent, "now": now}

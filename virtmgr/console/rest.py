@@ -15,6 +15,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 PREFIX: Final = "/api/v1"
+_INVALID: Final = "the request is not valid: "
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Refusal(Exception):
         self.problem = problem
 
     def __str__(self) -> str:
-        return str(self.problem.get("detail", f"HTTP status {self.status}"))
+        detail = str(self.problem.get("detail", f"HTTP status {self.status}"))
+        return detail.removeprefix(_INVALID) if self.problem.get("errors") else detail
 
     @property
     def code(self) -> str:
@@ -54,7 +56,8 @@ class Refusal(Exception):
 
     @property
     def hint(self) -> str | None:
-        return self.problem.get("hint")
+        """What to do next; where fields are wrong, they say it themselves."""
+        return None if self.problem.get("errors") else self.problem.get("hint")
 
     @property
     def fields(self) -> Mapping[str, str]:

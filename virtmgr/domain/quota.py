@@ -31,7 +31,9 @@ class Excess:
 
     def error(self, project: str) -> QuotaExceeded:
         """The refusal, in the words and with the numbers that clients rely on."""
-        used, asked, limit = (_write(self.resource, n) for n in (self.used, self.asked, self.limit))
+        used, asked, limit = (
+            written(self.resource, n) for n in (self.used, self.asked, self.limit)
+        )
         return QuotaExceeded(
             f"the quota of project {project!r} is exceeded: "
             f"{self.resource}: {used} of {limit} used, {asked} asked",
@@ -84,5 +86,6 @@ def check(quota: Quota, amounts: Mapping[str, float]) -> Excess | None:
     return None
 
 
-def _write(resource: str, amount: float) -> str:
+def written(resource: str, amount: float) -> str:
+    """An amount of a resource, for people."""
     return format_bytes(int(amount)) if resource in ("memory", "disk") else f"{amount:.6g}"

@@ -165,7 +165,7 @@ class _Import:
         raise ImageError(
             "the file is neither an archive, nor a disk, CD or kernel",
             code="image_unknown",
-            hint="A disk without a boot sector is taken if the type is said to be disk.",
+            hint="A disk without a boot sector is taken if its format is said to be raw.",
         )
 
     def _squashfs(self, path: Path, compression: Compression) -> ImageManifest:

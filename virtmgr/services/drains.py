@@ -47,7 +47,7 @@ def drain(context: Context, reference: str, wish: Wish = Wish.EITHER) -> Drained
     context.uow.flush()
     there = list(context.uow.workloads.on_host(host.id))
     plan = migrations.propose(context, there, host, wish=wish)
-    operation = context.begin(VERB, "host", host)
+    operation = context.begin(VERB, "host", host, parameters={"mode": wish.value})
     operation.state = OperationState.RUNNING
     moved = migrations.begin(context, plan, host, operation)
     stay = len(plan) - len(moved)

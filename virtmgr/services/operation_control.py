@@ -131,13 +131,13 @@ def _delete(context: Context, operation: Operation) -> Operation:
 def _move(context: Context, operation: Operation) -> Operation:
     workload = _workload(context, operation, every_host=True)
     to = operation.parameters.get("to")
-    return migrations.move(context, workload, to, _wish(operation)).operation
+    return migrations.move(context, workload, to, _wish(operation, Wish.LIVE_IF_VM)).operation
 
 
-def _wish(operation: Operation) -> Wish:
+def _wish(operation: Operation, usual: Wish) -> Wish:
     """As it was asked, as far as that is kept: what went cold may go so again."""
     mode = operation.parameters.get("mode")
-    return Wish(mode) if mode is not None else Wish.LIVE_IF_VM
+    return Wish(mode) if mode is not None else usual
 
 
 def _workload(context: Context, operation: Operation, *, every_host: bool = False) -> Workload:
@@ -145,7 +145,7 @@ def _workload(context: Context, operation: Operation, *, every_host: bool = Fals
 
 
 def _drain(context: Context, operation: Operation) -> Operation:
-    return drains.drain(context, operation.target_id).operation
+    return drains.drain(context, operation.target_id, _wish(operation, Wish.EITHER)).operation
 
 
 def _by_ssh(context: Context, operation: Operation) -> Operation:
@@ -158,7 +158,9 @@ def _fence(context: Context, operation: Operation) -> Operation:
 
 def _rebalance(context: Context, operation: Operation) -> Operation:
     course = Course.model_validate(operation.parameters)
-    bounds = rebalancing.Bounds(at_once=course.at_once, cold=course.cold)
+    bounds = rebalancing.Bounds(
+        most_moves=course.most_moves, at_once=course.at_once, cold=course.cold
+    )
     return rebalancing.rebalance(context, operation.target_id, bounds).operation
 
 

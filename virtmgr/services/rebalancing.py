@@ -166,7 +166,9 @@ def rebalance(context: Context, reference: str, bounds: Bounds) -> Rebalanced:
 def begin(context: Context, planned: Planned, bounds: Bounds) -> Operation:
     """The operation that carries a plan out; one without moves is finished at once."""
     cluster, moves = planned.cluster, planned.plan.moves
-    course = Course.of(moves, bounds.at_once, bounds.cold)
+    course = Course.of(
+        moves, at_once=bounds.at_once, cold=bounds.cold, most_moves=bounds.most_moves
+    )
     operation = context.begin(VERB, "cluster", cluster, parameters=course.model_dump(mode="json"))
     operation.state = OperationState.RUNNING
     operation.message = f"{len(moves)} workloads are to move"

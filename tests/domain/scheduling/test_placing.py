@@ -78,7 +78,7 @@ def test_a_choice_says_why_and_carries_the_version_that_was_read() -> None:
 @pytest.mark.parametrize(
     ("hosts", "summary"),
     [
-        ([], "no host fits: there are no hosts"),
+        ([], "no host fits: there is none to choose from"),
         ([host(1)], "placed on h1: the only host that fits"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, g, render_template, request
 
 from virtmgr.console import formatting, listing
+from virtmgr.console.feed import operation_words
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.rest import Rest
 
@@ -105,7 +106,7 @@ def sentence(event: Mapping[str, Any]) -> str:
     if message and name == event["target"]["id"]:  # it has no name: its id says nothing to people
         return str(message)
     if noun == "operation":
-        return f"{name}: {message or 'it'} {verb}"
+        return f"{name}: {operation_words(message, verb)}"
     if not message:
         return f"{name} is {formatting.words(verb)}"
     if message.startswith("it was "):

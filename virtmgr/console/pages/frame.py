@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from flask import Blueprint, Response, g, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from virtmgr.console import preferences
+from virtmgr.console import palette, preferences
 from virtmgr.console.answers import reloaded
 from virtmgr.console.navigation import PLACES
 from virtmgr.console.rest import Refusal
@@ -19,6 +20,7 @@ blueprint = Blueprint("frame", __name__)
 
 _EVENT_NAME: Final = re.compile(rb"^event: .*\n", re.MULTILINE)
 _FOUND: Final = 6  # of each noun
+_VERBS: Final = 3  # that a word may begin
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,31 @@ def live() -> Response:
 
 
 @blueprint.get("/palette")
-def palette() -> str:
-    """What matches: places, and objects of every noun by their names."""
+def show_palette() -> str:
+    """What matches: verbs, objects of every noun by their names, places, and what may be begun."""
     text = request.args.get("q", "").strip()[:128]
     near = [place for place in PLACES if text.lower() in f"{place.title} {place.about}".lower()]
     found = [(noun, _search(noun, text)) for noun in SEARCHED] if text else []
-    return render_template("frame/palette.html", text=text, places=near, found=found)
+    return render_template(
+        "frame/palette.html",
+        text=text,
+        verbs=[(verb, _objects(verb, name)) for verb, name in palette.verbs(text)[:_VERBS]],
+        found=found,
+        places=near,
+        doings=palette.doings(text),
+        address=palette.address,
+    )
 
 
-def _search(noun: Searched, text: str) -> list[Mapping[str, Any]]:
-    query = {"q": text, "limit": _FOUND, "fields": _fields(noun)}
+def _objects(verb: palette.Verb, name: str) -> list[Mapping[str, Any]]:
+    noun = next(one for one in SEARCHED if one.path == verb.noun)
+    return _search(noun, name, verb.only)
+
+
+def _search(
+    noun: Searched, text: str, only: Mapping[str, str] = MappingProxyType({})
+) -> list[Mapping[str, Any]]:
+    query = {"q": text, "limit": _FOUND, "fields": _fields(noun), **only}
     try:
         items: list[Mapping[str, Any]] = g.rest.get(noun.path, query)["items"]
     except Refusal as refusal:

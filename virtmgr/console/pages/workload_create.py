@@ -107,6 +107,8 @@ def preview() -> str:
         told = _unreadable(wanted)
     elif not wanted.spec["name"]:
         told = Told("Give it a name, and it is told here where it would run", waits=True)
+    elif wanted.spec["kind"] == Kind.CONTAINER and not wanted.spec.get("image"):
+        told = Told("Choose an image, and it is told here where it would run", waits=True)
     else:
         told, found = _try(wanted, fields)
     return render_template(

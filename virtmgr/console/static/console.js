@@ -1,5 +1,7 @@
 // What every page does: news from the server, messages, confirmation, the palette, the menu.
 
+import { span } from "./format.js";
+
 const body = document.body;
 
 // ---- news: one stream a visible page; parts listen to "live-TYPE" on the body
@@ -127,6 +129,7 @@ document.addEventListener(
 );
 
 function ask(button) {
+  palette?.close();
   const dialog = document.getElementById("confirm");
   const { confirm, confirmText, confirmName, confirmYes } = button.dataset;
   const form = dialog.querySelector("form");
@@ -193,7 +196,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 palette?.addEventListener("keydown", (event) => {
-  const links = [...palette.querySelectorAll("a")];
+  const links = [...palette.querySelectorAll("#palette-found a, #palette-found button")];
   const at = links.indexOf(document.activeElement);
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
@@ -208,7 +211,7 @@ palette?.addEventListener("keydown", (event) => {
   }
 });
 palette?.addEventListener("click", (event) => {
-  if (event.target === palette) palette.close();
+  if (event.target === palette || event.target.closest("[data-palette-does]")) palette.close();
 });
 
 // ---- menus, the side menu on narrow screens, dark and light
@@ -260,7 +263,27 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("[data-filters] select")) event.target.form.requestSubmit();
 });
 
-// ---- what is swapped in: times in the viewer's zone, the drawer as it was
+// ---- ages go with the time, by the server's clock
+
+const AHEAD = Date.parse(body.dataset.now) - Date.now(); // milliseconds
+
+function age(time) {
+  const away = (Date.parse(time.dateTime) - Date.now() - AHEAD) / 1000;
+  if (Math.abs(away) < 1) return "now";
+  return away > 0 ? `in ${span(away)}` : `${span(away)} ago`;
+}
+
+function showAges() {
+  if (document.hidden) return;
+  for (const time of document.querySelectorAll("time[data-age]")) {
+    const words = age(time);
+    if (time.textContent !== words) time.textContent = words;
+  }
+}
+
+setInterval(showAges, 1000);
+
+// ---- what is swapped in: times in the viewer's zone, the drawer and the tabs as they were
 
 function settle() {
   for (const time of document.querySelectorAll("time[datetime]:not([data-local])")) {
@@ -271,8 +294,17 @@ function settle() {
     });
   }
   letScroll();
+  showTab();
   const drawer = document.querySelector("[data-drawer]");
   if (drawer && sessionStorage.getItem("drawer") === "open") drawer.open = true;
+}
+
+// On a narrow screen the tabs are scrolled to the one that is shown; the page is not.
+function showTab() {
+  const tab = document.querySelector(".tabs [aria-current]");
+  if (!tab) return;
+  const tabs = tab.closest(".tabs");
+  tabs.scrollLeft = tab.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - tab.offsetWidth) / 2;
 }
 
 // What is wider or longer than its place is scrolled by keys once it can have the focus.

@@ -105,6 +105,7 @@ export class Screen {
     this.stream = null;
     this.tries = 0;
     this.timer = null;
+    this.wasOpen = false; // a shell that has ended is not begun anew unasked
     this.number = 0; // of the connection: what comes of an older one is not heard
     this.usedAt = Date.now();
     this.actions = { reconnect: () => this.connect(), full: () => this.full(), ...actions };
@@ -175,6 +176,7 @@ export class Screen {
 
   _opened() {
     this.tries = 0;
+    this.wasOpen = true;
     this.show("connected", "Connected");
     this.wants.opened(this.stream);
   }
@@ -205,7 +207,7 @@ export class Screen {
   /** The workload was started, perhaps: whoever waits for it gets it back. */
   _heard(event) {
     const opening = ["workload.console", "workload.vnc", "workload.exec"];
-    if (this.state !== "ended" || this.name === "shell" || this.taken) return;
+    if (this.state !== "ended" || this.taken || (this.name === "shell" && this.wasOpen)) return;
     if (event?.target?.id !== this.element.dataset.workload || opening.includes(event.type)) return;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.state === "ended" && this.connect(), 700);

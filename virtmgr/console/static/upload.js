@@ -17,6 +17,7 @@ const pause = sending.querySelector("[data-pause]");
 const resume = sending.querySelector("[data-resume]");
 const button = document.getElementById("import-button");
 let upload = null; // {file, key, id, offset}
+let sent = null; // the file of the last import, to be sent again where that fails
 let running = false;
 let turn = 0; // of sending: what waits in an older one has nothing more to do
 let request = null;
@@ -203,10 +204,19 @@ window.addEventListener("beforeunload", (event) => {
 // Once the import is begun the file is the server's.
 document.addEventListener("htmx:after:swap", () => {
   if (!document.getElementById("import-operation")) return;
+  sent = upload?.file ?? sent;
   upload = null;
   sending.querySelector("[data-cancel]").hidden = true;
   buttons();
   document.getElementById("import-note").hidden = true;
+});
+
+document.addEventListener("click", (event) => {
+  if (!event.target.closest("[data-send-again]")) return;
+  document.getElementById("imported").replaceChildren();
+  sending.querySelector("[data-cancel]").hidden = false;
+  choose(sent);
+  sending.scrollIntoView({ block: "center" });
 });
 
 const pending = JSON.parse(localStorage.getItem(PENDING) ?? "null");

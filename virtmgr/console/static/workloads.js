@@ -162,7 +162,6 @@ document.addEventListener("htmx:before:request", (event) => {
 });
 
 function settle() {
-  document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   select();
   showColumns();
   showViews();

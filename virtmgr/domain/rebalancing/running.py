@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from virtmgr.domain.migration import Phase
-from virtmgr.domain.rebalancing.model import Move
+from virtmgr.domain.rebalancing.model import MOST_MOVES, Move
 from virtmgr.domain.values import Value
 
 _STAYED: Final = (Phase.RETREATING, Phase.FAILED)
@@ -30,9 +30,10 @@ class Course(Value):
     moves: tuple[PlannedMove, ...] = ()
     at_once: int = 2
     cold: bool = False
+    most_moves: int = MOST_MOVES  # as it was asked, for trying it again
 
     @classmethod
-    def of(cls, moves: tuple[Move, ...], at_once: int, cold: bool) -> Course:
+    def of(cls, moves: tuple[Move, ...], *, at_once: int, cold: bool, most_moves: int) -> Course:
         """The course of a plan."""
         planned = tuple(
             PlannedMove(
@@ -43,7 +44,7 @@ class Course(Value):
             )
             for move in moves
         )
-        return cls(moves=planned, at_once=at_once, cold=cold)
+        return cls(moves=planned, at_once=at_once, cold=cold, most_moves=most_moves)
 
 
 @dataclass(frozen=True)

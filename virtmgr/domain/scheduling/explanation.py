@@ -172,7 +172,7 @@ def _choice(name: str, outcome: Outcome, fitting: int) -> str:
 def _refusal(tally: Tally, request: PlacementRequest, outcome: Outcome) -> str:
     """Every host counted once, under the first rule that it fails."""
     if not len(tally.fleet):
-        return "no host fits: there are no hosts"
+        return "no host fits: there is none to choose from"
     parts = []
     failing_first = (*outcome.fixed.failing_first, *outcome.failing_first)
     for rule, failing in zip(outcome.rules, failing_first, strict=True):

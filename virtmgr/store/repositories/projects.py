@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from virtmgr.domain.errors import InvalidRequest, NotFound, QuotaExceeded
 from virtmgr.domain.project import Project, Quota
+from virtmgr.domain.quota import written
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlNamedRepository, SqlRepository
@@ -125,13 +126,12 @@ def _over(quota: Quota, amounts: Mapping[str, float]) -> dict[str, dict[str, flo
 def _exceeded(quota: Quota, amounts: Mapping[str, float]) -> QuotaExceeded:
     over = _over(quota, amounts)
     told = "; ".join(
-        f"{name}: {it['used']:g} used + {it['asked']:g} asked > {it['limit']:g} allowed"
-        if name not in ("memory", "disk")
-        else f"{name}: {it['used']} B used + {it['asked']} B asked > {it['limit']} B allowed"
+        f"{name}: {written(name, it['used'])} of {written(name, it['limit'])} used, "
+        f"{written(name, it['asked'])} asked"
         for name, it in over.items()
     )
     return QuotaExceeded(
-        f"take from the project's quota: it would be exceeded ({told})",
+        f"the project's quota would be exceeded: {told}",
         hint="delete something, ask for less, or have an operator raise the quota",
         detail={"exceeded": over, "project_id": quota.project_id},
     )
