@@ -287,7 +287,7 @@ def test_an_unknown_address_is_told_with_a_way_on(viewer: Viewer) -> None:
     expect(viewer.page.locator("h1")).to_have_text("There is no such thing")
     expect(viewer.page.locator("#side [aria-current]")).to_have_text("Hosts")
     assert viewer.barriers() == []
-    viewer.page.get_by_role("link", name="Overview").click()
+    viewer.page.locator("#main").get_by_role("link", name="Overview").click()
     expect(viewer.page.locator("h1")).to_have_text(re.compile("Overview"))
 
 
