@@ -124,11 +124,17 @@ def mixed(found: Site, size: Size, seconds: float) -> Figures:
     watcher = _Watcher(found)
     watcher.start()
     load = _Load(found, seconds)
+    before = found.cpu()
     load.run()
     time.sleep(2)
+    after = found.cpu()
     watcher.stop()
     taken = load.times
+    many = sum(map(len, taken.values()))
     return {
+        "CPU of web for each request and its syncs [ms]": 1000
+        * (after["web"] - before["web"])
+        / many,
         "create, p50 [ms]": percentile(taken["create"], 0.5),
         "create, p95 [ms]": percentile(taken["create"], 0.95),
         "list meanwhile, p95 [ms]": percentile(taken["list"], 0.95),

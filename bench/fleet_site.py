@@ -114,16 +114,16 @@ class Site:
     def processes(self) -> dict[str, list[int]]:
         """Process ids by part."""
         found: dict[str, list[int]] = {"web": [], "worker": [], "hub": [], "supervisor": []}
-        for pid in _tree(self.serve.pid):
+        for pid in tree(self.serve.pid):
             name = re.search(r"virtmgr\.bootstrap\.(\w+)", _command(pid))
             found.setdefault(name[1] if name else "supervisor", []).append(pid)
-        found["PostgreSQL"] = _tree(self.database) if self.database is not None else []
-        found["simulated fleet"] = _tree(self.fleet.pid) if self.fleet is not None else []
+        found["PostgreSQL"] = tree(self.database) if self.database is not None else []
+        found["simulated fleet"] = tree(self.fleet.pid) if self.fleet is not None else []
         return found
 
     def cpu(self) -> dict[str, float]:
         """Seconds of CPU that each part has used up to now."""
-        return {part: sum(map(_cpu, pids)) for part, pids in self.processes().items()}
+        return {part: sum(map(cpu_of, pids)) for part, pids in self.processes().items()}
 
     def memory(self) -> dict[str, float]:
         """Megabytes (PSS) of each part."""
@@ -178,7 +178,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
     """A process with all that come from it."""
     found = [pid]
     for parent in found:
@@ -198,7 +198,7 @@ def _command(pid: int) -> str:
         return ""
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(pid: int) -> float:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -268,6 +268,8 @@ def test_the_documented_limits_are_the_real_ones() -> None:
         "one header field, bytes": web.MAX_FIELD,
         "body, bytes": app.MAX_BODY,
         "an agent's sync, bytes": agent.MAX_SYNC,
+        "agents' syncs worked on at once": agent.SYNCS_AT_ONCE,
+        "an agent's sync waits for its turn, seconds": agent.SYNC_PATIENCE,
         "nesting of JSON": parsing.MAX_DEPTH,
         "streams: connections to the port": admission.CONNECTIONS,
         "streams: connections of one address": admission.CONNECTIONS_PER_ADDRESS,

@@ -162,8 +162,8 @@ def test_a_batch_claims_each_host_once(
         version = before.version
     with units() as uow:
         batch = [decide(uow, inventory, known) for _ in range(3)]
-        placement.commit(uow, [one for one, _ in batch], [one for _, one in batch], known=known)
-        revisions = uow.hosts.next_revision_of_all([inventory.host.id])
+        requests, decisions = zip(*batch, strict=True)
+        revisions = placement.commit(uow, requests, decisions, known=known)
         uow.commit()
     with units(read_only=True) as uow:
         host = uow.hosts.get(inventory.host.id)

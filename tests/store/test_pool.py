@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from virtmgr.services.turns import Turns
 from virtmgr.store.engine import make_engine
-from virtmgr.store.pool import Turns
 
 
 def test_turns_come_in_the_order_asked() -> None:
@@ -28,7 +28,7 @@ def test_turns_come_in_the_order_asked() -> None:
         thread = threading.Thread(target=wait, args=(number,))
         thread.start()
         threads.append(thread)
-        while len(turns._waiting) <= number:
+        while turns.waiting <= number:
             time.sleep(0.001)
     turns.pass_on()
     for thread in threads:
@@ -89,7 +89,7 @@ def test_a_killed_waiter_holds_nobody_up() -> None:
     code = (
         "from gevent import monkey; monkey.patch_all()\n"
         "import gevent\n"
-        "from virtmgr.store.pool import Turns\n"
+        "from virtmgr.services.turns import Turns\n"
         "turns = Turns()\n"
         "assert turns.take(0)\n"
         "waiter = gevent.spawn(turns.take, 60)\n"

@@ -6,6 +6,7 @@ Everything but ``join`` needs a client certificate that the private CA has issue
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TypeVar
 
 from flask import Blueprint, Flask, Response, jsonify, request
@@ -22,13 +23,16 @@ from virtmgr.ports.unit_of_work import Heartbeat
 from virtmgr.services import enrolment
 from virtmgr.services.container import Services
 from virtmgr.services.heartbeats import Heartbeats
-from virtmgr.services.sync import sync
+from virtmgr.services.sync import is_renewal, sync
+from virtmgr.services.turns import Turns
 from virtmgr.services.wake import HostWake
 
 PREFIX = "/agent/v1"
 MAX_SYNC = 32 * 1024**2  # bytes
 _CHUNK = 1 << 20
 _LONGEST_WAIT = 60.0
+SYNCS_AT_ONCE = 8  # so that a fleet that comes back leaves room for people's requests
+SYNC_PATIENCE = 10  # seconds; an agent gives up after 30
 
 _M = TypeVar("_M", bound=Message)
 
@@ -49,6 +53,7 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_SYNC
     heartbeats = Heartbeats(services)
+    turns = Turns(SYNCS_AT_ONCE)
     routes = Blueprint("agent", __name__, url_prefix=PREFIX)
 
     @routes.post("/join")
@@ -81,7 +86,15 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     @routes.post("/sync")
     def take_sync() -> Response:
         host_id, serial = _certificate()
-        response = sync(services, host_id, _parse(SyncRequest), serial=serial)
+        asked = _parse(SyncRequest)
+        # A lease is renewed at once: guests may depend on it.
+        turn = (
+            nullcontext()
+            if is_renewal(asked)
+            else turns.turn("sync", SYNC_PATIENCE, urgent=asked.brief)
+        )
+        with turn:
+            response = sync(services, host_id, asked, serial=serial)
         return Response(
             response.model_dump_json(exclude_unset=True),
             mimetype="application/json",

@@ -28,7 +28,7 @@ from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
 from virtmgr.domain.scheduling import Amounts, PlacedWorkload
 from virtmgr.domain.usage_history import TimedPoint, UsageSlice
 from virtmgr.domain.volume import Volume
-from virtmgr.domain.workload import Kind, Nic, Workload
+from virtmgr.domain.workload import Kind, Nic, Workload, WorkloadStatus
 from virtmgr.domain.workload import Port as PublishedPort
 
 T = TypeVar("T")
@@ -223,6 +223,14 @@ class NicRepository(Repository[Nic], Protocol):
 
 
 class WorkloadRepository(ProjectRepository[Workload], Protocol):
+    def statuses(self, ids: Iterable[str], host_id: str) -> Mapping[str, WorkloadStatus]:
+        """The status of those of these that are the host's, by id; loads no entity."""
+        ...
+
+    def note_statuses(self, statuses: Mapping[str, WorkloadStatus]) -> None:
+        """Write the statuses of several, by id, at once. Events are the caller's."""
+        ...
+
     def on_host(self, host_id: str, *, after_revision: int = -1) -> Sequence[Workload]:
         """Workloads of the host whose ``revision`` is greater than ``after_revision``."""
         ...
@@ -293,10 +301,13 @@ class QuotaRepository(Repository[Quota], Protocol):
 
 
 class Duties(NamedTuple):
-    """What concerns the failover of a host."""
+    """What a sync has to look at further. Most have none of it, and are not to ask one by one."""
 
     ha: bool  # it has highly available workloads
     leftovers: bool  # it has what was restarted on another host
+    moves: bool  # workloads are on their way from it or to it
+    volumes: bool  # it has volumes that are to be removed
+    images: bool  # it has images at hand that are not in the inventory (any more)
 
 
 class Renewal(NamedTuple):
@@ -343,10 +354,13 @@ class HostRepository(NamedRepository[Host], Protocol):
         """
         ...
 
-    def claim_all(self, claims: Mapping[str, Amounts], versions: Mapping[str, int]) -> str | None:
-        """``claim`` for several hosts, locked in the order of their ids, all or none.
+    def claim_all(
+        self, claims: Mapping[str, Amounts], versions: Mapping[str, int]
+    ) -> Mapping[str, int] | None:
+        """``claim`` and ``next_revision`` for several hosts, locked in the order of their ids, all
+        or none; their revisions.
 
-        The id of one that has changed since it was at its version; None: all are claimed.
+        None: one has changed since it was at its version.
         """
         ...
 
@@ -356,10 +370,6 @@ class HostRepository(NamedRepository[Host], Protocol):
 
     def next_revision(self, host_id: str) -> int:
         """Bump and return the host's desired revision. One UPDATE … RETURNING."""
-        ...
-
-    def next_revision_of_all(self, host_ids: Collection[str]) -> Mapping[str, int]:
-        """``next_revision`` of several, locked in the order of their ids."""
         ...
 
     def next_revisions(
@@ -474,6 +484,10 @@ class FenceDeviceRepository(Protocol):
 
 class TokenRepository(Repository[Token], Protocol):
     def by_secret_hash(self, secret_hash: str) -> Token | None: ...
+
+    def shown(self, secret_hash: str) -> tuple[Token, User, Sequence[RoleBinding]] | None:
+        """A token, its user, and the user's role bindings by id; one statement."""
+        ...
 
 
 class RoleBindingRepository(Repository[RoleBinding], Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -94,10 +95,10 @@ def recognise(
     :param background: a program asks by itself: that is no use that keeps the token from idling.
     :raises Unauthenticated: it is unknown or has expired, or its user is disabled.
     """
-    token = uow.tokens.by_secret_hash(hash_secret(secret))
-    user = None if token is None else uow.users.get(token.user_id)
-    if token is None or user is None or user.disabled:
+    shown = uow.tokens.shown(hash_secret(secret))
+    if shown is None or shown[1].disabled:
         raise Unauthenticated("the token is not known", hint="log in again: 'virtmgr login'")
+    token, user, bindings = shown
     if token.expires_at is not None and token.expires_at <= now:
         raise Unauthenticated(
             f"the token expired at {token.expires_at:%Y-%m-%d %H:%M} UTC",
@@ -110,20 +111,23 @@ def recognise(
             code="session_idle",
             hint="log in again",
         )
+    who = _principal(user, token, bindings)
     stale = token.last_used_at is None or now - token.last_used_at >= _USED_EVERY
     if background:
         until = min(filter(None, (now + _USED_EVERY, token.expires_at, token.idle_at)))
-        return Recognised(_principal(user, token, uow), token.id, until, now, to_be_noted=False)
+        return Recognised(
+            _principal(user, token, bindings), token.id, until, now, to_be_noted=False
+        )
     noted = now if stale or token.last_used_at is None else token.last_used_at
     until = min(filter(None, (noted + _USED_EVERY, token.expires_at)))
-    return Recognised(_principal(user, token, uow), token.id, until, now, to_be_noted=stale)
+    return Recognised(who, token.id, until, now, to_be_noted=stale)
 
 
-def _principal(user: User, token: Token, uow: UnitOfWork) -> Principal:
+def _principal(user: User, token: Token, bindings: Sequence[RoleBinding]) -> Principal:
     return Principal(
         user_id=user.id,
         name=user.name,
-        bindings=tuple((b.role, b.project_id) for b in uow.role_bindings.of_user(user.id)),
+        bindings=tuple((b.role, b.project_id) for b in bindings),
         token_role=token.role,
         token_project_id=token.project_id,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -203,11 +203,11 @@ def commit(
     decisions: Iterable[Decision],
     *,
     known: KnownHosts | None = None,
-) -> None:
+) -> Mapping[str, int]:
     """Take the claims of a batch, each host's if it is as it was read.
 
     :param known: what this process knows of the hosts, to be told what was claimed.
-
+    :return: by host, the next revision of what is desired there.
     :raises NoPlacement: a request fits nowhere; ``detail`` explains every host.
     :raises Overtaken: a host has changed since it was read.
     """
@@ -218,11 +218,12 @@ def commit(
             raise refusal(request, decision)
         versions[decision.host_id] = decision.host_version
         claims[decision.host_id] = claims.get(decision.host_id, _NOTHING) + request.asked
-    overtaken = uow.hosts.claim_all(claims, versions)
-    if overtaken is not None:
-        raise Overtaken(overtaken)
+    revisions = uow.hosts.claim_all(claims, versions)
+    if revisions is None:
+        raise Overtaken
     if known is not None:
         uow.after_commit(partial(known.claimed, claims, versions))
+    return revisions
 
 
 def refusal(request: PlacementRequest, decision: Decision) -> NoPlacement:

@@ -6,6 +6,7 @@ One transaction per sync. It may be repeated at any time with the same effect.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from virtmgr.domain.errors import Forbidden, InvalidRequest
@@ -15,6 +16,7 @@ from virtmgr.domain.leases import USUAL
 from virtmgr.domain.migration import Migration
 from virtmgr.domain.sync import (
     PROTOCOL,
+    DesiredWorkload,
     SyncRequest,
     SyncResponse,
 )
@@ -52,7 +54,7 @@ def sync(
         tunnel = host.tunnel_address
         duties = uow.hosts.duties(host.id)
         was_silent = note_host(uow, host, request, duties, now)
-        moves = uow.migrations.open_on(host.id)
+        moves = uow.migrations.open_on(host.id) if duties.moves else ()
         by_workload = {one.workload_id: one for one in moves}
         if host.tunnel_address != tunnel:
             overlays.announce(services, uow, [each.id for each in uow.networks.of_host(host.id)])
@@ -75,7 +77,8 @@ def sync(
         if was_silent:  # what was to be removed there may be forgotten here
             request = request.model_copy(update={"full": True})
         leftovers = uow.failovers.left_on(host.id) if duties.leftovers else ()
-        response = _answer(uow, host, request, on_their_way, leftovers, now, report_all=report_all)
+        further = _Further(on_their_way, leftovers, duties.volumes, duties.images)
+        response = _answer(uow, host, request, further, now, report_all=report_all)
         trusted = host.trusted_authorities
         uow.commit()
     if pem := authorities.news_for(services, trusted):
@@ -95,7 +98,7 @@ def _check_protocol(request: SyncRequest) -> None:
         )
 
 
-def _is_renewal(request: SyncRequest) -> bool:
+def is_renewal(request: SyncRequest) -> bool:
     """Whether all that it wants is the lease renewed."""
     return request == SyncRequest(brief=True, known_revision=request.known_revision)
 
@@ -108,7 +111,7 @@ def _renew(
     Most syncs of hosts with highly available workloads are such, so they cost two statements. What
     a host is granted changes with what it has, and that with its revision.
     """
-    if not _is_renewal(request):
+    if not is_renewal(request):
         return None
     with services.units() as uow:
         renewal = uow.hosts.renew(host_id, request.known_revision, serial, now)
@@ -171,16 +174,29 @@ def _admitted(uow: UnitOfWork, host_id: str, request: SyncRequest, serial: str |
     return host
 
 
+@dataclass(frozen=True)
+class _Further:
+    """What there is to tell of a host besides what it should run; most have none of it.
+
+    ``volumes``: some are to be removed. ``images``: some at hand are not in the inventory.
+    """
+
+    moves: Sequence[Migration]
+    leftovers: Sequence[Failover]
+    volumes: bool
+    images: bool
+
+
 def _answer(
     uow: UnitOfWork,
     host: Host,
     request: SyncRequest,
-    moves: Sequence[Migration],
-    leftovers: Sequence[Failover],
+    further: _Further,
     now: datetime,
     *,
     report_all: bool,
 ) -> SyncResponse:
+    moves, leftovers = further.moves, further.leftovers
     is_current = request.known_revision == host.revision and not leftovers
     if request.brief and not request.full and is_current:
         return SyncResponse(
@@ -193,20 +209,20 @@ def _answer(
             server_time=now,
         )
     full = request.full or request.known_revision > host.revision or bool(leftovers)
-    after = -1 if full else request.known_revision
-    gone = [
-        volume.id for volume in uow.volumes.on_host(host.id) if volume.state is VolumeState.DELETING
-    ]
+    gone = _volumes_to_remove(uow, host) if further.volumes else []
     gone += leftover_volumes(moves, host.id)
-    wishes = desired_of_host(uow, host.id, after, moves)
+    wishes: list[DesiredWorkload] = []
+    if full or not is_current:  # nothing has a later revision than its host
+        wishes += desired_of_host(uow, host.id, -1 if full else request.known_revision, moves)
     wishes += failover_end.left_behind(uow, leftovers)
+    images = uow.hosts.unknown_images(host.id) if further.images or request.images else ()
     response = SyncResponse(
         revision=host.revision,
         full=full,
         workloads=tuple(wishes),
         networks=tuple(desired_networks(uow, host.id)),
         removed_volumes=tuple(gone),
-        removed_images=tuple(uow.hosts.unknown_images(host.id)),
+        removed_images=tuple(images),
         prune_nonce=host.prune_nonce,
         report_all=report_all,
         lease_seconds=host.lease_seconds,
@@ -216,3 +232,8 @@ def _answer(
     unwanted = tuple(id for id in request.arrivals if id not in wanted)
     # Only those that have arrivals know the field.
     return response.model_copy(update={"removed_arrivals": unwanted}) if unwanted else response
+
+
+def _volumes_to_remove(uow: UnitOfWork, host: Host) -> list[str]:
+    there = uow.volumes.on_host(host.id)
+    return [volume.id for volume in there if volume.state is VolumeState.DELETING]

@@ -25,7 +25,6 @@ from virtmgr.services.workloads import (
     Changed,
     advance,
     bind_volume,
-    lock_networks,
     lock_volumes,
     refuse_taken,
     refuse_while_copied,
@@ -205,9 +204,9 @@ def _change_nics(
         vlans.check_host(host, [network for _, network in fresh], what)
     charged = {"addresses": float(taken - given_back)}
     uow.quotas.check(workload.project_id, charged)
-    lock_networks(uow, [network for _, network in fresh])
-    for asked, network in fresh:
-        ipam.add_nic(uow, workload.id, next(free), asked, network, context.now)
+    ipam.lock_networks(uow, [network for _, network in fresh])
+    wishes = [ipam.NicWish(workload.id, next(free), *one) for one in fresh]
+    ipam.add_nics(uow, wishes, context.now)
     changed = [nic.network_id for nic in gone] + [network.id for _, network in fresh]
     _announce(context, workload, changed)
     return charged

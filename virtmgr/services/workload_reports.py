@@ -110,11 +110,14 @@ def _note_others(
 
 
 def note_usage(uow: UnitOfWork, host: Host, usages: Mapping[str, Usage]) -> None:
-    """Take in what workloads use, by their ids; one query for all of them."""
-    for workload in uow.workloads.by_ids(filter(is_id, usages)).values():
-        if workload.host_id == host.id:
-            usage = usages[workload.id].since(workload.status.usage)
-            workload.status = workload.status.model_copy(update={"usage": usage})
+    """Take in what workloads use, by their ids; two statements for all of them."""
+    before = uow.workloads.statuses(filter(is_id, usages), host.id)
+    uow.workloads.note_statuses(
+        {
+            id: status.model_copy(update={"usage": usages[id].since(status.usage)})
+            for id, status in before.items()
+        }
+    )
 
 
 def _kept_usage(before: WorkloadStatus, after: WorkloadStatus) -> WorkloadStatus:

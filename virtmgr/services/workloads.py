@@ -13,7 +13,7 @@ from typing import Any
 
 from virtmgr.domain.errors import Conflict, InvalidRequest, NameTaken, NotFound
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.network import Network
+from virtmgr.domain.network import NetworkType
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.quota import amounts_of
 from virtmgr.domain.scheduling import Decision, PlacementRequest
@@ -145,25 +145,22 @@ def insert(
     requests = [placement_request(project_id, new_id(), one) for one in wanted]
     known = context.services.known_hosts
     decisions = placement.decide(uow, requests, known=known, alone=context.overtaken)
-    placement.commit(uow, requests, decisions, known=known)
-    revisions = uow.hosts.next_revision_of_all(
-        {one.host_id for one in decisions if one.host_id is not None}
-    )
-    lock_networks(uow, wanted[0].networks)
+    revisions = placement.commit(uow, requests, decisions, known=known)
+    ipam.lock_networks(uow, wanted[0].networks)
     lock_volumes(uow, [volume for one in wanted for volume in one.volumes])
     made = [
         _made(context, one, request, decision, revisions, source)
         for one, request, decision in zip(wanted, requests, decisions, strict=True)
     ]
     uow.workloads.add_all(made)
-    for references, workload in zip(wanted, made, strict=True):
-        _connect(context, references, workload)
+    _connect(context, wanted, made)
     operations = _record_all(context, made, *_creation(source))
     changed = [Changed(*each) for each in zip(made, operations, decisions, strict=True)]
     uow.quotas.charge(project_id, amounts)
     wake_after_commit(context, *revisions)
-    networks = [network.id for network in wanted[0].networks]
-    overlays.announce(context.services, uow, networks, told=revisions)
+    spanned = [one.id for one in wanted[0].networks if one.type is NetworkType.OVERLAY]
+    if spanned:
+        overlays.announce(context.services, uow, spanned, told=revisions)
     return changed
 
 
@@ -171,12 +168,6 @@ def _amounts(references: References, count: int) -> dict[str, float]:
     addresses = sum(ipam.addresses_per_nic(network) for network in references.networks)
     each = amounts_of(references.spec, references.image_type, addresses)
     return {what: amount * count for what, amount in each.items()}
-
-
-def lock_networks(uow: UnitOfWork, networks: Iterable[Network]) -> None:
-    """Before addresses are taken on several, in the order of ids; before ``lock_volumes``."""
-    for network_id in sorted({network.id for network in networks}):
-        uow.networks.lock(network_id)
 
 
 def lock_volumes(uow: UnitOfWork, volumes: Iterable[Volume]) -> None:
@@ -218,14 +209,19 @@ def _made(
     )
 
 
-def _connect(context: Context, references: References, workload: Workload) -> None:
-    """Give a new workload its NICs and its volumes."""
-    uow = context.uow
-    nics = zip(references.spec.nics, references.networks, strict=True)
-    for index, (nic, network) in enumerate(nics):
-        ipam.add_nic(uow, workload.id, index, nic, network, context.now)
-    for volume in references.volumes:
-        bind_volume(uow, volume, workload)
+def _connect(context: Context, wanted: Sequence[References], workloads: Sequence[Workload]) -> None:
+    """Give new workloads their NICs and their volumes."""
+    wishes = [
+        ipam.NicWish(workload.id, index, nic, network)
+        for references, workload in zip(wanted, workloads, strict=True)
+        for index, (nic, network) in enumerate(
+            zip(references.spec.nics, references.networks, strict=True)
+        )
+    ]
+    ipam.add_nics(context.uow, wishes, context.now)
+    for references, workload in zip(wanted, workloads, strict=True):
+        for volume in references.volumes:
+            bind_volume(context.uow, volume, workload)
 
 
 def _creation(source: Workload | None) -> tuple[str, str, dict[str, Any] | None]:

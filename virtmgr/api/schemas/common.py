@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -43,15 +43,23 @@ class Referrer:
     """Shows ids as references; each resource is looked up once, however often it occurs.
 
     :param ids: what will be asked for, as far as it is known: one query finds them all.
+    :param names: those that are known already, by id.
     """
 
-    def __init__(self, repository: Repository[Any], ids: Iterable[str | None] = ()) -> None:
+    def __init__(
+        self,
+        repository: Repository[Any],
+        ids: Iterable[str | None] = (),
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self._get = repository.get
-        wanted = {id for id in ids if id is not None}
+        already = {id: ReferenceView(id=id, name=name) for id, name in (names or {}).items()}
+        wanted = {id for id in ids if id is not None} - already.keys()
         named = repository.called(wanted) if wanted else {}
         self._known: dict[str, ReferenceView | None] = {
             id: ReferenceView(id=id, name=named[id]) if id in named else None for id in wanted
         }
+        self._known |= already
 
     def __call__(self, id: str | None) -> ReferenceView | None:
         if id is None:

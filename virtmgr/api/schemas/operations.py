@@ -75,8 +75,15 @@ def presenter(
 ) -> Callable[[Operation], OperationView]:
     """How to present operations, with the names of their projects and users, to whoever asks."""
     uow = context.uow
-    project = Referrer(uow.projects, (operation.project_id for operation in operations))
-    user = Referrer(uow.users, (operation.user_id for operation in operations))
+    own, who = context.project, context.principal
+    project = Referrer(
+        uow.projects,
+        (operation.project_id for operation in operations),
+        {own.id: own.name} if own is not None else None,
+    )
+    user = Referrer(
+        uow.users, (operation.user_id for operation in operations), {who.user_id: who.name}
+    )
 
     def present(operation: Operation) -> OperationView:
         return OperationView(

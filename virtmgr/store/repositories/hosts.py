@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Float,
+    Select,
     String,
     and_,
     bindparam,
@@ -34,6 +37,7 @@ from virtmgr.domain.leases import USUAL, HostLease
 from virtmgr.domain.operation import OperationState
 from virtmgr.domain.overview import HostSize
 from virtmgr.domain.scheduling import Amounts
+from virtmgr.domain.volume import VolumeState
 from virtmgr.ports.unit_of_work import Duties, Heartbeat, Renewal
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
@@ -113,7 +117,7 @@ class SqlHosts(SqlNamedRepository[Host]):
         if locked:  # in the order of ids, as claims are taken: two units never wait for each other
             mine = select(_hosts.id).order_by(_hosts.id).with_for_update(key_share=True)
             self._session.execute(mine)
-        return self._together(cast(_hosts.id, String) + ":" + cast(_hosts.version, String))
+        return self._together(_MARKS)
 
     def those(self, ids: Collection[str]) -> Sequence[Host]:
         if not ids:
@@ -137,9 +141,7 @@ class SqlHosts(SqlNamedRepository[Host]):
         wanted = sorted({id for id in ids if is_id(id)})
         if not wanted:
             return ()
-        statement = select(Host).where(_hosts.id.in_(wanted)).order_by(_hosts.id)
-        locked = statement.with_for_update(key_share=True)
-        return self._session.scalars(locked.execution_options(populate_existing=True)).all()
+        return self._asked(_locked(), ids=wanted)
 
     def claim(self, host_id: str, version: int, *, vcpus: float, memory: int, disk: int) -> bool:
         amounts = {"claimed_vcpus": vcpus, "claimed_memory": memory, "claimed_disk": disk}
@@ -148,26 +150,32 @@ class SqlHosts(SqlNamedRepository[Host]):
         values = {name: _hosts[name] + amount for name, amount in amounts.items()}
         return self._change(host_id, criteria, {**values, "version": _hosts.version + 1})
 
-    def claim_all(self, claims: Mapping[str, Amounts], versions: Mapping[str, int]) -> str | None:
-        if not claims:
-            return None
+    def claim_all(
+        self, claims: Mapping[str, Amounts], versions: Mapping[str, int]
+    ) -> Mapping[str, int] | None:
         self._session.flush()
-        amounts = (_hosts.claimed_vcpus, _hosts.claimed_memory, _hosts.claimed_disk)
-        wanted = select(_hosts.id, _hosts.version, *amounts).where(_hosts.id.in_(list(claims)))
-        locked = wanted.order_by(_hosts.id).with_for_update(key_share=True)
-        found = {row.id: row for row in self._session.execute(locked)}
-        for host_id in sorted(claims):
-            if host_id not in found or found[host_id].version != versions[host_id]:
-                return host_id
-        rows = [_claimed(found[host_id], claim) for host_id, claim in sorted(claims.items())]
+        if len(claims) == 1:
+            ((host_id, claim),) = claims.items()
+            values = {"of": host_id, "at": versions[host_id], **asdict(claim)}
+            claimed = self._session.execute(_CLAIM_ONE, values).one_or_none()
+            if claimed is None:
+                return None
+            self._take_over(host_id, dict(claimed._mapping))
+            return {host_id: claimed.revision}
+        if not claims:
+            return {}
+        wanted = select(_hosts.id, *(_hosts[name] for name in _CLAIM))
+        locked = wanted.where(_hosts.id.in_(list(claims))).order_by(_hosts.id)
+        rows = self._session.execute(locked.with_for_update(key_share=True)).all()
+        found = {row.id: row for row in rows}
+        if any(id not in found or found[id].version != versions[id] for id in claims):
+            return None
         # Rows that are locked: what was read of them is what they are.
-        statement = update(tables.hosts).where(_hosts.id == bindparam("of"))
-        self._session.connection().execute(
-            statement.values({name: bindparam(f"new_{name}") for name in _CLAIM}), rows
-        )
-        for row in rows:
+        new = [_claimed(found[host_id], claim) for host_id, claim in sorted(claims.items())]
+        self._session.connection().execute(_CLAIM_MANY, new)
+        for row in new:
             self._take_over(row["of"], {name: row[f"new_{name}"] for name in _CLAIM})
-        return None
+        return {row["of"]: row["new_revision"] for row in new}
 
     def release(self, host_id: str, *, vcpus: float, memory: int, disk: int) -> None:
         amounts = {"claimed_vcpus": vcpus, "claimed_memory": memory, "claimed_disk": disk}
@@ -190,24 +198,6 @@ class SqlHosts(SqlNamedRepository[Host]):
             raise NotFound(f"number a change of host {host_id}: it is gone")
         self._take_over(host_id, {"revision": revision})
         return int(revision)
-
-    def next_revision_of_all(self, host_ids: Collection[str]) -> Mapping[str, int]:
-        if not host_ids:
-            return {}
-        self._session.flush()
-        if len(host_ids) > 1:
-            mine = select(_hosts.id).where(_hosts.id.in_(list(host_ids)))
-            self._session.execute(mine.order_by(_hosts.id).with_for_update(key_share=True))
-        statement = (
-            update(tables.hosts)
-            .where(_hosts.id.in_(list(host_ids)))
-            .values(revision=_hosts.revision + 1)
-            .returning(_hosts.id, _hosts.revision)
-        )
-        revisions = {row.id: int(row.revision) for row in self._session.execute(statement)}
-        for host_id, revision in revisions.items():
-            self._take_over(host_id, {"revision": revision})
-        return revisions
 
     def next_revisions(
         self, network_ids: Collection[str], *, besides: Collection[str] = ()
@@ -294,13 +284,8 @@ class SqlHosts(SqlNamedRepository[Host]):
         return self._many(_hosts.state.in_(SILENT), order=[_hosts.id])
 
     def duties(self, host_id: str) -> Duties:
-        left = tables.failovers.c
-        ha = exists().where(_workloads.host_id == host_id, _workloads.ha_since.is_not(None))
-        leftovers = exists().where(
-            left.lost_host_id == host_id, left.phase == FailoverPhase.RESTARTED
-        )
-        row = self._session.execute(select(ha, leftovers)).one()
-        return Duties(bool(row[0]), bool(row[1]))
+        row = self._session.execute(_DUTIES, {"host": host_id}).one()
+        return Duties(*map(bool, row))
 
     def silent_shares(self) -> Mapping[str, tuple[int, int]]:
         silent = func.sum(case((_hosts.state == HostState.UNREACHABLE, 1), else_=0))
@@ -329,11 +314,11 @@ class SqlHosts(SqlNamedRepository[Host]):
         return {host_id: frozenset(some) for host_id, some in found.items()}
 
     def having_image(self, image_id: str) -> frozenset[str]:
-        return self._together(cast(_at_hand.host_id, String), _at_hand.image_id == image_id)
+        return self._together(_HAVING, image=image_id)
 
-    def _together(self, each: ColumnElement[str], *where: ColumnElement[bool]) -> frozenset[str]:
-        """The texts of all rows, that have no commas, as one value: thousands in milliseconds."""
-        found = self._session.scalar(select(func.aggregate_strings(each, ",")).where(*where))
+    def _together(self, texts: Select[str], **values: Any) -> frozenset[str]:
+        """Texts that are read as one value, with commas in between: thousands in milliseconds."""
+        found = self._session.scalar(texts, values)
         return frozenset(found.split(",")) if found else frozenset()
 
     def note_images(self, host_id: str, image_ids: Iterable[str]) -> None:
@@ -405,7 +390,55 @@ class SqlHosts(SqlNamedRepository[Host]):
         return True
 
 
-_CLAIM = ("claimed_vcpus", "claimed_memory", "claimed_disk", "version")
+_MARKS = select(
+    func.aggregate_strings(cast(_hosts.id, String) + ":" + cast(_hosts.version, String), ",")
+)
+_HAVING = select(func.aggregate_strings(cast(_at_hand.host_id, String), ",")).where(
+    _at_hand.image_id == bindparam("image")
+)
+
+
+@cache
+def _locked() -> Select[Host]:
+    found = select(Host).where(_hosts.id.in_(bindparam("ids", expanding=True)))
+    locked = found.order_by(_hosts.id).with_for_update(key_share=True)
+    return locked.execution_options(populate_existing=True)
+
+
+def _duties() -> Select[*tuple[bool, ...]]:
+    """What ``duties`` asks, of the host that is bound to ``host``; made once, for every sync."""
+    host: Any = bindparam("host", type_=_hosts.id.type)
+    left, moves, volumes = tables.failovers.c, tables.migrations.c, tables.volumes.c
+    known = exists().where(tables.images.c.id == _at_hand.image_id)
+    there = or_(moves.source_host_id == host, moves.target_host_id == host)
+    return select(
+        exists().where(_workloads.host_id == host, _workloads.ha_since.is_not(None)),
+        exists().where(left.lost_host_id == host, left.phase == FailoverPhase.RESTARTED),
+        exists().where(there, moves.finished_at.is_(None)),
+        exists().where(volumes.host_id == host, volumes.state == VolumeState.DELETING),
+        exists().where(_at_hand.host_id == host, ~known),
+    )
+
+
+_DUTIES = _duties()
+_CLAIM = ("claimed_vcpus", "claimed_memory", "claimed_disk", "version", "revision")
+_CLAIM_ONE = (
+    update(tables.hosts)
+    .where(_hosts.id == bindparam("of"), _hosts.version == bindparam("at"))
+    .values(
+        claimed_vcpus=_hosts.claimed_vcpus + bindparam("vcpus", type_=_hosts.claimed_vcpus.type),
+        claimed_memory=_hosts.claimed_memory + bindparam("memory"),
+        claimed_disk=_hosts.claimed_disk + bindparam("disk"),
+        version=_hosts.version + 1,
+        revision=_hosts.revision + 1,
+    )
+    .returning(*(_hosts[name] for name in _CLAIM))
+)
+_CLAIM_MANY = (
+    update(tables.hosts)
+    .where(_hosts.id == bindparam("of"))
+    .values({name: bindparam(f"new_{name}") for name in _CLAIM})
+)
 
 
 def _claimed(row: Any, claim: Amounts) -> dict[str, Any]:
@@ -416,6 +449,7 @@ def _claimed(row: Any, claim: Amounts) -> dict[str, Any]:
         "new_claimed_memory": row.claimed_memory + claim.memory,
         "new_claimed_disk": row.claimed_disk + claim.disk,
         "new_version": row.version + 1,
+        "new_revision": row.revision + 1,
     }
 
 
@@ -454,4 +488,9 @@ class SqlPools(SqlRepository[Pool]):
     )
 
     def of_host(self, host_id: str) -> Sequence[Pool]:
-        return self._many(_pools.host_id == host_id, order=[_pools.name])
+        return self._asked(_of_host(), host=host_id)
+
+
+@cache
+def _of_host() -> Select[Pool]:
+    return select(Pool).where(_pools.host_id == bindparam("host")).order_by(_pools.name)

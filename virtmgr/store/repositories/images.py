@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
-from sqlalchemy import exists, select
+from sqlalchemy import Select, bindparam, exists, select
 
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.image import Image
@@ -40,8 +41,8 @@ class SqlImages(SqlNamedRepository[Image]):
     def find(self, reference: str) -> Image | None:
         if is_id(reference):
             return self.get(reference)
-        named = select(tables.image_names.c.image_id).where(tables.image_names.c.name == reference)
-        return self._one(_images.id.in_(named))
+        found = self._asked(_called(), reference=reference)
+        return found[0] if found else None
 
     def set_aliases(self, image: Image, aliases: Iterable[str]) -> None:
         image.aliases = list(dict.fromkeys(aliases))
@@ -56,3 +57,10 @@ class SqlImages(SqlNamedRepository[Image]):
         there = tables.host_images.c
         at_hand = select(there.image_id).where(there.host_id == host_id)
         return self._many(_images.id.in_(at_hand), order=[_images.name])
+
+
+@cache
+def _called() -> Select[Image]:
+    names = tables.image_names.c
+    named = select(names.image_id).where(names.name == bindparam("reference"))
+    return select(Image).where(_images.id.in_(named))

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, and_, case, func, or_, select, union
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    union,
+)
 
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.migration import MigrationMode
@@ -22,14 +34,71 @@ _nics = tables.nics.c
 _migrations = tables.migrations.c
 
 
-def _on_or_coming_to(host_id: str) -> CompoundSelect[Any]:
-    """Ids of workloads that are on the host, or on their way to it."""
+def _on_or_coming_to() -> CompoundSelect[Any]:
+    """Ids of workloads that are on the host that is bound to ``host``, or on their way to it."""
     workload = tables.workloads.c
+    host_id: Any = bindparam("host")
     there = select(workload.id).where(workload.host_id == host_id)
     coming = select(_migrations.workload_id).where(
         _migrations.target_host_id == host_id, _migrations.finished_at.is_(None)
     )
     return union(there, coming)
+
+
+@cache
+def _of_host() -> Select[Network]:
+    on_host = (
+        select(_nics.network_id)
+        .join(tables.workloads, tables.workloads.c.id == _nics.workload_id)
+        .where(tables.workloads.c.host_id == bindparam("host"))
+    )
+    coming = (
+        select(_nics.network_id)
+        .join(tables.migrations, _migrations.workload_id == _nics.workload_id)
+        .where(
+            _migrations.target_host_id == bindparam("host"),
+            _migrations.finished_at.is_(None),
+            _migrations.mode == MigrationMode.LIVE,
+        )
+    )
+    here = or_(_networks.id.in_(on_host), _networks.id.in_(coming))
+    return select(Network).where(here).order_by(_networks.id)
+
+
+@cache
+def _visible(key: str) -> Select[Network]:
+    """One network that a project sees, by this column; its own before the shared one."""
+    mine = _networks.project_id == bindparam("project")
+    visible = or_(mine, _networks.project_id.is_(None))
+    own_first = case((_networks.project_id.is_(None), 1), else_=0)
+    found = select(Network).where(visible, _networks[key] == bindparam("reference"))
+    return found.order_by(own_first).limit(1)
+
+
+_TAKEN = select(_addresses.address).where(_addresses.network_id == bindparam("network"))
+
+
+@cache
+def _names(*, on_host: bool) -> Select[Any]:
+    workload = tables.workloads.c
+    wanted: ColumnElement[bool] = _nics.network_id.in_(bindparam("networks", expanding=True))
+    if on_host:
+        wanted = and_(wanted, _nics.workload_id.in_(_on_or_coming_to()))
+    found: Any = select(
+        _nics.id,
+        _nics.network_id,
+        workload.name,
+        workload.kind,
+        workload.host_id,
+        _nics.mac,
+        _addresses.address,
+    )
+    return (  # type: ignore[no-any-return]
+        found.join(tables.workloads, workload.id == _nics.workload_id)
+        .join(tables.addresses, _addresses.nic_id == _nics.id, isouter=True)
+        .where(wanted)
+        .order_by(_nics.id, _addresses.id)
+    )
 
 
 class SqlNetworks(SqlProjectRepository[Network]):
@@ -55,11 +124,9 @@ class SqlNetworks(SqlProjectRepository[Network]):
     )
 
     def find(self, project_id: str, reference: str) -> Network | None:
-        key = _networks.id if is_id(reference) else _networks.name
-        visible = or_(_networks.project_id == project_id, _networks.project_id.is_(None))
-        own_first = case((_networks.project_id.is_(None), 1), else_=0)
-        statement = select(Network).where(visible, key == reference).order_by(own_first)
-        return self._session.scalars(statement.limit(1)).one_or_none()
+        statement = _visible("id" if is_id(reference) else "name")
+        found = self._asked(statement, project=project_id, reference=reference)
+        return found[0] if found else None
 
     def find_shared(self, reference: str) -> Network | None:
         key = _networks.id if is_id(reference) else _networks.name
@@ -84,51 +151,19 @@ class SqlNetworks(SqlProjectRepository[Network]):
         return [NetworkLoad(*row) for row in self._session.execute(statement)]
 
     def of_host(self, host_id: str) -> Sequence[Network]:
-        on_host = (
-            select(_nics.network_id)
-            .join(tables.workloads, tables.workloads.c.id == _nics.workload_id)
-            .where(tables.workloads.c.host_id == host_id)
-        )
-        coming = (
-            select(_nics.network_id)
-            .join(tables.migrations, _migrations.workload_id == _nics.workload_id)
-            .where(
-                _migrations.target_host_id == host_id,
-                _migrations.finished_at.is_(None),
-                _migrations.mode == MigrationMode.LIVE,
-            )
-        )
-        here = or_(_networks.id.in_(on_host), _networks.id.in_(coming))
-        return self._many(here, order=[_networks.id])
+        return self._asked(_of_host(), host=host_id)
 
     def names(
         self, network_ids: Iterable[str], host_id: str | None = None
     ) -> Sequence[NetworkMember]:
-        workload = tables.workloads.c
         network_ids = list(network_ids)
         if not network_ids:
             return ()
-        wanted: ColumnElement[bool] = _nics.network_id.in_(network_ids)
-        if host_id is not None:
-            wanted = and_(wanted, _nics.workload_id.in_(_on_or_coming_to(host_id)))
-        statement = (
-            select(
-                _nics.id,
-                _nics.network_id,
-                workload.name,
-                workload.kind,
-                workload.host_id,
-                _nics.mac,
-                _addresses.address,
-            )
-            .join(tables.workloads, workload.id == _nics.workload_id)
-            .join(tables.addresses, _addresses.nic_id == _nics.id, isouter=True)
-            .where(wanted)
-            .order_by(_nics.id, _addresses.id)
-        )
         self._session.flush()
         found: dict[str, NetworkMember] = {}
-        for row in self._session.execute(statement):
+        values = {"networks": network_ids, "host": host_id}
+        statement = _names(on_host=host_id is not None)
+        for row in self._session.execute(statement, values):
             nic_id, network_id, name, kind, host_id, mac, address = row
             entry = found.get(nic_id) or NetworkMember(network_id, name, kind, host_id, mac, ())
             if address is not None:
@@ -164,8 +199,7 @@ class SqlAddresses(SqlRepository[Address]):
 
     def taken(self, network_id: str) -> frozenset[str]:
         self._session.flush()
-        statement = select(_addresses.address).where(_addresses.network_id == network_id)
-        return frozenset(self._session.scalars(statement))
+        return frozenset(self._session.scalars(_TAKEN, {"network": network_id}))
 
     def of_nics(self, nic_ids: Iterable[str]) -> Mapping[str, Sequence[Address]]:
         found: dict[str, list[Address]] = {nic_id: [] for nic_id in nic_ids}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import insert, select
+from sqlalchemy import Select, bindparam, insert, select
 from sqlalchemy.orm import Session
 
 from virtmgr.domain.operation import UNFINISHED, LogLine, Operation, OperationState
@@ -51,11 +52,7 @@ class SqlOperations(SqlRepository[Operation]):
 
     def open_for_all(self, target_ids: Collection[str]) -> Mapping[str, Sequence[Operation]]:
         found: dict[str, list[Operation]] = {}
-        for operation in self._many(
-            _operations.target_id.in_(list(target_ids)),
-            _operations.state.in_(UNFINISHED),
-            order=[_operations.created_at, _operations.id],
-        ):
+        for operation in self._asked(_open_for_all(), targets=list(target_ids)):
             found.setdefault(operation.target_id, []).append(operation)
         return found
 
@@ -100,3 +97,10 @@ class SqlOperationLog:
             .limit(limit)
         )
         return [LogLine(*row) for row in self._session.execute(found)]
+
+
+@cache
+def _open_for_all() -> Select[Operation]:
+    there = _operations.target_id.in_(bindparam("targets", expanding=True))
+    found = select(Operation).where(there, _operations.state.in_(UNFINISHED))
+    return found.order_by(_operations.created_at, _operations.id)

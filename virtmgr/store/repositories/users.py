@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+
+from sqlalchemy import Select, bindparam, select
 
 from virtmgr.domain.project import RoleBinding, Token, User
 from virtmgr.store import tables
@@ -57,3 +60,21 @@ class SqlTokens(SqlRepository[Token]):
 
     def by_secret_hash(self, secret_hash: str) -> Token | None:
         return self._one(_tokens.secret_hash == secret_hash)
+
+    def shown(self, secret_hash: str) -> tuple[Token, User, Sequence[RoleBinding]] | None:
+        rows = self._session.execute(_shown(), {"hash": secret_hash}).all()
+        if not rows:
+            return None
+        bindings = [row.RoleBinding for row in rows if row.RoleBinding is not None]
+        return rows[0].Token, rows[0].User, bindings
+
+
+@cache
+def _shown() -> Select[Token, User, RoleBinding]:
+    return (
+        select(Token, User, RoleBinding)
+        .join(User, _users.id == _tokens.user_id)
+        .outerjoin(RoleBinding, _bindings.user_id == _users.id)
+        .where(_tokens.secret_hash == bindparam("hash"))
+        .order_by(_bindings.id)
+    )

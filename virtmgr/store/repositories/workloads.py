@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -13,18 +14,20 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    bindparam,
     cast,
     func,
     literal_column,
     select,
     type_coerce,
+    update,
 )
 from sqlalchemy import false as none
 
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.overview import WorkloadCount
 from virtmgr.domain.scheduling import Amounts, PlacedWorkload
-from virtmgr.domain.workload import Affinity, Port, Workload
+from virtmgr.domain.workload import Affinity, Port, Workload, WorkloadStatus
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing, within
 from virtmgr.store.repositories.base import SqlProjectRepository
@@ -33,6 +36,14 @@ from virtmgr.store.types import Document, text
 _workloads = tables.workloads.c
 _PORTS: ColumnElement[Any] = literal_column("spec -> 'ports'", Document())
 _PLACED = (_workloads.id, _workloads.project_id, _workloads.host_id, _workloads.labels)
+_STATUSES = select(_workloads.id, _workloads.status).where(
+    _workloads.id.in_(bindparam("ids", expanding=True)), _workloads.host_id == bindparam("host")
+)
+_NOTE_STATUS = (
+    update(tables.workloads)
+    .where(_workloads.id == bindparam("of"))
+    .values(status=bindparam("new_status"))
+)
 _AFFINITY: ColumnElement[Any] = literal_column("spec -> 'placement' -> 'affinity'", Document())
 
 
@@ -106,11 +117,24 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
     )
 
     def on_host(self, host_id: str, *, after_revision: int = -1) -> Sequence[Workload]:
-        return self._many(
-            _workloads.host_id == host_id,
-            _workloads.revision > after_revision,
-            order=[_workloads.revision, _workloads.id],
-        )
+        return self._asked(_on_host(), host=host_id, after=after_revision)
+
+    def statuses(self, ids: Iterable[str], host_id: str) -> Mapping[str, WorkloadStatus]:
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        self._session.flush()
+        rows = self._session.execute(_STATUSES, {"ids": wanted, "host": host_id})
+        return {row.id: row.status for row in rows}
+
+    def note_statuses(self, statuses: Mapping[str, WorkloadStatus]) -> None:
+        if not statuses:
+            return
+        self._session.flush()
+        rows = [{"of": id, "new_status": status} for id, status in sorted(statuses.items())]
+        self._session.connection().execute(_NOTE_STATUS, rows)
+        for id, status in statuses.items():
+            self._take_over(id, {"status": status})
 
     def ha_on(self, host_id: str) -> Sequence[Workload]:
         is_ha = _workloads.ha_since.is_not(None)
@@ -171,3 +195,10 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
         if project_ids is not None:
             statement = statement.where(_workloads.project_id.in_(list(project_ids)))
         return self._session.execute(statement)
+
+
+@cache
+def _on_host() -> Select[Workload]:
+    there = _workloads.host_id == bindparam("host")
+    found = select(Workload).where(there, _workloads.revision > bindparam("after"))
+    return found.order_by(_workloads.revision, _workloads.id)

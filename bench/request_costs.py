@@ -1,0 +1,240 @@
+"""What one request costs, by the CPU time that it takes: creates, lists, changes, syncs.
+
+    python -m bench.request_costs [--hosts 1000] [--workloads 20000] [--sqlite] [--profile NAME]
+
+One process, the applications of the web process called without any network, on PostgreSQL (a
+private server on a Unix socket) or SQLite: what TLS and HTTP cost is not in it, nor what other
+processes take of the machine. CPU of PostgreSQL's process stands beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import os
+import pstats
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.fleet_fill import fill
+from bench.fleet_site import cpu_of, tree
+from tests.fixtures.control_plane import PREFIX, Server, add_hosts, new_control_plane
+from tests.fixtures.postgresql import running_server
+from virtmgr.api.app import create_app
+from virtmgr.domain.sync import ObservedPool, ObservedWorkload, SyncRequest
+from virtmgr.domain.workload import GIB, State, Usage, WorkloadStatus
+from virtmgr.images.blobs import BlobStore
+from virtmgr.ports.unit_of_work import Heartbeat
+from virtmgr.services.container import Services
+from virtmgr.services.sync import sync
+from virtmgr.store.engine import make_engine
+from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
+
+_DURABLE = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "256MB",
+}
+_WARM = 5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU milliseconds of one request: of this process, and of the database's."""
+
+    own: float
+    database: float
+
+
+class Costs:
+    """Requests to a filled inventory, each by its name."""
+
+    def __init__(self, server: Server, services: Services) -> None:
+        self._services = services
+        self._client = create_app(services).test_client()
+        self._token = server.token
+        self._numbers = count()
+        self._made: list[str] = []
+        with services.units(read_only=True) as uow:
+            self._hosts = [host.id for host in uow.hosts.all()]
+            first = self._hosts[0]
+            self._workloads = {
+                first: [(one.id, one.generation) for one in uow.workloads.on_host(first)]
+            }
+        self.requests: dict[str, Callable[[], None]] = {
+            "create": self._create,
+            "create, 100 at once": lambda: self._create(100),
+            "change of a label": self._change,
+            "list of 50 after a change": lambda: self._list("/workloads?limit=50&sort=-created_at"),
+            "list of 50 hosts": lambda: self._list("/hosts?limit=50"),
+            "list of 50 operations": lambda: self._list("/operations?limit=50"),
+            "list of 50 events": lambda: self._list("/events?limit=50"),
+            "sync of one changed state": self._sync_state,
+            "sync of usage and pools": self._sync_usage,
+            "sync of an agent that starts": self._sync_all,
+            "sync that renews": self._sync_renew,
+            "100 heartbeats at once": self._beats,
+        }
+
+    def commit(self) -> None:
+        """Change something, so that no answer is given again that was kept."""
+        with self._services.units() as uow:
+            project = uow.projects.find("default")
+            assert project is not None
+            project.description = str(next(self._numbers))
+            uow.commit()
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self._client.open(
+            PREFIX + path, method=method, json=body,
+            headers={"Authorization": f"Bearer {self._token}"},
+        )  # fmt: skip
+        if answer.status_code >= 400:
+            raise RuntimeError(f"{method} {path}: {answer.status} {answer.get_data(as_text=True)}")
+        return answer.get_data()
+
+    def _create(self, count: int = 1) -> None:
+        name = f"made-{os.getpid()}-{next(self._numbers)}"
+        spec = {"name": name, "kind": "container", "image": "busybox",
+                "resources": {"vcpus": 0.1, "memory": "64MiB"},
+                "nics": [{"network": "default"}]}  # fmt: skip
+        many = f"?count={count}" if count > 1 else ""
+        self._call("POST", f"/projects/default/workloads{many}", spec)
+        if count == 1:
+            self._made.append(name)
+
+    def _change(self) -> None:
+        body = {"labels": {"n": str(next(self._numbers))}}
+        self._call("PATCH", f"/projects/default/workloads/{self._made[-1]}", body)
+
+    def _list(self, path: str) -> None:
+        self._call("GET", path)
+
+    def _observed(self, number: int, state: State) -> ObservedWorkload:
+        id, generation = self._workloads[self._hosts[0]][number]
+        status = WorkloadStatus(state=state, started_at=datetime.now(UTC))
+        return ObservedWorkload(id=id, observed_generation=generation, status=status)
+
+    def _sync(self, request: SyncRequest) -> None:
+        with self._services.units(read_only=True) as uow:
+            revision = uow.hosts.those([self._hosts[0]])[0].revision
+        known = request.model_copy(update={"known_revision": revision})
+        sync(self._services, self._hosts[0], known).model_dump_json(exclude_unset=True)
+
+    def _sync_state(self) -> None:
+        state = (State.RUNNING, State.STOPPED)[next(self._numbers) % 2]
+        self._sync(SyncRequest(brief=True, workloads=(self._observed(0, state),)))
+
+    def _sync_usage(self) -> None:
+        now = datetime.now(UTC)
+        usage = Usage(at=now, cpu_seconds=next(self._numbers), memory=GIB, disk=GIB)
+        ids = [id for id, _ in self._workloads[self._hosts[0]]]
+        pool = ObservedPool(name="default", path="/x", capacity=GIB, used=next(self._numbers))
+        self._sync(SyncRequest(usage=dict.fromkeys(ids, usage), pools=(pool,)))
+
+    def _sync_all(self) -> None:
+        mine = self._workloads[self._hosts[0]]
+        some = tuple(self._observed(number, State.RUNNING) for number in range(len(mine)))
+        self._sync(SyncRequest(full=True, workloads=some, images=()))
+
+    def _sync_renew(self) -> None:
+        self._sync(SyncRequest(brief=True))
+
+    def _beats(self) -> None:
+        with self._services.units() as uow:
+            beats = [Heartbeat(id, "") for id in self._hosts[:100]]
+            uow.hosts.renew_all(beats, self._services.clock.now())
+            uow.commit()
+
+
+@contextmanager
+def filled(hosts: int, workloads: int, *, sqlite: bool) -> Iterator[tuple[Costs, int | None]]:
+    """An inventory with hosts and workloads; and the process of its database, if it has one."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virtmgr-costs-")))
+        url, database = "", None
+        if not sqlite:
+            cluster = stack.enter_context(running_server(_DURABLE))
+            url = cluster.url(cluster.create_database())
+            first = (cluster.socket_directory / "data/postmaster.pid").read_text()
+            database = int(first.splitlines()[0])
+        server = new_control_plane(directory, url)
+        with server.inventory() as uow:
+            add_hosts(uow, hosts, vcpus=128, memory=1024 * GIB)
+        fill(server, workloads)
+        units = SqlUnitOfWorkFactory(make_engine(server.settings.database))
+        stack.callback(units.close)
+        yield Costs(server, Services(units=units, blobs=BlobStore(directory / "images"))), database
+
+
+def measure(costs: Costs, name: str, database: int | None, seconds: float) -> Cost:
+    """Repeat a request for a while; what is changed in between does not count."""
+    request = costs.requests[name]
+    for _ in range(_WARM):
+        request()
+    own = theirs = 0.0
+    number, end = 0, time.monotonic() + seconds
+    while number < 10 or time.monotonic() < end:
+        costs.commit()
+        mine, others = time.process_time(), _database_cpu(database)
+        request()
+        own += time.process_time() - mine
+        theirs += _database_cpu(database) - others
+        number += 1
+    return Cost(1000 * own / number, 1000 * theirs / number)
+
+
+def _database_cpu(first: int | None) -> float:
+    return sum(map(cpu_of, tree(first))) if first is not None else 0.0
+
+
+def profile(request: Callable[[], None], seconds: float) -> None:
+    """Where the time of a request goes."""
+    for _ in range(_WARM):
+        request()
+    seen = cProfile.Profile(time.process_time)
+    number, end = 0, time.monotonic() + seconds
+    with seen:
+        while time.monotonic() < end:
+            request()
+            number += 1
+    print(number, "requests")
+    pstats.Stats(seen).sort_stats("tottime").print_stats(40)
+    pstats.Stats(seen).sort_stats("cumtime").print_stats(90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hosts", type=int, default=1000)
+    parser.add_argument("--workloads", type=int, default=20_000)
+    parser.add_argument("--sqlite", action="store_true", help="instead of PostgreSQL")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each kind")
+    parser.add_argument("--profile", metavar="NAME", help="only where the time of this one goes")
+    options = parser.parse_args()
+    with filled(options.hosts, options.workloads, sqlite=options.sqlite) as (costs, database):
+        if options.profile:
+            profile(costs.requests[options.profile], options.seconds)
+            return
+        print("| CPU of one request | ms | ms of the database |\n|---|---|---|")
+        for name in costs.requests:
+            cost = measure(costs, name, database, options.seconds)
+            print(f"| {name} | {cost.own:.1f} | {cost.database:.1f} |", flush=True)
+    print(f"\n{options.hosts} hosts, {options.workloads} workloads, {os.cpu_count()} CPUs, "
+          f"load average {os.getloadavg()[0]:.1f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
