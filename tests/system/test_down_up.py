@@ -43,6 +43,10 @@ def test_down_leaves_nothing_running_and_an_agent_alone_brings_all_back(
     assert {item["name"]: item["id"] for item in product.json("list")} == ids
     assert product.run("exec", "app1", "--", "cat", "/kept").stdout == "kept\n"
 
+    product.run("stop", "sys1")  # and it is up again, whoever stopped it
+    script(product, "up")
+    assert states(product)["sys1"] == "running"
+
 
 def test_clean_host_leaves_no_trace_and_may_be_repeated(
     product: Product, bare_host: dict[str, set[str]]
