@@ -13,6 +13,7 @@ import argparse
 import cProfile
 import os
 import pstats
+import signal
 import sys
 import tempfile
 import time
@@ -153,9 +154,11 @@ class Costs:
 
     def _beats(self) -> None:
         with self._services.units() as uow:
-            beats = [Heartbeat(id, "") for id in self._hosts[:100]]
-            uow.hosts.renew_all(beats, self._services.clock.now())
+            beats = [Heartbeat(id, id) for id in self._hosts[:100]]
+            renewed = uow.hosts.renew_all(beats, self._services.clock.now())
             uow.commit()
+        if len(renewed) != len(beats):
+            raise RuntimeError(f"{len(renewed)} of {len(beats)} leases were renewed")
 
 
 @contextmanager
@@ -172,6 +175,8 @@ def filled(hosts: int, workloads: int, *, sqlite: bool) -> Iterator[tuple[Costs,
         server = new_control_plane(directory, url)
         with server.inventory() as uow:
             add_hosts(uow, hosts, vcpus=128, memory=1024 * GIB)
+            for host in uow.hosts.all():
+                host.certificate_serial = host.id
         fill(server, workloads)
         units = SqlUnitOfWorkFactory(make_engine(server.settings.database))
         stack.callback(units.close)
@@ -215,6 +220,7 @@ def profile(request: Callable[[], None], seconds: float) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # all that was started ends too
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
