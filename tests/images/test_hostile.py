@@ -332,6 +332,18 @@ def test_compressed_qcow2(tmp_path: Path, do_import: Import) -> None:
     assert do_import(path).type is ImageType.DISK
 
 
+def new_qcow2(path: Path) -> Path:
+    qemu_img("create", "-f", "qcow2", path, "1G")
+    return path
+
+
+def test_a_new_qcow2(tmp_path: Path, do_import: Import) -> None:
+    """Its last cluster is a table, of which it has no more than there is."""
+    path = new_qcow2(tmp_path / "disk")
+    assert path.stat().st_size % 65536
+    assert do_import(path).type is ImageType.DISK
+
+
 def gpt(size: int = 2**20) -> bytes:
     table = b"EFI PART" + bytes(24) + struct.pack("<Q", size // 512 - 1)
     return bytes(512) + table + bytes(size - 512 - len(table))
@@ -360,6 +372,7 @@ def docker_archive(directory: Path) -> bytes:
 
 SOUND: dict[str, Callable[[Path], bytes]] = {
     "qcow2": lambda directory: qcow2(directory / "q").read_bytes(),
+    "new qcow2": lambda directory: new_qcow2(directory / "q").read_bytes(),
     "compressed qcow2": lambda directory: compressed_qcow2(directory / "q").read_bytes(),
     "cd": lambda _: iso(),
     "disk with a GUID partition table": lambda _: gpt(),

@@ -14,6 +14,7 @@ from virtmgr.images.probe import Format
 from virtmgr.images.task import Task, ToolLimits
 
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")  # the 72 bytes of version 2
+_ENTRY = 8  # bytes of one in a table of the first level
 _INCOMPATIBLE = struct.Struct(">Q")
 _ALLOWED_FEATURES = 1 | 8 | 16  # dirty, compression type, extended L2 entries
 _END_OF_EXTENSIONS = 0
@@ -34,6 +35,7 @@ class Qcow2Header:
     features: int  # incompatible ones
     cluster_bits: int
     virtual_size: int
+    l1_end: int  # where the table of the first level ends, in bytes
 
 
 def parse_qcow2(head: bytes) -> Qcow2Header:
@@ -43,9 +45,10 @@ def parse_qcow2(head: bytes) -> Qcow2Header:
     """
     if len(head) < 104 or not head.startswith(b"QFI\xfb"):
         raise _truncated("the qcow2 header is truncated")
-    (_, version, backing_offset, backing_size, cluster_bits, size, crypt, *_) = _HEADER.unpack_from(
-        head
+    (_, version, backing_offset, backing_size, cluster_bits, size, crypt, *rest) = (
+        _HEADER.unpack_from(head)
     )
+    l1_size, l1_offset = rest[:2]
     if version not in (2, 3) or not 9 <= cluster_bits <= 21:
         raise ImageError(f"the qcow2 header is damaged (version {version})", code="image_refused")
     features = _INCOMPATIBLE.unpack_from(head, 72)[0] if version == 3 else 0
@@ -59,6 +62,7 @@ def parse_qcow2(head: bytes) -> Qcow2Header:
         features=features,
         cluster_bits=cluster_bits,
         virtual_size=size,
+        l1_end=l1_offset + l1_size * _ENTRY,
     )
 
 
@@ -116,12 +120,15 @@ def _check_qcow2(path: Path, header: Qcow2Header, task: Task) -> int:
 def _check_clusters(path: Path, header: Qcow2Header, task: Task) -> None:
     report = _qemu_img(task, "check", path)
     problems = report.get("corruptions", 0) + report.get("check-errors", 0)
-    missing = report.get("image-end-offset", 0) - path.stat().st_size
+    size, end = path.stat().st_size, report.get("image-end-offset", 0)
+    missing = end - size
     if problems or missing >= 1 << header.cluster_bits:
         raise _truncated(
             f"the qcow2 image is damaged or truncated: qemu-img check finds {problems} errors"
         )
     if missing > 0:
+        if end - (1 << header.cluster_bits) < header.l1_end <= size:
+            return  # the last cluster has that table, as in new images, and all of it
         if not report.get("compressed-clusters"):
             raise _truncated("the qcow2 image is truncated: its last cluster is not whole")
         _read_all(path, task)  # the last cluster of compressed ones need not be whole
