@@ -156,6 +156,11 @@ def test_server_settings() -> None:
     assert found.database == "sqlite:////srv/v/virtmgr.db"
     with pytest.raises(ValueError, match="no address"):
         ServerSettings.load({"listen": "::1"}, {})
+    postgresql = {"database": "postgresql:///v", "web_processes": "3"}
+    assert (found.web_processes, ServerSettings.load(postgresql, {}).web_processes) == (1, 3)
+    for refused in ("2", "0", "65", "many"):
+        with pytest.raises(ValueError, match="--web-processes"):
+            ServerSettings.load({"web_processes": refused}, {})
     variables = {"VIRTMGR_AGENT_CA_FILE": "/ca", "VIRTMGR_AGENT_RUNTIME": "runc"}
     agent = AgentSettings.load({"server": "https://c:7444/"}, variables)
     assert (agent.server, str(agent.ca_file)) == ("https://c:7444", "/ca")

@@ -77,8 +77,13 @@ class Installation:
 
 
 @contextmanager
-def installation(directory: Path, *, planes: int = 3, hosts: int = 2) -> Iterator[Installation]:
-    """Control planes and enrolled hosts on a PostgreSQL of their own, all running."""
+def installation(
+    directory: Path, *, planes: int = 3, hosts: int = 2, web_processes: int = 1
+) -> Iterator[Installation]:
+    """Control planes and enrolled hosts on a PostgreSQL of their own, all running.
+
+    :param web_processes: of the first control plane.
+    """
     with ExitStack() as stack:
         database = stack.enter_context(running_server(DURABLE))
         name = database.create_database()
@@ -86,7 +91,8 @@ def installation(directory: Path, *, planes: int = 3, hosts: int = 2) -> Iterato
         first = new_control_plane(directory / "plane1", database.url(name), shared=shared)
         with first.inventory() as uow:
             add_images(uow)
-        made = [Plane(first)]
+        several = replace(first.settings, web_processes=web_processes)
+        made = [Plane(replace(first, settings=several))]
         for number in range(2, planes + 1):
             one = first.beside()
             own = directory / f"plane{number}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,7 +15,8 @@ from websockets.sync.client import connect
 
 from tests.fixtures.control_plane import Client
 from tests.scaleout.client import Follower, wait_until
-from tests.scaleout.plane import Installation, installation
+from tests.scaleout.plane import Installation, Plane, installation
+from tests.system.machine import Process, processes
 from virtmgr.domain.streaming import Channel
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgresql, pytest.mark.timeout(1200)]
@@ -28,7 +31,9 @@ _BODY = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    with installation(tmp_path_factory.mktemp("across"), planes=2, hosts=1) as made:
+    with installation(
+        tmp_path_factory.mktemp("across"), planes=2, hosts=1, web_processes=2
+    ) as made:
         yield made
 
 
@@ -88,6 +93,25 @@ def test_events_reach_those_who_follow_elsewhere(
     assert follower.sequences == sorted(set(follower.sequences))
 
 
+def test_one_of_several_web_processes_is_replaced_when_it_dies(place: Installation) -> None:
+    plane = place.planes[0]
+    first, other = _web_workers(plane)
+    first.signal(signal.SIGKILL)
+    wait_until(lambda: len(_web_workers(plane)) == 2 and not first.is_there())
+    assert other in _web_workers(plane)
+    for _ in range(10):
+        with closing(Client(plane.server)) as client:
+            assert client.call("GET", "/projects").status == 200
+
+
+def _web_workers(plane: Plane) -> list[Process]:
+    """The processes that serve; their parent, gunicorn's arbiter, only watches them."""
+    assert plane.process is not None
+    web = processes("virtmgr.bootstrap.web")
+    (arbiter,) = (one for one in web if one.parent == plane.process.pid)
+    return [one for one in web if one.parent == arbiter.pid]
+
+
 def test_another_one_leads_when_the_leader_dies(place: Installation) -> None:
     wait_until(lambda: place.leader() != "None")
     leader = place.leader()
@@ -103,7 +127,4 @@ def test_another_one_leads_when_the_leader_dies(place: Installation) -> None:
 
 
 def _is_below(pid: int, parent: int) -> bool:
-    from tests.system.machine import _process
-
-    found = _process(pid)
-    return found is not None and found.parent == parent
+    return any(one.pid == pid and one.parent == parent for one in processes())

@@ -91,6 +91,7 @@ def environment(settings: ServerSettings) -> dict[str, str]:
         "VIRTMGR_ADDRESS": settings.address,
         "VIRTMGR_CONTROL_PLANE_ADDRESSES": ",".join(settings.control_plane_addresses),
         "VIRTMGR_REGISTRY_MIRRORS": settings.registry_mirrors,
+        "VIRTMGR_WEB_PROCESSES": str(settings.web_processes),
     }
 
 

@@ -42,7 +42,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
         options = {
             "bind": [str(self._settings.listen), str(self._settings.agent_listen)],
             "worker_class": "virtmgr.bootstrap.web_worker.WebWorker",
-            "workers": 1,
+            "workers": self._settings.web_processes,
             "worker_connections": serving.CONNECTIONS,
             "certfile": str(pki / "server.crt"),  # so that URLs say https
             "keyfile": str(pki / "server.key"),

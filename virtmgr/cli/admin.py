@@ -109,6 +109,12 @@ def server_options(function: F) -> F:
                 help="The key of that certificate. Environment: VIRTMGR_KEY.",
             ),
             click.option(
+                "--web-processes",
+                metavar="NUMBER",
+                help="How many processes share API, console and agents; several need PostgreSQL. "
+                "Default: 1. Environment: VIRTMGR_WEB_PROCESSES.",
+            ),
+            click.option(
                 "--address",
                 metavar="NAME",
                 help="What clients and agents call the control plane by, if not by the addresses "

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 SERVER_PREFIX = "VIRTMGR_"
 AGENT_PREFIX = "VIRTMGR_AGENT_"
 _MOST_HOURS = 24 * 3650
+_MOST_PROCESSES = 64
 _SECRET_PARAMETERS = {"password", "sslpassword"}  # of libpq
 _ADDRESS = re.compile(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}")
 
@@ -66,6 +67,7 @@ class ServerSettings:
     key: Path | None = None  # of that certificate
     control_plane_addresses: tuple[str, ...] = ()  # that hosts are dialled from, of all of them
     registry_mirrors: str = ""  # ORIGIN=https://MIRROR,…; asked before the registry ORIGIN
+    web_processes: int = 1  # that share the work of API, console and agents; PostgreSQL only
 
     @classmethod
     def load(cls, options: Mapping[str, str | None], environment: Mapping[str, str]) -> Self:
@@ -93,10 +95,17 @@ class ServerSettings:
             "control_plane_addresses": _networks("--control-plane-addresses", dialling),
             "registry_mirrors": mirrors,
         }
+        if text := _given("web_processes", options, environment, SERVER_PREFIX):
+            known["web_processes"] = _count("--web-processes", text)
         settings = cls(**known)
         if (settings.certificate is None) != (settings.key is None):
             raise ValueError("--certificate and --key go together: give both, or none")
-        return replace(settings, database=_database(settings.data_directory, options, environment))
+        database = _database(settings.data_directory, options, environment)
+        if settings.web_processes > 1 and database.startswith("sqlite:"):
+            raise ValueError(
+                "--web-processes: several need PostgreSQL, by which they tell each other the news"
+            )
+        return replace(settings, database=database)
 
     @property
     def shared(self) -> Path:
@@ -223,6 +232,12 @@ def _networks(name: str, text: str) -> tuple[str, ...]:
                 f"{name}: {error}; write ADDRESS or ADDRESS/BITS, with commas"
             ) from error
     return found
+
+
+def _count(name: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST_PROCESSES:
+        raise ValueError(f"{name}: {text!r} is no number from 1 to {_MOST_PROCESSES}")
+    return int(text)
 
 
 def _hours(name: str, text: str) -> float:
