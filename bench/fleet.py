@@ -254,11 +254,17 @@ class _Watcher(threading.Thread):
 
 
 def measure(
-    size: Size, *, postgresql: bool, only: list[str], seconds: float, failing: float = 0.0
+    size: Size,
+    *,
+    postgresql: bool,
+    only: list[str],
+    seconds: float,
+    failing: float = 0.0,
+    web_processes: int = 1,
 ) -> Figures:
     """All parts at one size."""
     figures: Figures = {}
-    with site(postgresql=postgresql, hosts=size.hosts) as found:
+    with site(postgresql=postgresql, hosts=size.hosts, web_processes=web_processes) as found:
         if size.workloads:
             began = time.monotonic()
             fill(found.server, size.workloads)
@@ -322,6 +328,7 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=500)
     parser.add_argument("--workloads", type=int, default=5000)
     parser.add_argument("--sqlite", action="store_true", help="instead of PostgreSQL")
+    parser.add_argument("--web-processes", type=int, default=1, help="that share the work")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--seconds", type=float, default=30.0, help="of each load")
     parser.add_argument("--growth", action="store_true", help="at 1/10, 1/3 and all of the size")
@@ -333,7 +340,13 @@ def main() -> None:
         print(f"\nSIMULATED: {size.hosts} hosts, {size.workloads} workloads, "
               f"{'SQLite' if options.sqlite else 'PostgreSQL'}", flush=True)  # fmt: skip
         figures.append(
-            measure(size, postgresql=not options.sqlite, only=options.only, seconds=options.seconds)
+            measure(
+                size,
+                postgresql=not options.sqlite,
+                only=options.only,
+                seconds=options.seconds,
+                web_processes=options.web_processes,
+            )
         )
     if options.growth:
         growth(sizes, figures)

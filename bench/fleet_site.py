@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class Site:
 
 
 @contextmanager
-def site(*, postgresql: bool, hosts: int) -> Iterator[Site]:
+def site(*, postgresql: bool, hosts: int, web_processes: int = 1) -> Iterator[Site]:
     """A control plane with a prepared fleet of ``hosts``, all of it gone at the end."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virtmgr-fleet-")))
@@ -149,6 +149,7 @@ def site(*, postgresql: bool, hosts: int) -> Iterator[Site]:
             first = (cluster.socket_directory / "data/postmaster.pid").read_text()
             database = int(first.splitlines()[0])
         server = new_control_plane(directory, url)
+        server = replace(server, settings=replace(server.settings, web_processes=web_processes))
         log = stack.enter_context(server.log.open("ab"))
         serve = subprocess.Popen(
             [sys.executable, "-c", _VIRTMGR, "serve"],
