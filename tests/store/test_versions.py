@@ -142,7 +142,7 @@ def test_quota(units: SqlUnitOfWorkFactory, inventory: Inventory) -> None:
         assert (quota.used_vcpus, quota.used_memory, quota.used_workloads) == (1.5, GIB, 1)
         with pytest.raises(QuotaExceeded) as caught:
             uow.quotas.charge(id, {"vcpus": 0.501, "memory": -5, "disk": 7})
-        assert "vcpus: 1.5 used + 0.501 asked > 2 allowed" in caught.value.message
+        assert "vcpus: 1.5 of 2 used, 0.501 asked" in caught.value.message
         assert caught.value.detail["exceeded"] == {
             "vcpus": {"used": 1.5, "asked": 0.501, "limit": 2.0}
         }
