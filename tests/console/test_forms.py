@@ -41,7 +41,7 @@ def test_what_is_wrong_in_a_long_form_is_shown(viewer: Viewer) -> None:
     page.fill("#field-name", "Wrong_Name")
     page.get_by_role("button", name="Create", exact=True).click()
     expect(page.locator("#field-name")).to_be_focused()
-    assert page.locator("#field-name").evaluate(IN_VIEW)
+    page.wait_for_function(IN_VIEW, arg=page.locator("#field-name").element_handle())
     assert viewer.barriers() == []
     page.fill("#field-name", "named")  # what is wrong is in what was closed
     page.get_by_text("Limits", exact=True).click()

@@ -248,7 +248,7 @@ def test_a_token_that_is_none_is_told(visitor: Browser) -> None:
     for given in ("nonsense", "vmt_ÿ", "a\r\nX-Evil: 1"):
         refused = visitor.post("/login", {"token": given})
         assert refused.status_code == 401
-        assert "the token is not known" in refused.text
+        assert "The token is not known" in refused.text
         assert given not in refused.text, "what is secret is not shown again"
 
 
