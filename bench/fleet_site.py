@@ -26,7 +26,7 @@ from tests.fixtures.postgresql import running_server
 from virtmgr.bootstrap.processes import environment
 
 _VIRTMGR = "from virtmgr.cli.main import main; main()"
-_AS_IN_PRODUCTION = {
+AS_IN_PRODUCTION = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
@@ -144,7 +144,7 @@ def site(*, postgresql: bool, hosts: int, web_processes: int = 1) -> Iterator[Si
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virtmgr-fleet-")))
         database, url = None, ""
         if postgresql:
-            cluster = stack.enter_context(running_server(_AS_IN_PRODUCTION))
+            cluster = stack.enter_context(running_server(AS_IN_PRODUCTION))
             url = cluster.url(cluster.create_database())
             first = (cluster.socket_directory / "data/postmaster.pid").read_text()
             database = int(first.splitlines()[0])

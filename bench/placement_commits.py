@@ -30,6 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.fleet_site import AS_IN_PRODUCTION
 from tests.fixtures.control_plane import add_hosts, add_images
 from tests.fixtures.postgresql import running_server
 from virtmgr.domain.access import Action, Principal
@@ -47,13 +48,7 @@ from virtmgr.store import migrate
 from virtmgr.store.engine import make_engine
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
-_DURABLE = {
-    "fsync": "on",
-    "synchronous_commit": "on",
-    "full_page_writes": "on",
-    "shared_buffers": "256MB",
-    "max_wal_size": "4GB",
-}
+_DURABLE = {**AS_IN_PRODUCTION, "max_wal_size": "4GB"}
 
 
 @dataclass(frozen=True)

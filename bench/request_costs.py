@@ -28,7 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.fleet_fill import fill
-from bench.fleet_site import cpu_of, tree
+from bench.fleet_site import AS_IN_PRODUCTION, cpu_of, tree
 from tests.fixtures.control_plane import PREFIX, Server, add_hosts, new_control_plane
 from tests.fixtures.postgresql import running_server
 from virtmgr.api.app import create_app
@@ -41,12 +41,6 @@ from virtmgr.services.sync import sync
 from virtmgr.store.engine import make_engine
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
-_DURABLE = {
-    "fsync": "on",
-    "synchronous_commit": "on",
-    "full_page_writes": "on",
-    "shared_buffers": "256MB",
-}
 _WARM = 5
 
 
@@ -168,7 +162,7 @@ def filled(hosts: int, workloads: int, *, sqlite: bool) -> Iterator[tuple[Costs,
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virtmgr-costs-")))
         url, database = "", None
         if not sqlite:
-            cluster = stack.enter_context(running_server(_DURABLE))
+            cluster = stack.enter_context(running_server(AS_IN_PRODUCTION))
             url = cluster.url(cluster.create_database())
             first = (cluster.socket_directory / "data/postmaster.pid").read_text()
             database = int(first.splitlines()[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.console.browser import Viewer
 from tests.console.conftest import logged_in
@@ -27,19 +27,22 @@ def test_addresses_are_of_ids_where_names_have_slashes() -> None:
     assert palette.address("/volumes", volume) == "/projects/shop/volumes/data"
 
 
+def type_into_palette(page: Page, text: str) -> None:
+    page.keyboard.press("Control+k")
+    page.keyboard.type(text)
+
+
 def test_verbs_are_done_by_keyboard(viewer: Viewer) -> None:
     page = viewer.page
     found = page.locator("#palette-found :is(a, button)")
     viewer.open("/")
-    page.keyboard.press("Control+k")
-    page.keyboard.type("console web-1")
+    type_into_palette(page, "console web-1")
     expect(found.first).to_contain_text("Console web-1")
     assert viewer.barriers() == []
     page.keyboard.press("Enter")
     page.wait_for_url("**/projects/shop/workloads/web-1/console")
     viewer.open("/images")
-    page.keyboard.press("Control+k")
-    page.keyboard.type("create vol")
+    type_into_palette(page, "create vol")
     expect(found.first).to_contain_text("Create volume")
     page.keyboard.press("Enter")
     page.wait_for_url("**/volumes/create")
@@ -49,20 +52,17 @@ def test_verbs_that_change_something_are_sent_from_where_one_is(viewer: Viewer) 
     page = viewer.page
     found = page.locator("#palette-found button")
     viewer.open("/images")
-    page.keyboard.press("Control+k")
-    page.keyboard.type("cordon host3")
+    type_into_palette(page, "cordon host3")
     expect(found.first).to_contain_text("Cordon host3")
     page.keyboard.press("ArrowDown")
     expect(found.first).to_be_focused()
     page.keyboard.press("Enter")
     told(viewer, "host3 takes nothing new")
     expect(page.locator("#palette")).to_be_hidden()
-    page.keyboard.press("Control+k")
-    page.keyboard.type("uncordon host3")
+    type_into_palette(page, "uncordon host3")
     found.first.click()
     told(viewer, "host3 takes new workloads again")
-    page.keyboard.press("Control+k")
-    page.keyboard.type("restart web-2")
+    type_into_palette(page, "restart web-2")
     expect(found.first).to_contain_text("Restart web-2")
     page.keyboard.press("Enter")
     expect(page.locator("#confirm")).to_contain_text("Restart web-2?")
@@ -76,8 +76,7 @@ def test_what_one_may_not_do_is_not_offered(browser: Browser, installed: Install
         viewer.log_in_by_token(made["token"])
         viewer.open("/")
         page = viewer.page
-        page.keyboard.press("Control+k")
-        page.keyboard.type("drain host")
+        type_into_palette(page, "drain host")
         expect(page.locator("#palette-found")).to_contain_text("Nothing is called like")
         page.fill("#palette input", "create")
         expect(page.locator("#palette-found")).to_contain_text("Nothing is called like “create”")

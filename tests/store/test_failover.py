@@ -14,8 +14,10 @@ from virtmgr.domain.host import HostState
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.scheduling import Amounts
 from virtmgr.domain.workload import GIB
+from virtmgr.ports.unit_of_work import Duties
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
+_NOTHING_ELSE = {"moves": False, "volumes": False, "images": False}
 _NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -60,7 +62,7 @@ def test_what_is_highly_available(units: SqlUnitOfWorkFactory, inventory: Invent
         uow.commit()
     with units(read_only=True) as uow:
         assert [one.name for one in uow.workloads.ha_on(host_id)] == ["a", "c"]
-        assert uow.hosts.duties(host_id)[:2] == (True, False)
+        assert uow.hosts.duties(host_id) == Duties(ha=True, leftovers=False, **_NOTHING_ELSE)
         (claim,) = uow.workloads.ha_claims().values()
         assert (claim.vcpus, claim.memory) == (1.0, 2 * GIB)
         assert isinstance(claim, Amounts)
@@ -87,7 +89,7 @@ def test_failovers(units: SqlUnitOfWorkFactory, inventory: Inventory) -> None:
         uow.flush()
         assert uow.failovers.waiting_on(host_id) == []
         assert uow.failovers.left_on(host_id) == [waiting]
-        assert uow.hosts.duties(host_id)[:2] == (False, True)
+        assert uow.hosts.duties(host_id) == Duties(ha=False, leftovers=True, **_NOTHING_ELSE)
         waiting.phase, waiting.finished_at = FailoverPhase.DONE, _NOW
         uow.flush()
         assert uow.failovers.open_of(workload.id) == []

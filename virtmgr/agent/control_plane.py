@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from virtmgr.domain.errors import Forbidden, ImageError, Unavailable
 from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest, SyncResponse
-from virtmgr.domain.values import Message
+from virtmgr.domain.values import Message, first_fault
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _CHUNK = 1 << 20
@@ -152,11 +152,10 @@ def _understood(model: type[_M], response: httpx.Response, path: str) -> _M:
     try:
         return model.read(response.content)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place, what = first_fault(error)
         raise Unavailable(
             f"the control plane's answer to {path.partition('?')[0]} is not understood at "
-            f"{place or 'its top'}: {first['msg']}",
+            f"{place or 'its top'}: {what}",
             code="not_understood",
             hint="are agent and control plane of compatible versions? upgrade the older",
         ) from error

@@ -120,7 +120,8 @@ class NetworkKeeper:
                 if self._closing:
                     return
                 number, wish = self._wished, self._wish
-            error = self._ensure(*wish) if wish is not None else None
+            assert wish is not None  # nothing is asked for before the first one
+            error = self._ensure(*wish)
             with self._changed:
                 self._done, self._error, self._done_at = number, error, time.monotonic()
                 self._changed.notify_all()

@@ -6,7 +6,7 @@ Everything but ``join`` needs a client certificate that the private CA has issue
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from flask import Blueprint, Flask, Response, jsonify, request
@@ -17,7 +17,7 @@ from virtmgr.domain.errors import InvalidRequest, NotFound, Unauthenticated
 from virtmgr.domain.host import Host
 from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest
-from virtmgr.domain.values import Message
+from virtmgr.domain.values import Message, first_fault
 from virtmgr.ports.certificates import Authority, common_name
 from virtmgr.ports.unit_of_work import Heartbeat
 from virtmgr.services import enrolment
@@ -87,13 +87,7 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     def take_sync() -> Response:
         host_id, serial = _certificate()
         asked = _parse(SyncRequest)
-        # A lease is renewed at once: guests may depend on it.
-        turn = (
-            nullcontext()
-            if is_renewal(asked)
-            else turns.turn("sync", SYNC_PATIENCE, urgent=asked.brief)
-        )
-        with turn:
+        with _turn(turns, asked):
             response = sync(services, host_id, asked, serial=serial)
         return Response(
             response.model_dump_json(exclude_unset=True),
@@ -127,14 +121,20 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     return app
 
 
+def _turn(turns: Turns, asked: SyncRequest) -> AbstractContextManager[None]:
+    """A lease is renewed at once: guests may depend on it. All else has its turn."""
+    if is_renewal(asked):
+        return nullcontext()
+    return turns.turn("sync", SYNC_PATIENCE, urgent=asked.brief)
+
+
 def _parse(model: type[_M]) -> _M:
     try:
         return model.read(request.get_data())
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field, what = first_fault(error)
         raise InvalidRequest(
-            f"the agent's request is malformed at {field or 'its top'}: {first['msg']}",
+            f"the agent's request is malformed at {field or 'its top'}: {what}",
             field=field or None,
             hint="are agent and control plane of compatible versions?",
         ) from error

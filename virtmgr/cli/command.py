@@ -115,6 +115,11 @@ def yes_option(function: F) -> F:
     return click.option("--yes", "-y", is_flag=True, help="Do not ask.")(function)
 
 
+def label_changes(labels: dict[str, str]) -> dict[str, str | None]:
+    """What ``--label`` says, as a change of labels: ``KEY=`` takes one away."""
+    return {key: value or None for key, value in labels.items()}
+
+
 def label_option(function: F) -> F:
     """``--label key=value``, as a dict in ``labels``."""
     return click.option(

@@ -11,6 +11,7 @@ from virtmgr.cli.command import (
     confirm,
     dry_run_option,
     group,
+    label_changes,
     label_option,
     output_option,
     wait_options,
@@ -311,5 +312,5 @@ def edit(session: Session, name: str, labels: dict[str, str]) -> None:
     """Set labels of a host; KEY= takes one away."""
     if not labels:
         raise click.UsageError("say what to change: --label KEY=VALUE")
-    patch = {"labels": {key: value or None for key, value in labels.items()}}
+    patch = {"labels": label_changes(labels)}
     finish(session, session.client.patch(NOUN.path(session, name), patch), f"host {name} updated")

@@ -14,6 +14,7 @@ from virtmgr.cli import secrets
 from virtmgr.cli.command import (
     dry_run_option,
     group,
+    label_changes,
     label_option,
     output_option,
     project_option,
@@ -305,7 +306,7 @@ def edit(
     given = {"name": rename, "description": description, "protected": protected}
     patch: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if labels:
-        patch["labels"] = {key: value or None for key, value in labels.items()}
+        patch["labels"] = label_changes(labels)
     if not patch:
         raise click.UsageError("say what to change")
     answer = session.client.patch(NOUN.path(session, name), patch, {"dry_run": dry_run or None})

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from virtmgr.domain.ids import is_id
 
@@ -54,6 +62,13 @@ class Message(Value):
         :raises ValidationError: it is not this message.
         """
         return cls.model_validate(document, extra="ignore")
+
+
+def first_fault(error: ValidationError) -> tuple[str, str]:
+    """Where the first thing is that is wrong with a message (empty: its top), and what is wrong;
+    nothing of what the message says."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    return ".".join(str(part) for part in first["loc"]), first["msg"]
 
 
 def known_fields(kind: type[Any], document: Mapping[str, Any]) -> dict[str, Any]:

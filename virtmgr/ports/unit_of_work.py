@@ -483,8 +483,6 @@ class FenceDeviceRepository(Protocol):
 
 
 class TokenRepository(Repository[Token], Protocol):
-    def by_secret_hash(self, secret_hash: str) -> Token | None: ...
-
     def shown(self, secret_hash: str) -> tuple[Token, User, Sequence[RoleBinding]] | None:
         """A token, its user, and the user's role bindings by id; one statement."""
         ...

@@ -115,9 +115,7 @@ def recognise(
     stale = token.last_used_at is None or now - token.last_used_at >= _USED_EVERY
     if background:
         until = min(filter(None, (now + _USED_EVERY, token.expires_at, token.idle_at)))
-        return Recognised(
-            _principal(user, token, bindings), token.id, until, now, to_be_noted=False
-        )
+        return Recognised(who, token.id, until, now, to_be_noted=False)
     noted = now if stale or token.last_used_at is None else token.last_used_at
     until = min(filter(None, (noted + _USED_EVERY, token.expires_at)))
     return Recognised(who, token.id, until, now, to_be_noted=stale)

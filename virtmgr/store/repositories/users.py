@@ -58,9 +58,6 @@ class SqlTokens(SqlRepository[Token]):
         project=_tokens.project_id,
     )
 
-    def by_secret_hash(self, secret_hash: str) -> Token | None:
-        return self._one(_tokens.secret_hash == secret_hash)
-
     def shown(self, secret_hash: str) -> tuple[Token, User, Sequence[RoleBinding]] | None:
         rows = self._session.execute(_shown(), {"hash": secret_hash}).all()
         if not rows:
