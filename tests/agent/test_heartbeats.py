@@ -4,54 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.agent.fakes import NoBlobs
 from tests.bootstrap.raw import eventually
+from tests.fixtures.answering import Answering
 from tests.fixtures.running_agent import looping, parts
 from virtmgr.agent import agent as agents
 from virtmgr.agent import pacing
 from virtmgr.agent.agent import Agent
-from virtmgr.agent.control_plane import Wake
-from virtmgr.domain.errors import Unavailable
-from virtmgr.domain.sync import SyncRequest, SyncResponse
 from virtmgr.domain.workload import Usage
-
-_TICK = 0.02  # seconds that a poll of these tests lasts
-
-
-class Answering:
-    """A control plane that answers everything; ``pause`` is what it says to polls."""
-
-    takes_usage_history = False
-
-    def __init__(self) -> None:
-        self.pause = 10.0
-        self.is_away = False
-        self.renews = True
-        self.syncs = 0
-        self.polls: list[bool] = []  # whether each asked for the lease
-
-    def sync(self, request: SyncRequest, **_: object) -> SyncResponse:
-        if self.is_away:
-            raise Unavailable("it does not answer")
-        self.syncs += 1
-        return SyncResponse(
-            revision=1, full=request.full, lease_seconds=30, server_time=datetime.now(UTC)
-        )
-
-    def wait_for_wake(self, *_: object, renew: bool = False) -> Wake:
-        threading.Event().wait(_TICK)
-        if self.is_away:
-            raise Unavailable("it does not answer")
-        self.polls.append(renew)
-        return Wake(wake=False, renewed=renew and self.renews, pause=self.pause)
-
-    def close(self) -> None:
-        pass
 
 
 class Stage:

@@ -15,9 +15,14 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from tests.agent.fakes import NoBlobs
+from tests.bootstrap.raw import eventually
+from tests.fixtures.answering import Answering
 from tests.fixtures.control_plane import new_control_plane, served
 from tests.fixtures.enrolled_host import TOOLS, enrol
 from tests.fixtures.from_the_future import UNKNOWN, from_the_future, message
+from tests.fixtures.running_agent import looping, parts
+from virtmgr.agent.agent import Agent
 from virtmgr.agent.control_plane import ControlPlane, Wake
 from virtmgr.agent.files import Entry, KeptImages, StateFiles
 from virtmgr.agent.fingerprint import machine_id
@@ -26,7 +31,9 @@ from virtmgr.domain.errors import Unavailable
 from virtmgr.domain.host import HostState
 from virtmgr.domain.image import ImageManifest
 from virtmgr.domain.image_keeping import KeptImage
+from virtmgr.domain.readiness import missing
 from virtmgr.domain.sync import DesiredNetwork, DesiredWorkload, SyncRequest, SyncResponse
+from virtmgr.domain.workload import Reason
 
 
 @contextmanager
@@ -122,3 +129,33 @@ def test_an_older_agent_reads_what_a_newer_one_has_kept(tmp_path: Path) -> None:
     assert again.load() == {entry.desired.id: entry}
     assert again.load_networks() == (message(DesiredNetwork),)
     assert again.load_images() == images
+
+
+class Misunderstood(Answering):
+    """A control plane whose answers are not understood at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_understood = False
+        self.told: list[Reason | None] = []  # the faults in the fingerprints that came
+
+    def sync(self, request: SyncRequest, **_: object) -> SyncResponse:
+        if request.fingerprint is not None:
+            self.told.append(request.fingerprint.fault)
+        if not self.is_understood:
+            raise Unavailable("what it answers is not understood", code="not_understood")
+        return super().sync(request)
+
+
+def test_an_agent_tells_that_it_does_not_understand(tmp_path: Path) -> None:
+    control_plane = Misunderstood()
+    made = parts(tmp_path, lambda: control_plane, NoBlobs())
+    with looping(Agent(made)):
+        eventually(lambda: control_plane.told[-1:] not in ([], [None]))
+        fault = control_plane.told[-1]
+        assert fault is not None
+        facts = made.fingerprint().model_copy(update={"fault": fault}).model_dump(mode="json")
+        assert [reason.code for reason in missing(facts)] == ["not_understood"]
+        control_plane.is_understood = True
+        eventually(lambda: control_plane.told[-1] is None)
+        assert missing(made.fingerprint().model_dump(mode="json")) == ()

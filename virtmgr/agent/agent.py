@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import structlog
 
 from virtmgr.agent import pacing
-from virtmgr.agent.control_plane import ControlPlane
+from virtmgr.agent.control_plane import NOT_UNDERSTOOD, ControlPlane
 from virtmgr.agent.guard import Guard
 from virtmgr.agent.images import ImageKeeper
 from virtmgr.agent.outbox import Outbox, Parcel
@@ -25,7 +25,7 @@ from virtmgr.domain.errors import StorageError, VirtmgrError
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.sync import SyncRequest, SyncResponse
 from virtmgr.domain.usage_history import Measured
-from virtmgr.domain.workload import Usage
+from virtmgr.domain.workload import Reason, Usage
 from virtmgr.ports.host import HostStorage
 
 _LOOK_AT_HOST = 30.0  # seconds between looks at what the host is and has
@@ -68,6 +68,7 @@ class Agent:
         self._report_all = True
         self._fingerprint: Fingerprint | None = None  # to be sent
         self._known_fingerprint: Fingerprint | None = None
+        self._fault: Reason | None = None  # why the last answer was not understood
         self._looked_at_host = _NEVER
         self._usage_sent = _NEVER
         self._asked_in_full = _NEVER
@@ -144,8 +145,10 @@ class Agent:
         sent = boottime()
         try:
             response = self._control_plane.sync(request, timeout=patience)
-        except VirtmgrError:
+        except VirtmgrError as error:
             self._parts.outbox.poke()
+            if error.code == NOT_UNDERSTOOD:
+                self._note_fault(Reason.of(error))
             raise
         self._parts.outbox.acknowledge(parcel)
         self._recorder.acknowledge(request.usage_history)
@@ -154,6 +157,7 @@ class Agent:
         self._heard.set()
         self._synced = time.monotonic()
         self._fingerprint = None
+        self._note_fault(None)
         self._report_all = response.report_all
         if response.report_all:
             self._images_said = None
@@ -246,8 +250,18 @@ class Agent:
             return
         self._looked_at_host = time.monotonic()
         found = self._parts.fingerprint()
+        if self._fault is not None:  # not every control plane knows of it
+            found = found.model_copy(update={"fault": self._fault})
         if found != self._known_fingerprint:
             self._fingerprint = self._known_fingerprint = found
+
+    def _note_fault(self, fault: Reason | None) -> None:
+        """Tell with the next sync whether answers are understood: a host whose agent does not know
+        what it should run is not to be scheduled on."""
+        if fault != self._fault:
+            self._fault = fault
+            self._looked_at_host = _NEVER
+            self._parts.outbox.poke()
 
     def _renew_certificate(self) -> None:
         if time.monotonic() - self._looked_at_certificate < _HOUSEKEEPING:

@@ -15,6 +15,9 @@ from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest, SyncResponse
 from virtmgr.domain.values import Message, first_fault
 
+NOT_UNDERSTOOD = "not_understood"
+"""The code of an error: the control plane answered, with something that this agent cannot read."""
+
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _CHUNK = 1 << 20
 
@@ -156,7 +159,7 @@ def _understood(model: type[_M], response: httpx.Response, path: str) -> _M:
         raise Unavailable(
             f"the control plane's answer to {path.partition('?')[0]} is not understood at "
             f"{place or 'its top'}: {what}",
-            code="not_understood",
+            code=NOT_UNDERSTOOD,
             hint="are agent and control plane of compatible versions? upgrade the older",
         ) from error
 

@@ -135,6 +135,7 @@ class Fingerprint(Value):
     agent_version: str = ""
     stream_url: str = ""  # where the control plane dials exec, console, … (wss://…)
     self_fencing: bool = False  # it stops highly available workloads when its lease ends
+    fault: Reason | None = None  # why the agent does not understand what it is answered
 
 
 @dataclass(kw_only=True)

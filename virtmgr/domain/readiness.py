@@ -30,7 +30,11 @@ def missing(facts: Mapping[str, Any]) -> tuple[Reason, ...]:
                 hint="wait for its first sync; then see its agent's log",
             ),
         )
-    return (*_drivers(found.drivers), *_pool(found), *_network(found))
+    return (*_agent(found), *_drivers(found.drivers), *_pool(found), *_network(found))
+
+
+def _agent(found: Fingerprint) -> tuple[Reason, ...]:
+    return () if found.fault is None else (found.fault,)
 
 
 def _drivers(drivers: tuple[DriverFacts, ...]) -> tuple[Reason, ...]:
