@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.store.inventory import GIB, NOW, Inventory, make_event
 from virtmgr.domain.host import Pool
@@ -149,6 +150,25 @@ def test_leaving_without_commit_changes_nothing(
         uow.commit()
         uow.commit()
     assert ran == ["first", "second"]
+
+
+def test_what_is_committed_stands_whatever_comes_after(
+    units: SqlUnitOfWorkFactory, inventory: Inventory
+) -> None:
+    ran: list[str] = []
+
+    def fail() -> None:
+        raise OSError("no space left on device")
+
+    with capture_logs() as logs, units() as uow:
+        uow.workloads.add(inventory.make_workload())
+        uow.after_commit(fail)
+        uow.after_commit(lambda: ran.append("the next"))
+        uow.commit()
+    assert ran == ["the next"]
+    assert [entry["event"] for entry in logs] == ["after_commit.failed"]
+    with units(read_only=True) as uow:
+        assert uow.workloads.find(inventory.project.id, "web1") is not None
 
 
 def test_remove_and_find(units: SqlUnitOfWorkFactory, inventory: Inventory) -> None:

@@ -727,7 +727,10 @@ class UnitOfWork(Protocol):
     def rollback(self) -> None: ...
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Run ``callback`` once the transaction is durable; dropped on rollback."""
+        """Run ``callback`` once the transaction is durable; dropped on rollback.
+
+        What it raises is logged, and the commit stands: who needs the outcome looks for it.
+        """
         ...
 
 

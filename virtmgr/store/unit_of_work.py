@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Self
 
+import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
@@ -65,6 +66,8 @@ from virtmgr.store.repositories.volumes import SqlVolumes
 from virtmgr.store.repositories.workloads import SqlWorkloads
 from virtmgr.store.session import InventorySession
 from virtmgr.store.stamps import stamps_of
+
+_log = structlog.get_logger(__name__)
 
 mapping.map_domain()
 image_index.keep_index()
@@ -133,7 +136,8 @@ class SqlUnitOfWork:
         self._session.flush()
 
     def commit(self) -> None:
-        """Make it durable. Then the callbacks of ``after_commit`` run, in order.
+        """Make it durable. Then the callbacks of ``after_commit`` run, in order; one that fails is
+        logged, since what was asked for is done.
 
         :raises Conflict: a row was changed or deleted by somebody else meanwhile.
         """
@@ -143,7 +147,10 @@ class SqlUnitOfWork:
         self._session.commit()
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:  # noqa: BLE001  what is durable is answered as such
+                _log.exception("after_commit.failed")
 
     def rollback(self) -> None:
         self._forget()
