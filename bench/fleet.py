@@ -79,9 +79,9 @@ def lists(found: Site, size: Size, seconds: float) -> Figures:
     del seconds
     client = found.client()
     project = client.call("GET", "/workloads?limit=1").body["items"][0]["project"]["name"]
-    workloads = [f"/workloads?sort={sign}{name}" for name in SqlWorkloads.listing.sorts
+    workloads = [f"/workloads?sort={sign}{name}" for name in SqlWorkloads.listing.orders
                  for sign in ("", "-")]  # fmt: skip
-    hosts = [f"/hosts?sort={name}" for name in SqlHosts.listing.sorts]
+    hosts = [f"/hosts?sort={name}" for name in SqlHosts.listing.orders]
     filtered = (
         "/workloads?state=running&sort=-created_at",
         "/workloads?state=failed",

@@ -226,7 +226,7 @@ def test_every_list_works_with_every_sort(
             repository = getattr(uow, name)
             listing = getattr(repository, "listing", None)
             repository.list(ListQuery(project_ids=frozenset({inventory.project.id})))
-            for sort in listing.sorts if listing else ("sequence",):
+            for sort in listing.orders if listing else ("sequence",):
                 first = repository.list(ListQuery(sort=f"-{sort}", limit=1))
                 if first.next_cursor:
                     repository.list(ListQuery(sort=f"-{sort}", cursor=first.next_cursor))
@@ -272,3 +272,46 @@ def test_events_newest_first_and_resumed(units: SqlUnitOfWorkFactory) -> None:
         ]
         with pytest.raises(InvalidRequest):
             uow.events.after(0, limit=9, filters={"colour": "red"})
+
+
+@pytest.mark.parametrize("sort", ["host", "-host", "project", "-image"])
+@pytest.mark.parametrize("limit", [1, 3, 50])
+def test_pages_in_the_order_of_names(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, sort: str, limit: int
+) -> None:
+    """Those that refer to nothing come first, or last; within a name they are in order of their
+    ids."""
+    other = Project(id=new_id(), name="aaa", created_at=NOW)
+    hosts = [inventory.make_host(name=name) for name in ("host9", "host0", "host5")]
+    images = [inventory.make_image(name=name) for name in ("alpine", "zeus")]
+    with units() as uow:
+        uow.projects.add(other)
+        for added, repository in ((hosts, uow.hosts), (images, uow.images)):
+            for each in added:
+                repository.add(each)
+        uow.flush()
+        names: dict[str, tuple[str, str]] = {}
+        for number in range(24):
+            host = [None, *hosts][number % 4]
+            image = [None, *images][number % 3]
+            project = (inventory.project, other)[number % 2]
+            workload = inventory.make_workload(
+                f"w{number}",
+                host_id=host and host.id,
+                image_id=image and image.id,
+                project_id=project.id,
+            )
+            uow.workloads.add(workload)
+            referred = {"host": host, "image": image, "project": project}[sort.removeprefix("-")]
+            names[workload.id] = (referred.name if referred else "", workload.id)
+        uow.commit()
+    found: list[str] = []
+    cursor = None
+    with units(read_only=True) as uow:
+        while True:
+            page = uow.workloads.list(ListQuery(sort=sort, limit=limit, cursor=cursor))
+            found += [workload.id for workload in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    assert found == sorted(names, key=lambda id: names[id], reverse=sort.startswith("-"))

@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Row,
+    Select,
     String,
-    Table,
     and_,
     bindparam,
     exists,
@@ -29,6 +30,7 @@ from virtmgr.domain.errors import InvalidRequest
 from virtmgr.domain.ids import is_id
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.store import cursor
+from virtmgr.store.name_order import Named, NameOrder, directed
 from virtmgr.store.types import Enumerated, UtcDateTime
 
 Expression = ColumnElement[Any]
@@ -41,20 +43,24 @@ class Listing:
     ``project`` is the column that ``project_ids`` limits; ``shared`` lets rows through where it
     is NULL. ``default_sort`` stands in for ``name`` where rows have no name. ``conditions`` are
     the filters that are no comparison with a column: each makes a criterion of its value.
-    ``joins`` has, by sort, what an expression of ``sorts`` takes from another table: that one, and
-    which of its rows (at most one) belongs to a row of the list.
+    ``named`` are the sorts by the name of a row of another table.
     """
 
     tie: Expression
     filters: Mapping[str, Expression] = field(default_factory=dict)
     conditions: Mapping[str, Callable[[Any], Expression]] = field(default_factory=dict)
     sorts: Mapping[str, Expression] = field(default_factory=dict)
-    joins: Mapping[str, tuple[Table, Expression]] = field(default_factory=dict)
+    named: Mapping[str, Named] = field(default_factory=dict)
     text: Expression | None = None
     labels: Expression | None = None
     project: Expression | None = None
     shared: bool = False
     default_sort: str = "name"
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """What its rows can be sorted by."""
+        return (*self.sorts, *self.named)
 
 
 def page(session: Session, entity: Any, listing: Listing, query: ListQuery) -> Page[Any]:
@@ -63,22 +69,33 @@ def page(session: Session, entity: Any, listing: Listing, query: ListQuery) -> P
     :raises InvalidRequest: unknown filter or sort column, wrong value, or a foreign cursor.
     """
     name, descending = _direction(listing, query.sort)
-    key = _sort_key(listing.sorts[name])
     sort = f"-{name}" if descending else name
     criteria = _criteria(session, listing, query)
     total = _count(session, listing, criteria) if query.count else None
-    statement = select(entity, key.label("sort_key")).where(*criteria)
-    if name in listing.joins:  # one join: a subquery would be run for each row of the table
-        statement = statement.outerjoin(*listing.joins[name])
-    if query.cursor is not None:
-        statement = statement.where(_beyond(listing, key, sort, query.cursor, descending))
-    order = [e.desc() if descending else e.asc() for e in _order(listing, key)]
-    rows = session.execute(statement.order_by(*order).limit(query.limit + 1)).all()
+    rows: Sequence[Row[Any, Any]]
+    if name in listing.named:
+        order = NameOrder(entity, listing.tie, listing.named[name], sort)
+        rows = order.rows(session, criteria, query.cursor, query.limit + 1)
+    else:
+        statement = _by_column(entity, listing, listing.sorts[name], query.cursor, sort)
+        rows = session.execute(statement.where(*criteria).limit(query.limit + 1)).all()
     items = [row[0] for row in rows[: query.limit]]
     if len(rows) <= query.limit or not items:
         return Page(items, total=total)
     tie = getattr(items[-1], "sequence", None) or items[-1].id
     return Page(items, cursor.encode(sort, rows[query.limit - 1][1], tie), total)
+
+
+def _by_column(
+    entity: Any, listing: Listing, column: Expression, position: str | None, sort: str
+) -> Select[Any]:
+    """Rows and what they are sorted by, from the cursor ``position`` on."""
+    key = _sort_key(column)
+    statement = select(entity, key.label("sort_key"))
+    if position is not None:
+        statement = statement.where(_beyond(listing, key, sort, position))
+    order = [key] if key is listing.tie else [key, listing.tie]
+    return statement.order_by(*directed(order, sort))
 
 
 def _count(session: Session, listing: Listing, criteria: Sequence[Expression]) -> int:
@@ -101,8 +118,8 @@ def _direction(listing: Listing, sort: str) -> tuple[str, bool]:
     if sort == "name" and "name" not in listing.sorts:
         sort = listing.default_sort
     name = sort.removeprefix("-")
-    if name not in listing.sorts:
-        raise _unknown("sort by", name, "sort", listing.sorts)
+    if name not in listing.orders:
+        raise _unknown("sort by", name, "sort", listing.orders)
     return name, sort.startswith("-")
 
 
@@ -113,14 +130,8 @@ def _sort_key(expression: Expression) -> Expression:
     return expression
 
 
-def _order(listing: Listing, key: Expression) -> list[Expression]:
-    return [key] if key is listing.tie else [key, listing.tie]
-
-
-def _beyond(
-    listing: Listing, key: Expression, sort: str, position: str, descending: bool
-) -> Expression:
-    tie_type = listing.tie.type.python_type
+def _beyond(listing: Listing, key: Expression, sort: str, position: str) -> Expression:
+    tie_type, descending = listing.tie.type.python_type, sort.startswith("-")
     value, tie = cursor.decode(position, sort, key.type.python_type, tie_type)
     if key is listing.tie:
         key_beyond: Expression = key < value if descending else key > value

@@ -467,7 +467,7 @@ workloads = Table(
     Column("observed_generation", Count, nullable=False),
     _reference("host_id", "hosts", "RESTRICT", nullable=True, index=False),
     _reference("cluster_id", "clusters", "RESTRICT"),
-    _reference("image_id", "images", "RESTRICT", nullable=True),
+    _reference("image_id", "images", "RESTRICT", nullable=True, index=False),
     _reference("cdrom_image_id", "images", "RESTRICT", nullable=True),
     Column("claim_vcpus", Thousandths(), nullable=False),
     Column("claim_memory", Count, nullable=False),
@@ -481,7 +481,7 @@ workloads = Table(
     Column("revision", Count, nullable=False),
     *_version(),
     _created_at(),
-    Column("updated_at", UtcDateTime(), nullable=False, index=True),
+    Column("updated_at", UtcDateTime(), nullable=False),
     # The database keeps these two in step with spec and status by itself.
     Column("state", Enumerated(State), Computed("status ->> 'state'", persisted=True)),
     _workload_labels,
@@ -492,6 +492,10 @@ workloads = Table(
     # Counting them by kind and state reads this alone.
     Index("ix_workloads_counted", "kind", "init", "state", "project_id"),
     Index("ix_workloads_created_at_id", "created_at", "id"),
+    Index("ix_workloads_updated_at_id", "updated_at", "id"),
+    Index("ix_workloads_host_id_id", "host_id", "id"),
+    Index("ix_workloads_project_id_id", "project_id", "id"),
+    Index("ix_workloads_image_id_id", "image_id", "id"),
     Index("ix_workloads_claim_vcpus_id", "claim_vcpus", "id"),
     Index("ix_workloads_claim_memory_id", "claim_memory", "id"),
     Index("ix_workloads_host_id_revision", "host_id", "revision"),

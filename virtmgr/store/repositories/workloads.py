@@ -13,7 +13,6 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
-    Table,
     bindparam,
     cast,
     func,
@@ -30,8 +29,9 @@ from virtmgr.domain.scheduling import Amounts, PlacedWorkload
 from virtmgr.domain.workload import Affinity, Port, Workload, WorkloadStatus
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing, within
+from virtmgr.store.name_order import Named
 from virtmgr.store.repositories.base import SqlProjectRepository
-from virtmgr.store.types import Document, text
+from virtmgr.store.types import Document
 
 _workloads = tables.workloads.c
 _PORTS: ColumnElement[Any] = literal_column("spec -> 'ports'", Document())
@@ -45,11 +45,6 @@ _NOTE_STATUS = (
     .values(status=bindparam("new_status"))
 )
 _AFFINITY: ColumnElement[Any] = literal_column("spec -> 'placement' -> 'affinity'", Document())
-
-
-def _name_of(table: Table) -> ColumnElement[str]:
-    """The name of what a joined table has; empty where it has nothing."""
-    return func.coalesce(table.c.name, "", type_=text(253))
 
 
 def _placed(row: Row[Any], affinity: tuple[Affinity, ...] = ()) -> PlacedWorkload:
@@ -100,16 +95,13 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             "updated_at": _workloads.updated_at,
             "state": _workloads.state,
             "kind": _workloads.kind,
-            "host": _name_of(tables.hosts),
-            "project": _name_of(tables.projects),
-            "image": _name_of(tables.images),
             "vcpus": _workloads.claim_vcpus,
             "memory": _workloads.claim_memory,
         },
-        joins={
-            "host": (tables.hosts, tables.hosts.c.id == _workloads.host_id),
-            "project": (tables.projects, tables.projects.c.id == _workloads.project_id),
-            "image": (tables.images, tables.images.c.id == _workloads.image_id),
+        named={
+            "host": Named(_workloads.host_id, tables.hosts),
+            "project": Named(_workloads.project_id, tables.projects),
+            "image": Named(_workloads.image_id, tables.images),
         },
         text=_workloads.name,
         labels=_workloads.labels,
