@@ -43,7 +43,8 @@ class Listing:
     ``project`` is the column that ``project_ids`` limits; ``shared`` lets rows through where it
     is NULL. ``default_sort`` stands in for ``name`` where rows have no name. ``conditions`` are
     the filters that are no comparison with a column: each makes a criterion of its value.
-    ``named`` are the sorts by the name of a row of another table.
+    ``named`` are the sorts by the name of a row of another table. ``is_lower``: ``text`` has no
+    capital letters, so that none need be made small for a search.
     """
 
     tie: Expression
@@ -52,6 +53,7 @@ class Listing:
     sorts: Mapping[str, Expression] = field(default_factory=dict)
     named: Mapping[str, Named] = field(default_factory=dict)
     text: Expression | None = None
+    is_lower: bool = False
     labels: Expression | None = None
     project: Expression | None = None
     shared: bool = False
@@ -153,7 +155,8 @@ def _criteria(session: Session, listing: Listing, query: ListQuery) -> list[Expr
     if query.text:
         if listing.text is None:
             raise _unknown("search the text of", "q", "q", ())
-        criteria.append(func.lower(listing.text).contains(query.text.lower(), autoescape=True))
+        searched = listing.text if listing.is_lower else func.lower(listing.text)
+        criteria.append(searched.contains(query.text.lower(), autoescape=True))
     if query.labels:
         if listing.labels is None:
             raise _unknown("select by", "label", "label", listing.filters)

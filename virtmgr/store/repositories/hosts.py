@@ -102,6 +102,7 @@ class SqlHosts(SqlNamedRepository[Host]):
             "claimed_disk": _hosts.claimed_disk,
         },
         text=_hosts.name,
+        is_lower=True,
         labels=_hosts.labels,
     )
 

@@ -33,6 +33,7 @@ class SqlVolumes(SqlProjectRepository[Volume]):
             "state": _volumes.state,
         },
         text=_volumes.name,
+        is_lower=True,
         labels=_volumes.labels,
         project=_volumes.project_id,
     )

@@ -104,6 +104,7 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             "image": Named(_workloads.image_id, tables.images),
         },
         text=_workloads.name,
+        is_lower=True,
         labels=_workloads.labels,
         project=_workloads.project_id,
     )
