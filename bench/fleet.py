@@ -20,6 +20,7 @@ import statistics
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -152,10 +153,14 @@ def reconnect(found: Site, size: Size, seconds: float) -> Figures:
     found.tell_fleet(f"restart {many}")
     took = found.wait_settled(len(before) + 1, patience=170)
     time.sleep(3)
-    errors = sum(sum(one.get("errors", {}).values()) for one in found.reports()[reports:])
+    errors: Counter[str] = Counter()
+    for one in found.reports()[reports:]:
+        errors.update(one.get("errors", {}))
+    for what, times in errors.most_common(3):
+        print(f"    {times} times {what}", flush=True)
     return {
         f"{many} hosts reconnect at once, settled after [s]": took,
-        "errors of it": float(errors),
+        "errors of it": float(errors.total()),
     }
 
 

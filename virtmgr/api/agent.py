@@ -32,7 +32,7 @@ MAX_SYNC = 32 * 1024**2  # bytes
 _CHUNK = 1 << 20
 _LONGEST_WAIT = 60.0
 SYNCS_AT_ONCE = 8  # so that a fleet that comes back leaves room for people's requests
-SYNC_PATIENCE = 10  # seconds; an agent gives up after 30
+SYNC_PATIENCE = 20  # seconds; an agent gives up after 30
 
 _M = TypeVar("_M", bound=Message)
 
