@@ -34,7 +34,13 @@ class Room:
 
     def needed(self, failures: int) -> float:
         """What is to be free so that so many hosts may fail."""
-        return float(np.sort(self.burden)[::-1][:failures].sum())
+        return float(self.greatest(failures).sum())
+
+    def greatest(self, count: int) -> _Amounts:
+        """The so many greatest burdens (fewer if there are fewer hosts), the greatest first."""
+        if 0 < count < len(self.burden):
+            return np.sort(np.partition(self.burden, -count)[-count:])[::-1]
+        return np.sort(self.burden)[::-1][:count]
 
     def survives(self, failures: int, resource: Resource) -> bool:
         """Whether so many hosts may fail."""
@@ -47,21 +53,29 @@ def room(tally: Tally, cluster_id: str, resource: Resource, without: Mask | None
     :param without: hosts that are taken for switched off: they give nothing and do not fail.
     """
     fleet = tally.fleet
-    mine = fleet.where(("cluster", cluster_id), lambda host: host.cluster_id == cluster_id)
+    mine = _members(fleet, cluster_id)
     if without is not None:
         mine = mine & ~without
     taking = mine & fleet.where(("ready",), lambda host: host.state is HostState.READY)
     spare = fleet.limits.of(resource).astype(float) - tally.claimed.of(resource)
     free = np.where(taking, np.maximum(spare, 0.0), 0.0)
-    speaking = mine & fleet.where(("speaks",), lambda host: host.state not in SILENT)
+    speaking = mine & ~_silent(fleet)
     burden = np.where(speaking, free + tally.ha.of(resource), 0.0)
     return Room(float(free.sum()), burden, taking)
 
 
 def failures_left(fleet: Fleet, cluster_id: str) -> int:
     """How many hosts there is to be room for beyond those that have failed."""
-    silent = sum(host.cluster_id == cluster_id and host.state in SILENT for host in fleet.hosts)
-    return max(0, fleet.clusters[cluster_id].reserve - silent)
+    silent = _members(fleet, cluster_id) & _silent(fleet)
+    return max(0, fleet.clusters[cluster_id].reserve - int(silent.sum()))
+
+
+def _members(fleet: Fleet, cluster_id: str) -> Mask:
+    return fleet.where(("cluster", cluster_id), lambda host: host.cluster_id == cluster_id)
+
+
+def _silent(fleet: Fleet) -> Mask:
+    return fleet.where(("silent",), lambda host: host.state in SILENT)
 
 
 def keeps_reserve(
@@ -71,7 +85,7 @@ def keeps_reserve(
     failures = failures_left(tally.fleet, cluster_id)
     here = room(tally, cluster_id, resource)
     left = here.free - amount + SLACK[resource]
-    order = np.sort(here.burden)[::-1]
+    order = here.greatest(failures + 1)
     worst = float(order[:failures].sum())
     if ha or not failures:
         return np.full(len(tally.fleet), worst <= left)
