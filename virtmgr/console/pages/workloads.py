@@ -43,6 +43,7 @@ LIST: Final = ListPage(
         Choice("host", "Host"),
         Choice("image", "Image"),
         Choice("project", "Project"),
+        Choice("address", "IP address or MAC"),
     ),
     live="workload",
     of_project=True,
