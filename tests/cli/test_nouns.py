@@ -147,8 +147,9 @@ def test_aliases_are_added_and_taken(virtmgr: Run, state: State) -> None:
 
 def test_the_control_plane_asks_image_servers(virtmgr: Run, state: State) -> None:
     aliases = ["debian/12", "debian/bookworm"]
-    offer = {"alias": "debian/12", "aliases": aliases, "type": "container", "architecture": "x86_64",
-             "version": "20260101", "size": 1024, "description": "Debian"}  # fmt: skip
+    offer = {"alias": "debian/12", "aliases": aliases, "type": "container",
+             "architecture": "x86_64", "version": "20260101", "size": 1024,
+             "description": "Debian"}  # fmt: skip
     state.answers += [answer({"items": [offer], "total": 3})] * 2
     asked = ("image", "search", "simplestreams:https://images.example/", "debian", "12")
     assert json.loads(virtmgr(*asked, "-o", "json").stdout)[0]["aliases"] == aliases
