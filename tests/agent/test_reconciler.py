@@ -160,6 +160,15 @@ def test_a_clone_is_made_once_whatever_happens(host: Host) -> None:
     assert host.world.count("clone", "w2") == 2
 
 
+def test_a_failure_says_names(host: Host) -> None:
+    source = running(host)
+    wish = desired("w2", name="copy", clone_of=CloneSource(id=source.id, name="web"))
+    host.apply(wish)
+    reason = host.until(wish, State.FAILED).status.reason
+    assert reason is not None
+    assert reason.message == "cannot clone workload web: it runs or is not here"
+
+
 # ---- a full disk
 
 

@@ -70,6 +70,24 @@ def test_the_source_is_left_alone_until_the_copy_is_made(api: Api, host: Pretend
 
 
 @pytest.mark.usefixtures("web1")
+def test_of_clone_and_publish_the_second_waits_until_it_may(api: Api, host: PretendHost) -> None:
+    assert api.post(f"{ONE}/publish", {"name": "golden"}).status == 202
+    cloned = api.post(f"{ONE}/clone", {"name": "web2"})
+    assert (cloned.status, cloned.code) == (409, "being_published")
+    assert "'web1': image golden is being made from it" in cloned.body["detail"]
+    again = api.post(f"{ONE}/publish", {"name": "silver"})
+    assert (again.status, again.code) == (409, "being_published")
+    assert api.delete("/images/golden").status == 204
+    assert api.post(f"{ONE}/clone", {"name": "web2"}).status == 202
+    published = api.post(f"{ONE}/publish", {"name": "golden"})
+    assert (published.status, published.code) == (409, "being_cloned")
+    assert published.body["detail"].endswith("'web1': it is being cloned to web2")
+    assert published.body["hint"] == "wait until the clone is made, or delete it"
+    host.converge()
+    assert api.post(f"{ONE}/publish", {"name": "golden"}).status == 202
+
+
+@pytest.mark.usefixtures("web1")
 def test_a_clone_that_is_deleted_frees_its_source(api: Api, host: PretendHost) -> None:
     assert api.post(f"{ONE}/clone", {"name": "web2"}).status == 202
     assert api.delete(f"{ALL}/web2").status == 202

@@ -566,7 +566,8 @@ def test_image_servers_are_searched(services: Services, contract: Contract) -> N
     def has(address: str, words: Sequence[str]) -> tuple[ImageOffer, ...]:
         if address != "https://images.example":
             raise ImageError("it is not there", code="image_unreachable")
-        one = ImageOffer("debian/12", ImageType.DISK, "x86_64", "1", 5, " ".join(words))
+        aliases = ("debian/12", "debian/bookworm")
+        one = ImageOffer(aliases[0], aliases, ImageType.DISK, "x86_64", "1", 5, " ".join(words))
         return (one, replace(one, alias="debian/13"))
 
     found = replace(services, search_images=has)
@@ -575,6 +576,7 @@ def test_image_servers_are_searched(services: Services, contract: Contract) -> N
     answer = api.post("/images/search", asked).body
     assert (answer["total"], [one["alias"] for one in answer["items"]]) == (2, ["debian/12"])
     assert answer["items"][0]["description"] == "debian cloud"
+    assert answer["items"][0]["aliases"] == ["debian/12", "debian/bookworm"]
     assert api.post("/images/search", {"server": "https://other"}).code == "image_unreachable"
     assert api.post("/images/search", {"server": "file:///etc"}).status == 422
     assert as_new_user(api, "viewer").post("/images/search", asked).status == 403

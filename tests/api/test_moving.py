@@ -334,8 +334,20 @@ def test_a_drain_moves_all_and_ends_in_maintenance(api: Api, pair: Pair) -> None
     begun = api.post(drain).body
     assert api.post(drain).body["id"] == begun["id"]  # twice is once
     assert api.get(f"/hosts/{pair.source.id}").body["state"] == "draining"
+    shown = []
+
+    def show() -> None:
+        drained = api.get(f"/operations/{begun['id']}").body
+        shown.append((drained["message"], drained["progress"]))
+
+    pair.wires.before = show
     pair.move()
+    pair.target.sync_down()
+    show()
     pair.target.converge()
+    show()
+    on_its_way = "0 of 1 moved, 1 on its way"
+    assert shown[-3:] == [(on_its_way, 0.2), (on_its_way, 0.8), ("1 of 1 moved", 0.99)]
     pair.source.converge()
     assert api.get(f"/operations/{begun['id']}").body["state"] == "succeeded"
     assert api.get(f"/hosts/{pair.source.id}").body["state"] == "maintenance"

@@ -193,3 +193,22 @@ def test_topology_counts_what_may_be_seen(
     members = api.get("/workloads", network=shared["id"]).body["items"]
     assert [item["name"] for item in members] == ["db", "web1", "web2"]
     assert api.get("/workloads", network="nothing").body["items"] == []
+
+
+def test_workloads_are_found_by_what_their_nics_have(
+    api: Api, services: Services, as_role: Callable[..., Api]
+) -> None:
+    PretendHost(services)
+    for name in ("web1", "web2"):
+        spec = {"name": name, "kind": "container", "image": "busybox"}
+        assert api.post("/projects/default/workloads", spec).status == 202
+    (nic,) = api.get("/projects/default/workloads/web2").body["nics"]
+    for address in (*nic["addresses"], nic["mac"], nic["mac"].upper().replace(":", "-")):
+        found = api.get("/workloads", address=address).body["items"]
+        assert [item["name"] for item in found] == ["web2"], address
+    assert api.get("/workloads", address="192.0.2.1").body["items"] == []
+    refused = api.get("/workloads", address="10.0.0")
+    assert (refused.status, refused.body["field"]) == (422, "address")
+    api.post("/projects", {"name": "shop"})
+    seen = as_role("viewer", "shop").get("/workloads", address=nic["mac"]).body["items"]
+    assert seen == []

@@ -11,6 +11,7 @@ import pytest
 
 from tests.api.conftest import StillClock, initialise
 from tests.api.contract import Api, Contract, Reply
+from tests.api.host import PretendHost
 from tests.fixtures.postgresql import PostgresqlServer
 from virtmgr.api.app import create_app
 from virtmgr.images.blobs import BlobStore
@@ -35,11 +36,15 @@ def url(request: pytest.FixtureRequest, empty_database: Path, tmp_path: Path) ->
 
 
 @pytest.fixture
-def api(url: str, tmp_path: Path, contract: Contract) -> Iterator[Api]:
+def services(url: str, tmp_path: Path) -> Iterator[Services]:
     units = SqlUnitOfWorkFactory(make_engine(url))
-    services = Services(units=units, blobs=BlobStore(tmp_path / "images"), clock=StillClock())
-    yield initialise(create_app(services), services, contract)
+    yield Services(units=units, blobs=BlobStore(tmp_path / "images"), clock=StillClock())
     units.close()
+
+
+@pytest.fixture
+def api(services: Services, contract: Contract) -> Api:
+    return initialise(create_app(services), services, contract)
 
 
 def _at_once(call: Callable[[int], Reply]) -> list[Reply]:
@@ -99,3 +104,21 @@ def test_failed_log_ins_are_all_counted(api: Api) -> None:
     assert api.get("/users/alice").body["locked_until"] is not None
     failures = api.get("/events", type="user.login_failed").body["items"]
     assert len(failures) >= 5
+
+
+def test_a_disk_is_read_for_clones_or_for_an_image(api: Api, services: Services) -> None:
+    host = PretendHost(services)
+    path = "/projects/default/workloads"
+    spec = {"name": "web", "kind": "container", "image": "busybox", "state": "stopped"}
+    assert api.post(path, spec).status == 202
+    host.converge()
+
+    def read(number: int) -> Reply:
+        verb = "clone" if number % 2 else "publish"
+        return api.post(f"{path}/web/{verb}", {"name": f"n{number}"})
+
+    replies = _at_once(read)
+    begun = [reply.body["verb"] for reply in replies if reply.status == 202]
+    assert begun in (["publish"], ["clone"] * (AT_ONCE // 2))
+    refused = {reply.code for reply in replies if reply.status != 202}
+    assert refused <= {"being_published", "being_cloned"}

@@ -146,13 +146,17 @@ def test_aliases_are_added_and_taken(virtmgr: Run, state: State) -> None:
 
 
 def test_the_control_plane_asks_image_servers(virtmgr: Run, state: State) -> None:
-    offer = {"alias": "debian/12", "type": "container", "architecture": "x86_64",
-             "version": "20260101", "size": 1024, "description": "Debian"}  # fmt: skip
-    state.answers.append(answer({"items": [offer], "total": 3}))
-    shown = virtmgr("image", "search", "simplestreams:https://images.example/", "debian", "12")
+    aliases = ["debian/12", "debian/bookworm"]
+    offer = {"alias": "debian/12", "aliases": aliases, "type": "container",
+             "architecture": "x86_64", "version": "20260101", "size": 1024,
+             "description": "Debian"}  # fmt: skip
+    state.answers += [answer({"items": [offer], "total": 3})] * 2
+    asked = ("image", "search", "simplestreams:https://images.example/", "debian", "12")
+    assert json.loads(virtmgr(*asked, "-o", "json").stdout)[0]["aliases"] == aliases
+    shown = virtmgr(*asked)
     assert "debian/12" in shown.stdout
     assert "2 more are not shown" in shown.stderr
-    method, target, body, _ = state.requests[0]
+    method, target, body, _ = state.requests[1]
     assert (method, target) == ("POST", "/api/v1/images/search")
     assert body == {"server": "https://images.example", "words": ["debian", "12"], "limit": 500}
 

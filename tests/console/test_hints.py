@@ -44,6 +44,8 @@ def test_what_the_console_has_not_stays() -> None:
     assert pieces(told) == [Piece(told)]
     assert pieces("") == []
     assert pieces("'virtmgr move <script>'") == [Piece("Move", "/workloads")]
+    assert pieces("copy them (--with-volumes), or stop") == [Piece("copy them, or stop")]
+    assert pieces("see the log (virtmgr operation log ID)") == [Piece("see the log")]
     assert pieces("'virtmgr host show'", host="h2") == [Piece("Summary", "/hosts/h2")]
 
 

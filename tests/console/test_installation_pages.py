@@ -13,7 +13,9 @@ from tests.api.conftest import StillClock
 from tests.api.contract import Api
 from tests.fixtures.control_plane import add_hosts
 from virtmgr.console.app import create_console
+from virtmgr.domain.host import HostAccess, HostState
 from virtmgr.domain.ids import new_id
+from virtmgr.domain.installation import TaskFailed, explain
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.services.container import Services
 
@@ -95,13 +97,71 @@ def test_its_failure_is_explained_with_a_way_to_go_on(
         uow.operation_log.append(operation, clock.now(), ["  failed: no space is left"])
         uow.commit()
     state = page.read(f"/hosts/installations/{operation}/state")
-    assert "no space is left" in state
-    assert "make room" in state
+    assert "No space is left" in state
+    assert "Make room" in state
     assert 'href="/hosts/host1/again/retry"' in state
     assert "every" not in state  # nothing more is asked for
     whole = page.read(f"/hosts/installations/{operation}")
     assert 'class="log-bad">  failed: no space is left' in whole
     assert "/log?after=" not in whole
+
+
+def _fails(
+    services: Services, clock: StillClock, operation: str, failed: TaskFailed, host: str = "host1"
+) -> None:
+    why = explain(failed, host)
+    problem = {"code": why.code, "detail": why.message, "hint": why.hint, **why.detail}
+    with services.units() as uow:
+        found, row = uow.operations.get(operation), uow.hosts.find(host)
+        assert found is not None
+        assert row is not None
+        found.state, found.finished_at, found.error = OperationState.FAILED, clock.now(), problem
+        row.state = HostState.INSTALL_FAILED
+        uow.commit()
+
+
+def test_each_finding_stands_on_its_own_line(
+    page: Page, operation: str, services: Services, clock: StillClock
+) -> None:
+    memory = {"severity": "error", "what": "memory", "message": "too little", "hint": "add some"}
+    kvm = {"severity": "warning", "what": "kvm", "message": "no /dev/kvm", "hint": "switch it on"}
+    _fails(services, clock, operation, TaskFailed("Look", "preflight", findings=(memory, kvm)))
+    told = page.read(f"/hosts/installations/{operation}")
+    assert "<li><b>memory</b>: too little<div>Add some.</div></li>" in told
+    assert "<li><b>kvm</b> (warning): no /dev/kvm<div>Switch it on.</div></li>" in told
+    assert "Installation of host1" in told
+
+
+def test_a_failed_host_says_why_and_what_its_retry_takes(
+    page: Page, operation: str, services: Services, clock: StillClock
+) -> None:
+    _fails(services, clock, operation, TaskFailed("Facts", message="Missing sudo password"))
+    shown = page.read("/hosts/host1")
+    assert "sudo wants a password" in shown
+    assert f'href="/hosts/installations/{operation}"' in shown
+    assert "comes back as" not in shown
+    retry = page.read("/hosts/host1/again/retry")
+    assert "sudo wants a password" in retry
+    assert "--ask-become-password" not in retry  # which is the command line's
+    assert "virtmgr has never logged in to host host1: say how to log in" in retry
+    access = HostAccess(host_id=_host_id(services), address="10.0.0.1", user="root", host_key="k")
+    with services.units() as uow:
+        uow.host_access.add(access)
+        uow.commit()
+    assert "used once and forgotten: give them again" in page.read("/hosts/host1/again/retry")
+    with services.units() as uow:
+        kept = uow.host_access.get(access.host_id)
+        assert kept is not None
+        kept.sealed, kept.kept = "sealed", True
+        uow.commit()
+    assert "nothing needs to be filled in" in page.read("/hosts/host1/again/retry")
+
+
+def _host_id(services: Services) -> str:
+    with services.units(read_only=True) as uow:
+        host = uow.hosts.find("host1")
+        assert host is not None
+        return host.id
 
 
 def test_several_are_followed_together(page: Page, operation: str) -> None:

@@ -27,6 +27,12 @@ def test_addresses_are_of_ids_where_names_have_slashes() -> None:
     assert palette.address("/volumes", volume) == "/projects/shop/volumes/data"
 
 
+def test_workloads_are_looked_for_by_addresses() -> None:
+    assert palette.asked("/workloads", "FD00::07") == {"address": "fd00::7"}
+    assert palette.asked("/workloads", "10.0") == {"q": "10.0"}
+    assert palette.asked("/images", "10.0.0.7") == {"q": "10.0.0.7"}
+
+
 def type_into_palette(page: Page, text: str) -> None:
     page.keyboard.press("Control+k")
     page.keyboard.type(text)
@@ -46,6 +52,17 @@ def test_verbs_are_done_by_keyboard(viewer: Viewer) -> None:
     expect(found.first).to_contain_text("Create volume")
     page.keyboard.press("Enter")
     page.wait_for_url("**/volumes/create")
+
+
+def test_workloads_are_found_by_addresses(viewer: Viewer, installed: Installation) -> None:
+    (nic,) = installed.call("GET", "/projects/shop/workloads/web-1")["nics"]
+    found = viewer.page.locator("#palette-found :is(a, button)")
+    for text in (nic["mac"], nic["addresses"][0], f"console {nic['addresses'][0]}"):
+        viewer.open("/")
+        type_into_palette(viewer.page, text)
+        expect(found.first).to_contain_text("web-1")
+    viewer.page.keyboard.press("Enter")
+    viewer.page.wait_for_url("**/projects/shop/workloads/web-1/console")
 
 
 def test_verbs_that_change_something_are_sent_from_where_one_is(viewer: Viewer) -> None:

@@ -99,10 +99,12 @@ def test_quota_says_what_is_left() -> None:
         for name in ("workloads", "vcpus", "memory", "disk", "addresses")
     }
     quota |= {"limit_vcpus": 4, "used_vcpus": 3, "limit_memory": 8 * GIB, "used_memory": GIB}
+    quota |= {"limit_disk": 8 * GIB, "used_disk": GIB}
     wanted = {"init": "app", "resources": {"vcpus": 1, "memory": "1GiB"}}
     lines = {line.title: line for line in quota_lines(quota, wanted, 2)}
-    assert lines.keys() == {"vCPUs", "Memory"}
+    assert lines.keys() == {"vCPUs", "Memory", "Disk"}
     assert (lines["vCPUs"].text, lines["vCPUs"].exceeded) == ("2 of 1 left", True)
+    assert lines["Disk"].text == "4 GiB of 7 GiB left"
     assert (lines["Memory"].text, lines["Memory"].exceeded) == ("2 GiB of 7 GiB left", False)
 
 

@@ -14,6 +14,7 @@ from tests.console.browser import PHONE, Viewer
 from tests.console.conftest import logged_in
 from tests.console.installation import Installation, installation, populate
 from tests.scaleout.client import wait_until
+from virtmgr.domain.errors import DriverError
 
 pytestmark = pytest.mark.slow
 
@@ -130,13 +131,35 @@ def test_many_selected_each_with_its_outcome(seen: Viewer, installed: Installati
     page.locator("#selection button[value=stop]").click()
     assert seen.barriers() == []
     page.get_by_role("button", name="Stop 3 workloads").click()
-    expect(page.locator("#bulk-summary")).to_contain_text("2 being stopped, 1 refused")
+    expect(page.locator("#bulk-summary")).to_contain_text("2 stopped, 1 refused.")
+    expect(page.locator("[data-outcome=done]")).to_have_count(2)
     refused = page.locator("[data-outcome=refused]")
     expect(refused).to_contain_text("web-2")
     expect(refused).to_contain_text("it is protected")
     for name in ("web-3", "web-4"):
         _state(installed, f"/projects/shop/workloads/{name}", "stopped")
     installed.call("PATCH", "/projects/shop/workloads/web-2", {"protected": False})
+
+
+def test_what_fails_after_it_was_begun_is_told_in_its_line(
+    seen: Viewer, installed: Installation
+) -> None:
+    installed.call("POST", "/projects/lab/workloads/ci/stop?wait=60", {"force": True})
+    for host in installed.hosts:
+        error = DriverError("starting it failed: no such program", hint="correct its command")
+        host.world.script.fail("start", error, times=1000)
+    page = seen.page
+    seen.open("/workloads?project=lab&q=ci")
+    page.get_by_label("Select ci").check()
+    page.locator("#selection button[value=start]").click()
+    page.get_by_role("button", name="Start 1 workload").click()
+    expect(page.locator("#bulk-summary")).to_contain_text("1 failed.")
+    failed = page.locator("[data-outcome=failed]")
+    expect(failed).to_contain_text("starting it failed: no such program correct its command")
+    assert seen.barriers() == []
+    for host in installed.hosts:
+        host.world.script.failures.clear()
+    installed.call("POST", "/projects/lab/workloads/ci/start?wait=60")
 
 
 def test_all_that_match_are_done_step_by_step(seen: Viewer, installed: Installation) -> None:
@@ -159,8 +182,8 @@ def test_all_that_match_are_done_step_by_step(seen: Viewer, installed: Installat
     page.locator("#selection button[value=delete]").click()
     page.get_by_role("button", name="Delete 55 workloads").click()
     _confirm(page, "delete 55")
-    expect(page.locator("#bulk-summary")).to_contain_text("55 being deleted.")
-    expect(page.locator("[data-outcome=begun]")).to_have_count(55)
+    expect(page.locator("#bulk-summary")).to_contain_text("55 deleted.")
+    expect(page.locator("[data-outcome=done]")).to_have_count(55)
     wait_until(lambda: not installed.call("GET", "/workloads?q=batch-")["items"])
     assert installed.call("GET", "/workloads?project=lab")["items"]
 

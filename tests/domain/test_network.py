@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.network import choose_vni, overlay_mtu, tunnel_name
+from virtmgr.domain.network import choose_vni, known_address, overlay_mtu, tunnel_name
 
 LAST = 2**24 - 1
 
@@ -39,3 +39,22 @@ def test_what_a_tunnel_carries() -> None:
 
 def test_a_tunnels_name_fits_the_kernel() -> None:
     assert len(tunnel_name(new_id())) == 15
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        (" 10.0.0.7 ", "10.0.0.7"),
+        ("FD00:0:0::0007", "fd00::7"),
+        ("52:AB:0c:00:00:01", "52:ab:0c:00:00:01"),
+        ("52-AB-0C-00-00-01", "52:ab:0c:00:00:01"),
+    ],
+)
+def test_an_address_is_known_however_it_is_written(text: str, known: str) -> None:
+    assert known_address(text) == known
+
+
+@pytest.mark.parametrize("text", ["", "web", "10.0.0", "10.0.0.0/8", "52:ab:0c:00:00", "7"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="neither an IP address nor a MAC"):
+        known_address(text)

@@ -290,8 +290,8 @@ def test_a_server_is_searched(server: Server) -> None:
     server.product("debian/12", "1", arch="arm64", root_tar_xz=lzma.compress(ROOT))
     server.product("alpine/3.20", "1", root_tar_xz=lzma.compress(ROOT))
     found = search_server(f"simplestreams:{server.address}/", ("debian/12", "x86"))
-    assert [(one.alias, one.type, one.architecture) for one in found] == [
-        ("debian/12", ImageType.CONTAINER, "x86_64")
+    assert [(one.aliases, one.type, one.architecture) for one in found] == [
+        (("debian/12", "debian/12/default"), ImageType.CONTAINER, "x86_64")
     ]
     assert len(search_server(server.address, ())) == 3
     assert search_server(server.address, ("plan9",)) == ()

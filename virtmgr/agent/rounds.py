@@ -19,7 +19,7 @@ from virtmgr.agent.guard import Guard
 from virtmgr.agent.migrating import mover
 from virtmgr.agent.outbox import Outbox
 from virtmgr.agent.steps import StepRunner
-from virtmgr.agent.telling import as_it_ran, gone, observation, observed, unexpected
+from virtmgr.agent.telling import as_it_ran, gone, in_names, observation, observed, unexpected
 from virtmgr.agent.timers import Timers
 from virtmgr.domain.errors import HostError, StorageError, VirtmgrError
 from virtmgr.domain.observing import STATE_DURING, observed_state, state_after_failure
@@ -234,7 +234,7 @@ class Rounds:
         entry = self.book.remember(entry, memory)
         assert memory.retry_at is not None
         self.timers.after((memory.retry_at - now).total_seconds(), entry.desired.id)
-        reason = Reason.of(error)
+        reason = in_names(Reason.of(error), entry.desired)
         state = state_after_failure(step, observation(seen) if seen else None, final=final)
         refused = None
         if step is Step.RECEIVE and final and entry.desired.incoming is not None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from virtmgr.agent.files import Entry
 from virtmgr.domain.errors import HostError
 from virtmgr.domain.plan import Observation, Seen, Step
 from virtmgr.domain.remembering import observed_move
-from virtmgr.domain.sync import DesiredWorkload, ObservedMove, ObservedWorkload
+from virtmgr.domain.sync import (
+    CloneSource,
+    DesiredVolume,
+    DesiredWorkload,
+    ObservedMove,
+    ObservedWorkload,
+)
 from virtmgr.domain.workload import Reason, State, WorkloadStatus
 from virtmgr.ports.driver import Departure, Inspection, RuntimeState
 
@@ -82,6 +90,20 @@ def observation(seen: Inspection) -> Observation:
 def as_it_ran(seen: Inspection) -> Inspection:
     """Of one that has left: how it ended here says nothing about the workload."""
     return Inspection(RuntimeState.RUNNING, started_at=seen.started_at)
+
+
+def in_names(reason: Reason, workload: DesiredWorkload) -> Reason:
+    """The reason of a failure, with the names that people know for the ids that drivers know.
+
+    Ids in paths stay, since files are called so.
+    """
+    known: list[DesiredWorkload | CloneSource | DesiredVolume] = [workload, *workload.volumes]
+    if workload.clone_of is not None:
+        known.append(workload.clone_of)
+    message = reason.message
+    for one in known:
+        message = re.sub(rf"(?<![\w/.-]){re.escape(one.id)}(?![\w/-])", one.name, message)
+    return reason.model_copy(update={"message": message})
 
 
 def unexpected(step: Step, workload: DesiredWorkload, error: Exception) -> HostError:

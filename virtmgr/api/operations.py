@@ -27,6 +27,9 @@ class OperationParameters(ListParameters):
 
     default_sort: ClassVar[str] = "-created_at"
 
+    id: list[str] | None = Field(
+        None, max_length=500, description="Those with these ids; repeat it for several."
+    )
     verb: str | None = Field(None, max_length=64, description="create, start, import, …")
     state: list[OperationState] | None = Field(
         None, max_length=16, description="pending, running, succeeded, …; repeat it for several."

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from virtmgr.api.answers import Answer, Listing, Started, listing
 from virtmgr.api.conventions import ListParameters, StartQuery, UsageQuery
@@ -24,6 +24,7 @@ from virtmgr.api.schemas.workloads import (
 )
 from virtmgr.domain.access import Action
 from virtmgr.domain.errors import InvalidRequest
+from virtmgr.domain.network import known_address
 from virtmgr.domain.values import Value
 from virtmgr.domain.workload import (
     AbsolutePath,
@@ -66,6 +67,9 @@ class WorkloadParameters(ListParameters):
     cdrom: str | None = Field(None, max_length=128, description="CD image, by name or id.")
     cluster: str | None = Field(None, max_length=128, description="Cluster, by name or id.")
     network: str | None = Field(None, max_length=64, description="Id of a network it has a NIC on.")
+    address: Annotated[str, AfterValidator(known_address)] | None = Field(
+        None, max_length=64, description="IP address or MAC of one of its NICs, the whole of it."
+    )
 
 
 class AllWorkloadsParameters(WorkloadParameters):

@@ -52,6 +52,7 @@ _OFFERS = (
     column("VERSION", "version"),
     column("SIZE", "size", shown=size),
     column("DESCRIPTION", "description"),
+    column("ALIASES", "aliases", wide=True),
 )
 _MOST_OFFERS = 500  # of a server; the API tells no more at a time
 

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import quote
 
 _COMMAND: Final = re.compile(r"'virtmgr (?P<words>[^']+)'")
+_ASIDE: Final = re.compile(r" \((?:--|virtmgr )[^()]*\)")  # how the command line has it
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _PLACES: Final = {
     "list": ("Workloads", "/workloads"),
@@ -66,6 +67,7 @@ def pieces(hint: str, project: str | None = None, host: str | None = None) -> Se
     :param project: where the workloads are that commands name; None: that is not known.
     :param host: the host that is meant where a command names none.
     """
+    hint = _ASIDE.sub("", hint)
     found: list[Piece] = []
     at = 0
     for command in _COMMAND.finditer(hint):

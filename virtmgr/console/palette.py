@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
+
+from virtmgr.domain.network import known_address
 
 _LEAST: Final = 2  # letters by which a verb is known
 
@@ -92,6 +95,17 @@ def verbs(text: str) -> Sequence[tuple[Verb, str]]:
     if len(first) < _LEAST:
         return ()
     return [(verb, rest.strip()) for verb in VERBS if verb.title.lower().startswith(first.lower())]
+
+
+def asked(noun: str, text: str) -> Mapping[str, str]:
+    """The list's filters that find what is called so; workloads are found by their addresses, too.
+
+    Few names look like addresses: with dots or colons they are none.
+    """
+    if noun == _WORKLOADS:
+        with suppress(ValueError):
+            return {"address": known_address(text)}
+    return {"q": text}
 
 
 def address(noun: str, item: Mapping[str, Any]) -> str:

@@ -68,7 +68,7 @@ _TABLE: Final[tuple[tuple[Action, str], ...]] = (
     (Action.WORKLOADS_POWER, "workload_actions.ask_stop workload_actions.stop"),
     (Action.WORKLOADS_POWER, "workload_actions.start workload_actions.restart"),
     (Action.WORKLOADS_POWER, "workload_actions.pause workload_actions.resume"),
-    (Action.WORKLOADS_POWER, "workload_bulk.review workload_bulk.step"),
+    (Action.WORKLOADS_POWER, "workload_bulk.review workload_bulk.step workload_bulk.outcomes"),
     (Action.WORKLOADS_UPDATE, "workload_actions.add_port workload_actions.remove_port"),
     (Action.WORKLOADS_UPDATE, "workload_actions.attach_nic workload_actions.detach_nic"),
     (Action.WORKLOADS_UPDATE, "workload_actions.attach_volume workload_actions.detach_volume"),

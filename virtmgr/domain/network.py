@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -109,6 +110,20 @@ def mac_address(nic_id: str) -> str:
     """A locally administered unicast MAC that derives from the NIC's random bits."""
     tail = nic_id.replace("-", "")[-10:]
     return "52:" + ":".join(tail[i : i + 2] for i in range(0, 10, 2))
+
+
+def known_address(text: str) -> str:
+    """An IP address or a MAC, however it is written, as it stands in the inventory.
+
+    :raises ValueError: it is neither.
+    """
+    text = text.strip()
+    if re.fullmatch(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", text):
+        return text.lower().replace("-", ":")
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is neither an IP address nor a MAC") from error
 
 
 def gateway(cidr: str) -> str:

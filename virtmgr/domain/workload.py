@@ -323,9 +323,14 @@ class WorkloadSpec(Value):
         """
         if self.root_disk.size is not None:
             return self.root_disk.size
-        if image_type is ImageType.KERNEL:
-            return 0
-        return 2 * GIB if self.init is Init.APP else 10 * GIB
+        return usual_root_disk(self.init, image_type)
+
+
+def usual_root_disk(init: Init | None, image_type: ImageType | None = None) -> int:
+    """Bytes of a root disk that nobody has given a size; 0: there is none."""
+    if image_type is ImageType.KERNEL:
+        return 0
+    return 2 * GIB if init is Init.APP else 10 * GIB
 
 
 class State(StrEnum):

@@ -236,6 +236,7 @@ def search_server(address: str, words: Sequence[str]) -> tuple[ImageOffer, ...]:
     offers = [
         ImageOffer(
             alias=offer.aliases[0],
+            aliases=offer.aliases,
             type=offer.type,
             architecture=offer.architecture,
             version=offer.version,

@@ -44,6 +44,7 @@ class ImageOffer:
     """What an image server has, to be imported as ``simplestreams:URL#ALIAS``."""
 
     alias: str
+    aliases: tuple[str, ...]  # all of them, that one first
     type: ImageType  # container or disk
     architecture: str  # as uname says it
     version: str

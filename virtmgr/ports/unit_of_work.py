@@ -20,7 +20,7 @@ from virtmgr.domain.host import Cluster, Host, HostAccess, Pool
 from virtmgr.domain.image import Image
 from virtmgr.domain.leadership import Term
 from virtmgr.domain.leases import HostLease
-from virtmgr.domain.migration import Migration
+from virtmgr.domain.migration import Migration, Phase
 from virtmgr.domain.network import Address, Network
 from virtmgr.domain.operation import Event, IdempotencyKey, LogLine, Operation, StreamTicket
 from virtmgr.domain.overview import HostSize, WorkloadCount
@@ -554,6 +554,10 @@ class MigrationRepository(Repository[Migration], Protocol):
 
     def of_drain(self, operation_id: str) -> Sequence[Migration]:
         """All that belong to a drain, open or not, oldest first."""
+        ...
+
+    def phases_of_drain(self, operation_id: str) -> Mapping[Phase, int]:
+        """How many of a drain's are in each phase; loads no entity."""
         ...
 
     def of_rebalancing(self, operation_id: str) -> Sequence[Migration]:

@@ -15,7 +15,7 @@ from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import PowerState, Workload
 from virtmgr.ports.driver import Feature
 from virtmgr.services import features, workloads
-from virtmgr.services.being_moved import refuse_while_moved
+from virtmgr.services.being_copied import refuse_while_published
 from virtmgr.services.context import Context
 from virtmgr.services.pinned import pinned
 from virtmgr.services.references import References, resolve
@@ -41,7 +41,8 @@ def clone(
     A clone has addresses and MACs of its own. Published ports are left out: those of the source
     lead to the source.
 
-    :raises IllegalTransition: the source is not stopped, or is to be started.
+    :raises IllegalTransition: the source is not stopped, is to be started, or an image is being
+        made from it.
     :raises Unsupported: its driver cannot clone.
     :raises Conflict: it has volumes, and they are not to be copied.
     :raises QuotaExceeded: the project's quota does not hold the clones.
@@ -70,7 +71,7 @@ def clone(
 
 
 def _check_source(context: Context, source: Workload, *, with_volumes: bool) -> None:
-    refuse_while_moved(context.uow, source, "clone")
+    refuse_while_published(context.uow, source, "clone")
     check_at_rest("clone", source.status.state, source.spec, source.deleting)
     features.require(context.uow, source, Feature.CLONE)
     if source.spec.volumes and not with_volumes:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from virtmgr.domain.draining import standing
 from virtmgr.domain.host import Host, HostState
-from virtmgr.domain.migration import Migration, Phase
+from virtmgr.domain.migration import Migration
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.operation_end import end
 from virtmgr.services.records import add_event, host_target
-
-_AWAY = (Phase.CLEANING, Phase.DONE)
 
 
 def look(uow: UnitOfWork, migration: Migration, now: datetime) -> list[str]:
@@ -20,15 +19,11 @@ def look(uow: UnitOfWork, migration: Migration, now: datetime) -> list[str]:
     if operation is None or operation.finished_at is not None:
         return []
     uow.flush()
-    moves = uow.migrations.of_drain(operation.id)
-    away = sum(move.phase in _AWAY for move in moves)
-    ended = sum(
-        move.finished_at is not None or move.phase is Phase.RETREATING for move in moves
-    )  # what stays, stays, whatever the target still removes
+    far = standing(uow.migrations.phases_of_drain(operation.id))
     operation.state, operation.updated_at = OperationState.RUNNING, now
-    operation.progress = min(0.99, ended / len(moves))
-    operation.message = f"{away} of {len(moves)} workloads are away"
-    if ended < len(moves):
+    operation.progress = max(operation.progress, far.progress)
+    operation.message = far.message
+    if not far.ended:
         return []
     host = uow.hosts.lock(operation.target_id)
     if host is not None:

@@ -254,13 +254,14 @@ def news_for_target(services: Services, uow: UnitOfWork, migration: Migration) -
 def advance(
     uow: UnitOfWork, migration: Migration, phase: Phase, now: datetime, message: str
 ) -> None:
-    """Go on to the next phase, and show it."""
+    """Go on to the next phase, and show it, in the drain that it is part of as well."""
     migration.phase, migration.updated_at = phase, now
     operation = uow.operations.get(migration.operation_id)
     if operation is not None and operation.finished_at is None:
         operation.state = OperationState.RUNNING
         operation.progress = max(operation.progress, PROGRESS[phase])
         operation.message, operation.updated_at = message, now
+    drain_end.look(uow, migration, now)
 
 
 PROGRESS = {

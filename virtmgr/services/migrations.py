@@ -38,6 +38,7 @@ from virtmgr.domain.workload import Kind, Reason, Workload
 from virtmgr.ports.driver import Feature
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.services import features, placement
+from virtmgr.services.being_copied import refuse_while_copied
 from virtmgr.services.container import Services
 from virtmgr.services.context import Context
 from virtmgr.services.hosts import find as find_host
@@ -45,7 +46,6 @@ from virtmgr.services.live_steps import begin_preparing, is_busy
 from virtmgr.services.migration_steps import BY_REQUEST, give_up, news_for_source
 from virtmgr.services.pinned import pinned
 from virtmgr.services.references import placement_request, resolve
-from virtmgr.services.workloads import refuse_while_copied
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def asked(context: Context, workload: Workload, to: Host | None) -> Proposal:
     if why_not is not None:
         return replace(bare, why_not=why_not)
     try:
-        refuse_while_copied(context, workload, "move")
+        refuse_while_copied(uow, workload, "move")
         features.require(uow, workload, Feature.MOVE)
         nics = uow.nics.of_workloads([workload.id]).get(workload.id, ())
         references = resolve(uow, workload.project_id, pinned(workload, workload.spec, nics))

@@ -17,6 +17,7 @@ from virtmgr.domain.workload import (
     WorkloadSpec,
 )
 from virtmgr.services import ipam, overlays, vlans
+from virtmgr.services.being_copied import refuse_while_copied
 from virtmgr.services.context import Context
 from virtmgr.services.maintenance import refuse_in_maintenance
 from virtmgr.services.pinned import pinned
@@ -27,7 +28,6 @@ from virtmgr.services.workloads import (
     bind_volume,
     lock_volumes,
     refuse_taken,
-    refuse_while_copied,
 )
 
 _FIXED = ("kind", "init", "root_disk", "placement")
@@ -47,7 +47,7 @@ def update(
     """
     old = workload.spec
     check_verb(verb, workload.status.state, old, workload.deleting)
-    refuse_while_copied(context, workload, verb)
+    refuse_while_copied(context.uow, workload, verb)
     if spec.init is None:
         spec = spec.model_copy(update={"init": old.init})
     nics = context.uow.nics.of_workloads([workload.id]).get(workload.id, ())

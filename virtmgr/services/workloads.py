@@ -17,16 +17,15 @@ from virtmgr.domain.network import NetworkType
 from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.quota import amounts_of
 from virtmgr.domain.scheduling import Decision, PlacementRequest
-from virtmgr.domain.states import Outcome, check_not_copied, check_not_published, check_verb
+from virtmgr.domain.states import Outcome, check_verb
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import PowerState, State, Workload, WorkloadSpec
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import ipam, overlays, placement
-from virtmgr.services.being_moved import refuse_while_moved
+from virtmgr.services.being_copied import refuse_while_copied
 from virtmgr.services.context import Context
 from virtmgr.services.maintenance import refuse_in_maintenance
 from virtmgr.services.operation_end import end
-from virtmgr.services.publishing import images_in_making
 from virtmgr.services.references import References, placement_request, resolve
 
 MOST_AT_ONCE = 1000
@@ -274,7 +273,7 @@ def set_power(
     outcome = check_verb(verb, workload.status.state, workload.spec, workload.deleting)
     if outcome is Outcome.NOTHING:
         return _nothing_to_do(context, workload, verb)
-    refuse_while_copied(context, workload, verb)
+    refuse_while_copied(context.uow, workload, verb)
     wanted = {
         "start": PowerState.RUNNING,
         "stop": PowerState.STOPPED,
@@ -292,18 +291,6 @@ def set_power(
     workload.spec = workload.spec.model_copy(update=changes)
     workload.force_stop = force
     return advance(context, workload, verb, {"force": force} if force else {})
-
-
-def refuse_while_copied(context: Context, workload: Workload, verb: str) -> None:
-    """Its disks are read to the end first.
-
-    :raises IllegalTransition: clones of it, or images from it, are not made yet, or it is on its
-        way to another host.
-    """
-    refuse_while_moved(context.uow, workload, verb)
-    check_not_published(verb, workload.name, images_in_making(context.uow, workload.id))
-    copies = context.uow.workloads.copies_of(workload.id)
-    check_not_copied(verb, workload.name, [copy.name for copy in copies])
 
 
 def _nothing_to_do(context: Context, workload: Workload, verb: str) -> Changed:
@@ -324,7 +311,7 @@ def delete(context: Context, workload: Workload) -> Changed:
         pending = [op for op in context.uow.operations.open_for(workload.id) if op.verb == "delete"]
         if pending:
             return Changed(workload, pending[-1])
-    refuse_while_copied(context, workload, "delete")
+    refuse_while_copied(context.uow, workload, "delete")
     workload.deleting = True
     return advance(context, workload, "delete")
 

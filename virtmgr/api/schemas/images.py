@@ -86,6 +86,7 @@ class OfferView(View):
     """An image that a server has; import it as simplestreams:SERVER#ALIAS."""
 
     alias: str
+    aliases: list[str] = Field(description="All of them; any will do.")
     type: ImageType = Field(description="container, or disk: import that with format qcow2.")
     architecture: str
     version: str

@@ -58,7 +58,7 @@ def live() -> Response:
 
 @blueprint.get("/palette")
 def show_palette() -> str:
-    """What matches: verbs, objects of every noun by their names, places, and what may be begun."""
+    """What matches: verbs, objects by their names, places, and what may be begun."""
     text = request.args.get("q", "").strip()[:128]
     near = [place for place in PLACES if text.lower() in f"{place.title} {place.about}".lower()]
     found = [(noun, _search(noun, text)) for noun in SEARCHED] if text else []
@@ -81,7 +81,7 @@ def _objects(verb: palette.Verb, name: str) -> list[Mapping[str, Any]]:
 def _search(
     noun: Searched, text: str, only: Mapping[str, str] = MappingProxyType({})
 ) -> list[Mapping[str, Any]]:
-    query = {"q": text, "limit": _FOUND, "fields": _fields(noun), **only}
+    query = {**palette.asked(noun.path, text), "limit": _FOUND, "fields": _fields(noun), **only}
     try:
         items: list[Mapping[str, Any]] = g.rest.get(noun.path, query)["items"]
     except Refusal as refusal:

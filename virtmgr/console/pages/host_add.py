@@ -12,6 +12,7 @@ from flask import Blueprint, abort, g, redirect, render_template, request
 from werkzeug.wrappers import Response
 
 from virtmgr.console import choices, forms
+from virtmgr.console.formatting import words
 from virtmgr.console.rest import Refusal
 
 blueprint = Blueprint("host_add", __name__, url_prefix="/hosts")
@@ -25,6 +26,13 @@ AGAIN: Final = {
     "renew-certificates": "Renew the certificate",
     "upgrade": "Upgrade the agent",
 }
+TITLES: Final = {
+    "enroll": "Installation",
+    "reinstall": "Reinstallation",
+    "renew_certificates": "Renewal of the certificate",
+    "upgrade": "Upgrade of the agent",
+}
+"""Of operations by ssh, by their verbs."""
 _ABOUT: Final = {
     "retry": "It goes on where it failed: what is right already stays as it is.",
     "reinstall": "For a host that lost its key or was installed anew: it joins again and stays the "
@@ -164,10 +172,10 @@ def add() -> tuple[str, int] | Response:
     """Begin: one request for each machine, whatever becomes of the others."""
     form = request.form
     found = parse_machines(form.get("addresses", ""), parse_port(form.get("port", "22")))
-    tried = [_enroll(machine) for machine in found if f"leave-{machine.key}" not in form]
+    tried = [_enroll(machine) for machine in found]
     begun = [one.operation["id"] for one in tried if one.operation is not None]
     refused = {one.machine.key: one.refusal for one in tried if one.refusal is not None}
-    if refused or not tried:
+    if refused:
         left = [one for one in found if one.key in refused] if begun else found
         text = render_template(
             "hosts/add_keys.html",
@@ -201,7 +209,10 @@ def _enroll(machine: Machine) -> Tried:
     }
     given = {name: value for name, value in body.items() if value is not None}
     if "host_key" not in given:
-        problem = {"detail": f"the key of {machine.address} is to be compared first"}
+        problem = {
+            "detail": f"the key of {machine.address} is to be compared first",
+            "hint": "ask it for its keys, and choose the one that you have compared",
+        }
         return Tried(machine, refusal=Refusal(422, problem))
     try:
         return Tried(machine, g.rest.ask("POST", "/hosts", given).operation)
@@ -237,6 +248,13 @@ def make_token() -> str | tuple[str, int]:
     return render_template("hosts/token.html", given=form, made=made, clusters=[])
 
 
+@blueprint.app_template_filter("run_title")
+def run_title(operation: Mapping[str, Any]) -> str:
+    """What an operation by ssh is called: Installation of node1."""
+    title = TITLES.get(operation["verb"], words(operation["verb"]).capitalize())
+    return f"{title} of {operation['target']['name']}"
+
+
 @blueprint.app_context_processor
 def _where() -> dict[str, str]:
     """Where agents reach this control plane, as far as it can be told from here."""
@@ -264,10 +282,30 @@ def _again(host: str, verb: str, given: Mapping[str, str], refusal: Refusal | No
         verb=verb,
         title=AGAIN[verb],
         about=_ABOUT[verb],
+        lacking=_lacking(host, verb),
+        last=last_run(found),
         given=given,
         refusal=refusal,
         tab="again",
     )
+
+
+def _lacking(host: str, verb: str) -> Refusal | None:
+    """Why it cannot be begun without further ado; None: all that it takes was kept."""
+    try:
+        _ask_again(host, verb, {}, {"dry_run": "true"})
+    except Refusal as refusal:
+        if refusal.status == 401:
+            raise
+        return refusal
+    return None
+
+
+def last_run(host: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The last operation by ssh on a host."""
+    query = {"target": host["id"], "limit": 10}
+    items = g.rest.get("/operations", query)["items"]
+    return next((one for one in items if one["verb"] in TITLES), None)
 
 
 @blueprint.post("/<host>/again/<verb>")
@@ -288,16 +326,18 @@ def run_again(host: str, verb: str) -> tuple[str, int] | Response:
     return redirect(_follow([reply.operation["id"]]), 303)
 
 
-def _ask_again(host: str, verb: str, body: Mapping[str, Any]) -> Any:
+def _ask_again(
+    host: str, verb: str, body: Mapping[str, Any], query: Mapping[str, Any] | None = None
+) -> Any:
     if verb == "retry":
-        return g.rest.ask("POST", "/hosts/{host}/retry", body, host=host)
+        return g.rest.ask("POST", "/hosts/{host}/retry", body, query=query, host=host)
     if verb == "reinstall":
-        return g.rest.ask("POST", "/hosts/{host}/reinstall", body, host=host)
+        return g.rest.ask("POST", "/hosts/{host}/reinstall", body, query=query, host=host)
     if verb == "renew-certificates":
-        return g.rest.ask("POST", "/hosts/{host}/renew-certificates", body, host=host)
+        return g.rest.ask("POST", "/hosts/{host}/renew-certificates", body, query=query, host=host)
     if verb != "upgrade":
         abort(404)
-    return g.rest.ask("POST", "/hosts/{host}/upgrade", body, host=host)
+    return g.rest.ask("POST", "/hosts/{host}/upgrade", body, query=query, host=host)
 
 
 # ---- how far they are

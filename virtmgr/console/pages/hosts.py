@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,10 +15,13 @@ from virtmgr.console import feed, forms, listing
 from virtmgr.console.answers import done
 from virtmgr.console.forms import labels_text
 from virtmgr.console.listing import Choice, Column, ListPage
+from virtmgr.console.pages.host_add import last_run
 from virtmgr.console.pages.overview import gauges
 from virtmgr.console.pages.usage import since
 from virtmgr.console.rest import Refusal
 from virtmgr.domain.access import Action
+from virtmgr.domain.draining import standing
+from virtmgr.domain.migration import Phase
 
 blueprint = Blueprint("hosts", __name__, url_prefix="/hosts")
 
@@ -176,7 +180,10 @@ def show(host: str) -> str:
         "hosts/show.html",
         **_head(found),
         pools=pools,
-        migrations=migrations,
+        drained=standing(Counter(Phase(one["phase"]) for one in migrations)).message
+        if migrations
+        else "",
+        run=last_run(found) if found["state"] in COMING else None,
         gauges=gauges(totals_of(found)),
         tab="summary",
     )

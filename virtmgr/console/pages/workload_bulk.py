@@ -2,7 +2,8 @@
 
 The work is done in steps of a fixed size, each a request of its own: the page shows the outcome of
 each workload as it comes, and no request grows with the selection. All that match are found again
-step by step, in the order of their names; what was made after the question is left alone.
+step by step, in the order of their names; what was made after the question is left alone. What was
+begun is followed: the page asks for those of its operations that have not ended.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ blueprint = Blueprint("workload_bulk", __name__, url_prefix="/workloads")
 _ONE: Final = "/projects/{project}/workloads/{workload}"
 _STEP: Final = 20  # workloads of one request
 _SHOWN: Final = 50  # names before it is done
+_FOLLOWED: Final = 200  # operations of one request; the others' turn comes as these end
 _OF_PAGES: Final = ("sort", "cursor", "limit", "fields", "count")  # filter nothing
 
 Reference = tuple[str, str]
@@ -38,30 +40,46 @@ class BulkVerb:
 
     name: str
     title: str
-    done: str  # of one: it is …
+    begun: str  # of one: it is …
+    done: str
     loses: bool = False
 
 
 VERBS: Final = {
     verb.name: verb
     for verb in (
-        BulkVerb("start", "Start", "being started"),
-        BulkVerb("stop", "Stop", "being stopped"),
-        BulkVerb("restart", "Restart", "being restarted"),
-        BulkVerb("delete", "Delete", "being deleted", loses=True),
+        BulkVerb("start", "Start", "being started", "started"),
+        BulkVerb("stop", "Stop", "being stopped", "stopped"),
+        BulkVerb("restart", "Restart", "being restarted", "restarted"),
+        BulkVerb("delete", "Delete", "being deleted", "deleted", loses=True),
     )
 }
 
 
 @dataclass(frozen=True)
 class BulkOutcome:
-    """What came of one workload. ``refusal``: why nothing was begun."""
+    """What has come of one workload. ``refusal``: why nothing was begun."""
 
     project: str
     name: str
-    operation: str | None
-    refusal: str | None
+    operation: Mapping[str, Any] | None
+    refusal: str | None = None
     hint: str | None = None
+
+    @property
+    def word(self) -> str:
+        """What it counts as: refused, begun, done or failed."""
+        if self.operation is None:
+            return "refused"
+        if self.operation["finished_at"] is None:
+            return "begun"
+        return "done" if self.operation["state"] == "succeeded" else "failed"
+
+    @property
+    def seen(self) -> str:
+        """What the page has of the operation, for asking whether there is more."""
+        assert self.operation is not None
+        return f"{self.operation['id']}@{self.operation['updated_at']}"
 
 
 @blueprint.post("/bulk")
@@ -93,7 +111,6 @@ def step() -> str:
     """Do it with the next few, and say what came of each."""
     verb = _verb()
     form = request.form
-    finished, refused = int(form.get("finished", "0")), int(form.get("refused", "0"))
     next_place: str | None
     if form.get("all"):
         filters = filters_of(form.get("query", ""))
@@ -104,15 +121,26 @@ def step() -> str:
         found = selected[place : place + _STEP]
         next_place = str(place + _STEP) if place + _STEP < len(selected) else None
     outcomes = [_act(verb, form.get("force") == "true", one) for one in found]
-    refused += sum(one.refusal is not None for one in outcomes)
-    finished += len(outcomes)
     return render_template(
-        "workloads/bulk_step.html",
-        verb=verb,
-        outcomes=outcomes,
-        next_place=next_place,
-        finished=finished,
-        refused=refused,
+        "workloads/bulk_step.html", verb=verb, outcomes=outcomes, next_place=next_place
+    )
+
+
+@blueprint.post("/bulk/outcomes")
+def outcomes() -> str:
+    """What has changed of the operations that the page follows."""
+    pairs = (text.partition("@") for text in request.form.getlist("follow")[:_FOLLOWED])
+    known = {id: updated_at for id, _, updated_at in pairs}
+    query = {"id": list(known), "limit": _FOLLOWED}
+    found = g.rest.get("/operations", query)["items"] if known else ()
+    return render_template(
+        "workloads/bulk_outcomes.html",
+        verb=_verb(),
+        outcomes=[
+            BulkOutcome(one["project"]["name"], one["target"]["name"], one)
+            for one in found
+            if one["updated_at"] != known.get(one["id"])
+        ],
     )
 
 
@@ -124,7 +152,7 @@ def _act(verb: BulkVerb, force: bool, one: Reference) -> BulkOutcome:
         if refusal.status == 401:
             raise
         return BulkOutcome(project, name, None, str(refusal), refusal.hint)
-    return BulkOutcome(project, name, reply.document["id"], None)
+    return BulkOutcome(project, name, reply.document)
 
 
 def _ask(verb: BulkVerb, force: bool) -> Callable[..., Any]:

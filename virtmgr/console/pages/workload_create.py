@@ -18,7 +18,7 @@ from virtmgr.console.rest import Refusal
 from virtmgr.console.workload_form import Fields, Wanted
 from virtmgr.domain.access import Action
 from virtmgr.domain.values import parse_bytes
-from virtmgr.domain.workload import Kind, Resources, RootDisk, WorkloadSpec
+from virtmgr.domain.workload import Init, Kind, Resources, usual_root_disk
 
 blueprint = Blueprint("workload_create", __name__, url_prefix="/workloads/create")
 
@@ -158,14 +158,12 @@ def quota_lines(
 ) -> Sequence[QuotaLine]:
     """The resources that are limited, with what ``count`` such workloads take of them."""
     resources, usual = spec.get("resources", {}), Resources()
-    disk = WorkloadSpec.model_construct(
-        name="", kind=Kind.VM, init=spec.get("init"), root_disk=RootDisk()
-    )
+    init = Init(spec["init"]) if spec.get("init") else None
     each: dict[str, float] = {
         "workloads": 1,
         "vcpus": resources.get("vcpus", usual.vcpus),
         "memory": _bytes(resources.get("memory"), usual.memory),
-        "disk": _bytes(spec.get("root_disk", {}).get("size"), disk.root_disk_size()),
+        "disk": _bytes(spec.get("root_disk", {}).get("size"), usual_root_disk(init)),
     }
     lines = []
     for name, asked in each.items():
@@ -228,6 +226,7 @@ def _page(fields: Fields, told: Told | None = None) -> str:
         given=fields,
         told=told,
         choice=choice,
+        usual_disk=usual_root_disk(Init(choice.init) if choice.init else None),
         kinds=workload_form.KINDS,
         unseen=workload_form.unseen(fields, choice.name),
         rows={group: workload_form.rows(fields, group) for group in workload_form.ROWS},

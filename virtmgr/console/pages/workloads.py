@@ -9,10 +9,13 @@ from typing import Any, Final
 from flask import Blueprint, g, render_template
 
 from virtmgr.console import listing
+from virtmgr.console.formatting import amount
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.placements import placed
+from virtmgr.console.rest import Refusal
 from virtmgr.console.verbs import refusals
-from virtmgr.domain.workload import State
+from virtmgr.domain.image import ImageType
+from virtmgr.domain.workload import Init, State, usual_root_disk
 
 blueprint = Blueprint("workloads", __name__)
 
@@ -43,6 +46,7 @@ LIST: Final = ListPage(
         Choice("host", "Host"),
         Choice("image", "Image"),
         Choice("project", "Project"),
+        Choice("address", "IP address or MAC"),
     ),
     live="workload",
     of_project=True,
@@ -93,7 +97,14 @@ def show(project: str, workload: str) -> str:
     found = _find(project, workload)
     operations = _operations(found, 8)
     busy = any(one["finished_at"] is None for one in operations)
-    return tab("show", found, silent=_silent_hosts(), operations=operations, busy=busy)
+    return tab(
+        "show",
+        found,
+        root_disk=_root_disk(found),
+        silent=_silent_hosts(),
+        operations=operations,
+        busy=busy,
+    )
 
 
 @blueprint.get("/projects/<project>/workloads/<workload>/devices")
@@ -106,6 +117,7 @@ def devices(project: str, workload: str) -> str:
     return tab(
         "devices",
         found,
+        root_disk=_root_disk(found),
         disks=[
             (one, mounted.get(one["name"]) or mounted.get(one["id"]) or {})
             for one in volumes
@@ -151,6 +163,28 @@ def _operations(workload: Mapping[str, Any], limit: int) -> Sequence[Mapping[str
     query = {"target": workload["id"], "limit": limit}
     items: Sequence[Mapping[str, Any]] = g.rest.get("/operations", query)["items"]
     return items
+
+
+def _root_disk(workload: Mapping[str, Any]) -> str:
+    """Its size in words, also where nobody has given one."""
+    spec = workload["spec"]
+    if spec["root_disk"]["size"] is not None:
+        return amount(spec["root_disk"]["size"])
+    usual = usual_root_disk(Init(spec["init"]) if spec["init"] else None, _image_type(workload))
+    return f"{amount(usual)} (default)" if usual else "none"
+
+
+def _image_type(workload: Mapping[str, Any]) -> ImageType | None:
+    """Of a VM's image; a container's makes no difference."""
+    if workload["kind"] != "vm" or workload["image"] is None:
+        return None
+    try:
+        image = g.rest.get("/images/{image}", image=workload["image"]["id"]).document
+    except Refusal as refusal:
+        if refusal.status not in (403, 404):
+            raise
+        return None
+    return ImageType(image["type"]) if image["type"] else None
 
 
 def tab(name: str, workload: Mapping[str, Any], **content: Any) -> str:

@@ -152,16 +152,34 @@ document.addEventListener("submit", (event) => {
   toast({ message: `The view ${name} is kept in this browser` });
 });
 
-// ---- a run over many: the form goes when the outcomes come
+// ---- a run over many: the form goes when the outcomes come; those that are not final are followed
 
 document.addEventListener("htmx:before:request", (event) => {
-  if (!event.target.matches?.("[data-bulk-run]")) return;
-  const card = document.getElementById("outcome-card");
-  card.hidden = false;
-  event.target.hidden = true;
+  if (event.target.matches?.("[data-bulk-run]")) {
+    document.getElementById("outcome-card").hidden = false;
+    event.target.hidden = true;
+  } else if (event.target.matches?.("[data-follow-outcomes]")) {
+    if (!document.querySelector("#outcomes [name=follow]")) event.preventDefault();
+  }
 });
 
+function countOutcomes() {
+  const shown = document.querySelector("[data-count-outcomes]");
+  if (!shown) return;
+  const counts = ["done", "begun", "failed", "refused"]
+    .map((word) => [word, document.querySelectorAll(`#outcomes [data-outcome=${word}]`).length])
+    .filter(([, number]) => number);
+  const parts = counts.flatMap(([word, number]) => {
+    const bold = document.createElement("b");
+    bold.className = word === "failed" || word === "refused" ? "bad" : "";
+    bold.textContent = `${number.toLocaleString("en")} ${shown.dataset[word]}`;
+    return [", ", bold];
+  });
+  shown.replaceChildren(...parts.slice(1), parts.length ? "." : "");
+}
+
 function settle() {
+  countOutcomes();
   select();
   showColumns();
   showViews();

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, update
 
-from virtmgr.domain.migration import WORK, Migration
+from virtmgr.domain.migration import WORK, Migration, Phase
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlRepository
@@ -72,6 +72,14 @@ class SqlMigrations(SqlRepository[Migration]):
         return self._many(
             _migrations.drain_id == operation_id, order=[_migrations.created_at, _migrations.id]
         )
+
+    def phases_of_drain(self, operation_id: str) -> Mapping[Phase, int]:
+        counted = (
+            select(_migrations.phase, func.count())
+            .where(_migrations.drain_id == operation_id)
+            .group_by(_migrations.phase)
+        )
+        return {row.phase: row[1] for row in self._session.execute(counted)}
 
     def of_rebalancing(self, operation_id: str) -> Sequence[Migration]:
         order = [_migrations.created_at, _migrations.id]

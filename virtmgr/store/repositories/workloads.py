@@ -70,6 +70,18 @@ def _has_nic_on(network_id: str) -> ColumnElement[bool]:
     return _workloads.id.in_(there)
 
 
+def _has_address(address: str) -> ColumnElement[bool]:
+    """By an IP address or a MAC, written as here."""
+    nics, addresses = tables.nics, tables.addresses.c
+    by_mac = select(nics.c.workload_id).where(nics.c.mac == address)
+    by_ip = (
+        select(nics.c.workload_id)
+        .join(tables.addresses, addresses.nic_id == nics.c.id)
+        .where(addresses.address == address)
+    )
+    return _workloads.id.in_(by_mac.union_all(by_ip))
+
+
 class SqlWorkloads(SqlProjectRepository[Workload]):
     entity = Workload
     table = tables.workloads
@@ -88,7 +100,7 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             "cdrom": _workloads.cdrom_image_id,
             "deleting": _workloads.deleting,
         },
-        conditions={"network": _has_nic_on},
+        conditions={"network": _has_nic_on, "address": _has_address},
         sorts={
             "name": _workloads.name,
             "created_at": _workloads.created_at,
