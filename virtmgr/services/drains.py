@@ -51,7 +51,8 @@ def drain(context: Context, reference: str, wish: Wish = Wish.EITHER) -> Drained
     operation.state = OperationState.RUNNING
     moved = migrations.begin(context, plan, host, operation)
     stay = len(plan) - len(moved)
-    message = f"{len(moved)} workloads are to move" + (f", {stay} cannot" if stay else "")
+    to_move = "1 workload is to move" if len(moved) == 1 else f"{len(moved)} workloads are to move"
+    message = to_move + (f", {stay} cannot" if stay else "")
     operation.message = message
     context.record(
         "host.drain_requested", host, message, operation_id=operation.id, host_id=host.id

@@ -46,7 +46,7 @@ LIST: Final = ListPage(
         Choice("host", "Host"),
         Choice("image", "Image"),
         Choice("project", "Project"),
-        Choice("address", "IP address or MAC"),
+        Choice("address", "IP or MAC"),
     ),
     live="workload",
     of_project=True,
