@@ -70,7 +70,7 @@ host_is_ready() {
 }
 
 all_run() { # the three of the example
-    [ "$("$VENV/bin/virtmgr" list --label demo=three-kinds -o wide | grep -c ' running ')" = 3 ]
+    [ "$("$VENV/bin/virtmgr" list --label demo=three-kinds -o wide | grep -cE '^(app1|sys1|vm1) .* running ')" = 3 ]
 }
 
 libvirt_answers() { virsh -q -c qemu:///system uri; }
