@@ -27,6 +27,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from sqlalchemy import Engine, event
+
 from bench.fleet_fill import fill
 from bench.fleet_site import AS_IN_PRODUCTION, cpu_of, tree
 from tests.fixtures.control_plane import PREFIX, Server, add_hosts, new_control_plane
@@ -46,10 +48,14 @@ _WARM = 5
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU milliseconds of one request: of this process, and of the database's."""
+    """One request. CPU in milliseconds, the mean: of this process, and of the database's; the
+    least of this process. Statements, and calls of functions, do not depend on the machine."""
 
     own: float
     database: float
+    least: float
+    statements: float
+    calls: float
 
 
 class Costs:
@@ -64,13 +70,14 @@ class Costs:
         with services.units(read_only=True) as uow:
             self._hosts = [host.id for host in uow.hosts.all()]
             first = self._hosts[0]
-            self._workloads = {
-                first: [(one.id, one.generation) for one in uow.workloads.on_host(first)]
-            }
+            there = uow.workloads.on_host(first)
+            self._workloads = {first: [(one.id, one.generation) for one in there]}
+            self._running = there[0].project_id, there[0].id
         self.requests: dict[str, Callable[[], None]] = {
             "create": self._create,
             "create, 100 at once": lambda: self._create(100),
             "change of a label": self._change,
+            "restart": self._power,
             "list of 50 after a change": lambda: self._list("/workloads?limit=50&sort=-created_at"),
             "list of 50 hosts": lambda: self._list("/hosts?limit=50"),
             "list of 50 operations": lambda: self._list("/operations?limit=50"),
@@ -112,6 +119,10 @@ class Costs:
     def _change(self) -> None:
         body = {"labels": {"n": str(next(self._numbers))}}
         self._call("PATCH", f"/projects/default/workloads/{self._made[-1]}", body)
+
+    def _power(self) -> None:
+        project, workload = self._running
+        self._call("POST", f"/projects/{project}/workloads/{workload}/restart", {})
 
     def _list(self, path: str) -> None:
         self._call("GET", path)
@@ -182,32 +193,61 @@ def measure(costs: Costs, name: str, database: int | None, seconds: float) -> Co
     request = costs.requests[name]
     for _ in range(_WARM):
         request()
-    own = theirs = 0.0
-    number, end = 0, time.monotonic() + seconds
-    while number < 10 or time.monotonic() < end:
+    own, theirs = [], 0.0
+    end = time.monotonic() + seconds
+    while len(own) < 10 or time.monotonic() < end:
         costs.commit()
         mine, others = time.process_time(), _database_cpu(database)
         request()
-        own += time.process_time() - mine
+        own.append(1000 * (time.process_time() - mine))
         theirs += _database_cpu(database) - others
-        number += 1
-    return Cost(1000 * own / number, 1000 * theirs / number)
+    statements, calls = _counted(costs, request)
+    return Cost(sum(own) / len(own), 1000 * theirs / len(own), min(own), statements, calls)
+
+
+def _counted(costs: Costs, request: Callable[[], None]) -> tuple[float, float]:
+    """Statements and calls of functions of one request, the means of some."""
+    number, seen = 5, cProfile.Profile()
+    statements = 0
+    for _ in range(number):
+        costs.commit()
+        with told_statements() as told, seen:
+            request()
+        statements += len(told)
+    return statements / number, pstats.Stats(seen).total_calls / number  # type: ignore[attr-defined]
+
+
+@contextmanager
+def told_statements() -> Iterator[list[str]]:
+    """The statements that are sent meanwhile."""
+    told: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        told.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield told
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 def _database_cpu(first: int | None) -> float:
     return sum(map(cpu_of, tree(first))) if first is not None else 0.0
 
 
-def profile(request: Callable[[], None], seconds: float) -> None:
+def profile(costs: Costs, name: str, seconds: float) -> None:
     """Where the time of a request goes."""
+    request = costs.requests[name]
     for _ in range(_WARM):
         request()
     seen = cProfile.Profile(time.process_time)
     number, end = 0, time.monotonic() + seconds
-    with seen:
-        while time.monotonic() < end:
+    while time.monotonic() < end:
+        costs.commit()
+        with seen:
             request()
-            number += 1
+        number += 1
     print(number, "requests")
     pstats.Stats(seen).sort_stats("tottime").print_stats(40)
     pstats.Stats(seen).sort_stats("cumtime").print_stats(90)
@@ -223,15 +263,24 @@ def main() -> None:
     parser.add_argument("--sqlite", action="store_true", help="instead of PostgreSQL")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each kind")
     parser.add_argument("--profile", metavar="NAME", help="only where the time of this one goes")
+    parser.add_argument("--statements", metavar="NAME", help="only the statements of this one")
     options = parser.parse_args()
     with filled(options.hosts, options.workloads, sqlite=options.sqlite) as (costs, database):
         if options.profile:
-            profile(costs.requests[options.profile], options.seconds)
+            profile(costs, options.profile, options.seconds)
             return
-        print("| CPU of one request | ms | ms of the database |\n|---|---|---|")
+        if options.statements:
+            costs.requests[options.statements]()
+            with told_statements() as told:
+                costs.requests[options.statements]()
+            print(*told, sep="\n\n")
+            return
+        print("| one request | statements | calls | CPU, ms | the least | of the database, ms |")
+        print("|---|---|---|---|---|---|")
         for name in costs.requests:
             cost = measure(costs, name, database, options.seconds)
-            print(f"| {name} | {cost.own:.1f} | {cost.database:.1f} |", flush=True)
+            print(f"| {name} | {cost.statements:.0f} | {cost.calls:,.0f} | {cost.own:.1f} | "
+                  f"{cost.least:.1f} | {cost.database:.1f} |", flush=True)  # fmt: skip
     print(f"\n{options.hosts} hosts, {options.workloads} workloads, {os.cpu_count()} CPUs, "
           f"load average {os.getloadavg()[0]:.1f}")  # fmt: skip
 
