@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from virtmgr.domain.access import Action
 from virtmgr.domain.errors import Conflict
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.operation import UNFINISHED, Operation
+from virtmgr.domain.operation import Operation
 from virtmgr.domain.states import check_at_rest
 from virtmgr.domain.workload import Kind, Workload
 from virtmgr.ports.driver import Feature
-from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
+from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import features, images
 from virtmgr.services.being_moved import refuse_while_moved
 from virtmgr.services.context import Context
@@ -60,10 +60,8 @@ def publish(context: Context, workload: Workload, fields: ImageFields) -> Operat
 
 def images_in_making(uow: UnitOfWork, workload_id: str) -> Sequence[str]:
     """Names of the images that are being made from a workload."""
-    open_ones = {"verb": VERB, "state": UNFINISHED}
-    page = uow.operations.list(ListQuery(filters=open_ones, sort="created_at", limit=500))
     return [
         operation.target_name
-        for operation in page.items
+        for operation in uow.operations.open_by(VERB)
         if operation.parameters.get("workload") == workload_id
     ]

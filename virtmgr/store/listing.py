@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Integer,
+    Select,
     String,
     Table,
     and_,
@@ -34,7 +37,7 @@ from virtmgr.store.types import Enumerated, UtcDateTime
 Expression = ColumnElement[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Listing:
     """What lists of one noun can filter and sort by, under the names that the API uses.
 
@@ -63,22 +66,33 @@ def page(session: Session, entity: Any, listing: Listing, query: ListQuery) -> P
     :raises InvalidRequest: unknown filter or sort column, wrong value, or a foreign cursor.
     """
     name, descending = _direction(listing, query.sort)
-    key = _sort_key(listing.sorts[name])
     sort = f"-{name}" if descending else name
     criteria = _criteria(session, listing, query)
     total = _count(session, listing, criteria) if query.count else None
-    statement = select(entity, key.label("sort_key")).where(*criteria)
-    if name in listing.joins:  # one join: a subquery would be run for each row of the table
-        statement = statement.outerjoin(*listing.joins[name])
+    statement, key = _sorted(entity, listing, name, descending)
+    if criteria:
+        statement = statement.where(*criteria)
     if query.cursor is not None:
         statement = statement.where(_beyond(listing, key, sort, query.cursor, descending))
-    order = [e.desc() if descending else e.asc() for e in _order(listing, key)]
-    rows = session.execute(statement.order_by(*order).limit(query.limit + 1)).all()
+    rows = session.execute(statement, {"most": query.limit + 1}).all()
     items = [row[0] for row in rows[: query.limit]]
     if len(rows) <= query.limit or not items:
         return Page(items, total=total)
     tie = getattr(items[-1], "sequence", None) or items[-1].id
     return Page(items, cursor.encode(sort, rows[query.limit - 1][1], tie), total)
+
+
+@cache
+def _sorted(
+    entity: Any, listing: Listing, name: str, descending: bool
+) -> tuple[Select[Any], Expression]:
+    """At most as many rows as are bound to ``most``, and what they are sorted by."""
+    key = _sort_key(listing.sorts[name])
+    statement: Select[Any] = select(entity, key.label("sort_key"))
+    if name in listing.joins:  # one join: a subquery would be run for each row of the table
+        statement = statement.outerjoin(*listing.joins[name])
+    order = [e.desc() if descending else e.asc() for e in _order(listing, key)]
+    return statement.order_by(*order).limit(bindparam("most", type_=Integer())), key
 
 
 def _count(session: Session, listing: Listing, criteria: Sequence[Expression]) -> int:
