@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import gc
 import os
 import pstats
 import signal
@@ -73,6 +74,7 @@ class Costs:
             there = uow.workloads.on_host(first)
             self._workloads = {first: [(one.id, one.generation) for one in there]}
             self._running = there[0].project_id, there[0].id
+        self._power()  # the latest that the first host has to hear of
         self.requests: dict[str, Callable[[], None]] = {
             "create": self._create,
             "create, 100 at once": lambda: self._create(100),
@@ -82,6 +84,7 @@ class Costs:
             "list of 50 hosts": lambda: self._list("/hosts?limit=50"),
             "list of 50 operations": lambda: self._list("/operations?limit=50"),
             "list of 50 events": lambda: self._list("/events?limit=50"),
+            "sync that hears of one change": self._sync_news,
             "sync of one changed state": self._sync_state,
             "sync of usage and pools": self._sync_usage,
             "sync of an agent that starts": self._sync_all,
@@ -132,11 +135,14 @@ class Costs:
         status = WorkloadStatus(state=state, started_at=datetime.now(UTC))
         return ObservedWorkload(id=id, observed_generation=generation, status=status)
 
-    def _sync(self, request: SyncRequest) -> None:
+    def _sync(self, request: SyncRequest, *, behind: int = 0) -> None:
         with self._services.units(read_only=True) as uow:
             revision = uow.hosts.those([self._hosts[0]])[0].revision
-        known = request.model_copy(update={"known_revision": revision})
+        known = request.model_copy(update={"known_revision": revision - behind})
         sync(self._services, self._hosts[0], known).model_dump_json(exclude_unset=True)
+
+    def _sync_news(self) -> None:
+        self._sync(SyncRequest(brief=True), behind=1)
 
     def _sync_state(self) -> None:
         state = (State.RUNNING, State.STOPPED)[next(self._numbers) % 2]
@@ -185,7 +191,16 @@ def filled(hosts: int, workloads: int, *, sqlite: bool) -> Iterator[tuple[Costs,
         fill(server, workloads)
         units = SqlUnitOfWorkFactory(make_engine(server.settings.database))
         stack.callback(units.close)
-        yield Costs(server, Services(units=units, blobs=BlobStore(directory / "images"))), database
+        costs = Costs(server, Services(units=units, blobs=BlobStore(directory / "images")))
+        collect_garbage_as_in_production()
+        yield costs, database
+
+
+def collect_garbage_as_in_production() -> None:
+    """As the web process does (``virtmgr/bootstrap/serving.py``)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def measure(costs: Costs, name: str, database: int | None, seconds: float) -> Cost:
@@ -193,7 +208,8 @@ def measure(costs: Costs, name: str, database: int | None, seconds: float) -> Co
     request = costs.requests[name]
     for _ in range(_WARM):
         request()
-    own, theirs = [], 0.0
+    own: list[float] = []
+    theirs = 0.0
     end = time.monotonic() + seconds
     while len(own) < 10 or time.monotonic() < end:
         costs.commit()
