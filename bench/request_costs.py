@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,8 @@ class Cost:
     own: float
     database: float
     least: float
-    statements: float
-    calls: float
+    statements: int
+    calls: int
 
 
 class Costs:
@@ -73,8 +73,10 @@ class Costs:
             first = self._hosts[0]
             there = uow.workloads.on_host(first)
             self._workloads = {first: [(one.id, one.generation) for one in there]}
-            self._running = there[0].project_id, there[0].id
-        self._power()  # the latest that the first host has to hear of
+            other = uow.workloads.on_host(self._hosts[1])[0]
+            self._running = other.project_id, other.id
+        self._power()  # the latest that the second host has to hear of
+        self._states = cycle((State.RUNNING, State.STOPPED))
         self.requests: dict[str, Callable[[], None]] = {
             "create": self._create,
             "create, 100 at once": lambda: self._create(100),
@@ -135,18 +137,18 @@ class Costs:
         status = WorkloadStatus(state=state, started_at=datetime.now(UTC))
         return ObservedWorkload(id=id, observed_generation=generation, status=status)
 
-    def _sync(self, request: SyncRequest, *, behind: int = 0) -> None:
+    def _sync(self, request: SyncRequest, *, host: int = 0, behind: int = 0) -> None:
         with self._services.units(read_only=True) as uow:
-            revision = uow.hosts.those([self._hosts[0]])[0].revision
+            revision = uow.hosts.those([self._hosts[host]])[0].revision
         known = request.model_copy(update={"known_revision": revision - behind})
-        sync(self._services, self._hosts[0], known).model_dump_json(exclude_unset=True)
+        sync(self._services, self._hosts[host], known).model_dump_json(exclude_unset=True)
 
     def _sync_news(self) -> None:
-        self._sync(SyncRequest(brief=True), behind=1)
+        self._sync(SyncRequest(brief=True), host=1, behind=1)
 
     def _sync_state(self) -> None:
-        state = (State.RUNNING, State.STOPPED)[next(self._numbers) % 2]
-        self._sync(SyncRequest(brief=True, workloads=(self._observed(0, state),)))
+        observed = self._observed(0, next(self._states))
+        self._sync(SyncRequest(brief=True, workloads=(observed,)))
 
     def _sync_usage(self) -> None:
         now = datetime.now(UTC)
@@ -221,16 +223,16 @@ def measure(costs: Costs, name: str, database: int | None, seconds: float) -> Co
     return Cost(sum(own) / len(own), 1000 * theirs / len(own), min(own), statements, calls)
 
 
-def _counted(costs: Costs, request: Callable[[], None]) -> tuple[float, float]:
-    """Statements and calls of functions of one request, the means of some."""
-    number, seen = 5, cProfile.Profile()
-    statements = 0
-    for _ in range(number):
+def _counted(costs: Costs, request: Callable[[], None]) -> tuple[int, int]:
+    """Statements and calls of functions of one request, the least of some."""
+    counts = []
+    for _ in range(_WARM):
         costs.commit()
+        seen = cProfile.Profile()
         with told_statements() as told, seen:
             request()
-        statements += len(told)
-    return statements / number, pstats.Stats(seen).total_calls / number  # type: ignore[attr-defined]
+        counts.append((len(told), pstats.Stats(seen).total_calls))  # type: ignore[attr-defined]
+    return min(counts)
 
 
 @contextmanager
@@ -295,7 +297,7 @@ def main() -> None:
         print("|---|---|---|---|---|---|")
         for name in costs.requests:
             cost = measure(costs, name, database, options.seconds)
-            print(f"| {name} | {cost.statements:.0f} | {cost.calls:,.0f} | {cost.own:.1f} | "
+            print(f"| {name} | {cost.statements} | {cost.calls:,.0f} | {cost.own:.1f} | "
                   f"{cost.least:.1f} | {cost.database:.1f} |", flush=True)  # fmt: skip
     print(f"\n{options.hosts} hosts, {options.workloads} workloads, {os.cpu_count()} CPUs, "
           f"load average {os.getloadavg()[0]:.1f}")  # fmt: skip
