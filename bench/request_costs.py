@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import gc
 import os
 import pstats
 import signal
@@ -21,11 +22,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from sqlalchemy import Engine, event
 
 from bench.fleet_fill import fill
 from bench.fleet_site import AS_IN_PRODUCTION, cpu_of, tree
@@ -46,10 +49,14 @@ _WARM = 5
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU milliseconds of one request: of this process, and of the database's."""
+    """One request. CPU in milliseconds, the mean: of this process, and of the database's; the
+    least of this process. Statements, and calls of functions, do not depend on the machine."""
 
     own: float
     database: float
+    least: float
+    statements: int
+    calls: int
 
 
 class Costs:
@@ -64,17 +71,22 @@ class Costs:
         with services.units(read_only=True) as uow:
             self._hosts = [host.id for host in uow.hosts.all()]
             first = self._hosts[0]
-            self._workloads = {
-                first: [(one.id, one.generation) for one in uow.workloads.on_host(first)]
-            }
+            there = uow.workloads.on_host(first)
+            self._workloads = {first: [(one.id, one.generation) for one in there]}
+            other = uow.workloads.on_host(self._hosts[1])[0]
+            self._running = other.project_id, other.id
+        self._power()  # the latest that the second host has to hear of
+        self._states = cycle((State.RUNNING, State.STOPPED))
         self.requests: dict[str, Callable[[], None]] = {
             "create": self._create,
             "create, 100 at once": lambda: self._create(100),
             "change of a label": self._change,
+            "restart": self._power,
             "list of 50 after a change": lambda: self._list("/workloads?limit=50&sort=-created_at"),
             "list of 50 hosts": lambda: self._list("/hosts?limit=50"),
             "list of 50 operations": lambda: self._list("/operations?limit=50"),
             "list of 50 events": lambda: self._list("/events?limit=50"),
+            "sync that hears of one change": self._sync_news,
             "sync of one changed state": self._sync_state,
             "sync of usage and pools": self._sync_usage,
             "sync of an agent that starts": self._sync_all,
@@ -113,6 +125,10 @@ class Costs:
         body = {"labels": {"n": str(next(self._numbers))}}
         self._call("PATCH", f"/projects/default/workloads/{self._made[-1]}", body)
 
+    def _power(self) -> None:
+        project, workload = self._running
+        self._call("POST", f"/projects/{project}/workloads/{workload}/restart", {})
+
     def _list(self, path: str) -> None:
         self._call("GET", path)
 
@@ -121,15 +137,18 @@ class Costs:
         status = WorkloadStatus(state=state, started_at=datetime.now(UTC))
         return ObservedWorkload(id=id, observed_generation=generation, status=status)
 
-    def _sync(self, request: SyncRequest) -> None:
+    def _sync(self, request: SyncRequest, *, host: int = 0, behind: int = 0) -> None:
         with self._services.units(read_only=True) as uow:
-            revision = uow.hosts.those([self._hosts[0]])[0].revision
-        known = request.model_copy(update={"known_revision": revision})
-        sync(self._services, self._hosts[0], known).model_dump_json(exclude_unset=True)
+            revision = uow.hosts.those([self._hosts[host]])[0].revision
+        known = request.model_copy(update={"known_revision": revision - behind})
+        sync(self._services, self._hosts[host], known).model_dump_json(exclude_unset=True)
+
+    def _sync_news(self) -> None:
+        self._sync(SyncRequest(brief=True), host=1, behind=1)
 
     def _sync_state(self) -> None:
-        state = (State.RUNNING, State.STOPPED)[next(self._numbers) % 2]
-        self._sync(SyncRequest(brief=True, workloads=(self._observed(0, state),)))
+        observed = self._observed(0, next(self._states))
+        self._sync(SyncRequest(brief=True, workloads=(observed,)))
 
     def _sync_usage(self) -> None:
         now = datetime.now(UTC)
@@ -174,7 +193,16 @@ def filled(hosts: int, workloads: int, *, sqlite: bool) -> Iterator[tuple[Costs,
         fill(server, workloads)
         units = SqlUnitOfWorkFactory(make_engine(server.settings.database))
         stack.callback(units.close)
-        yield Costs(server, Services(units=units, blobs=BlobStore(directory / "images"))), database
+        costs = Costs(server, Services(units=units, blobs=BlobStore(directory / "images")))
+        collect_garbage_as_in_production()
+        yield costs, database
+
+
+def collect_garbage_as_in_production() -> None:
+    """As the web process does (``virtmgr/bootstrap/serving.py``)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def measure(costs: Costs, name: str, database: int | None, seconds: float) -> Cost:
@@ -182,32 +210,62 @@ def measure(costs: Costs, name: str, database: int | None, seconds: float) -> Co
     request = costs.requests[name]
     for _ in range(_WARM):
         request()
-    own = theirs = 0.0
-    number, end = 0, time.monotonic() + seconds
-    while number < 10 or time.monotonic() < end:
+    own: list[float] = []
+    theirs = 0.0
+    end = time.monotonic() + seconds
+    while len(own) < 10 or time.monotonic() < end:
         costs.commit()
         mine, others = time.process_time(), _database_cpu(database)
         request()
-        own += time.process_time() - mine
+        own.append(1000 * (time.process_time() - mine))
         theirs += _database_cpu(database) - others
-        number += 1
-    return Cost(1000 * own / number, 1000 * theirs / number)
+    statements, calls = _counted(costs, request)
+    return Cost(sum(own) / len(own), 1000 * theirs / len(own), min(own), statements, calls)
+
+
+def _counted(costs: Costs, request: Callable[[], None]) -> tuple[int, int]:
+    """Statements and calls of functions of one request, the least of some."""
+    counts = []
+    for _ in range(_WARM):
+        costs.commit()
+        seen = cProfile.Profile()
+        with told_statements() as told, seen:
+            request()
+        counts.append((len(told), pstats.Stats(seen).total_calls))  # type: ignore[attr-defined]
+    return min(counts)
+
+
+@contextmanager
+def told_statements() -> Iterator[list[str]]:
+    """The statements that are sent meanwhile."""
+    told: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        told.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield told
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 def _database_cpu(first: int | None) -> float:
     return sum(map(cpu_of, tree(first))) if first is not None else 0.0
 
 
-def profile(request: Callable[[], None], seconds: float) -> None:
+def profile(costs: Costs, name: str, seconds: float) -> None:
     """Where the time of a request goes."""
+    request = costs.requests[name]
     for _ in range(_WARM):
         request()
     seen = cProfile.Profile(time.process_time)
     number, end = 0, time.monotonic() + seconds
-    with seen:
-        while time.monotonic() < end:
+    while time.monotonic() < end:
+        costs.commit()
+        with seen:
             request()
-            number += 1
+        number += 1
     print(number, "requests")
     pstats.Stats(seen).sort_stats("tottime").print_stats(40)
     pstats.Stats(seen).sort_stats("cumtime").print_stats(90)
@@ -223,15 +281,24 @@ def main() -> None:
     parser.add_argument("--sqlite", action="store_true", help="instead of PostgreSQL")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each kind")
     parser.add_argument("--profile", metavar="NAME", help="only where the time of this one goes")
+    parser.add_argument("--statements", metavar="NAME", help="only the statements of this one")
     options = parser.parse_args()
     with filled(options.hosts, options.workloads, sqlite=options.sqlite) as (costs, database):
         if options.profile:
-            profile(costs.requests[options.profile], options.seconds)
+            profile(costs, options.profile, options.seconds)
             return
-        print("| CPU of one request | ms | ms of the database |\n|---|---|---|")
+        if options.statements:
+            costs.requests[options.statements]()
+            with told_statements() as told:
+                costs.requests[options.statements]()
+            print(*told, sep="\n\n")
+            return
+        print("| one request | statements | calls | CPU, ms | the least | of the database, ms |")
+        print("|---|---|---|---|---|---|")
         for name in costs.requests:
             cost = measure(costs, name, database, options.seconds)
-            print(f"| {name} | {cost.own:.1f} | {cost.database:.1f} |", flush=True)
+            print(f"| {name} | {cost.statements} | {cost.calls:,.0f} | {cost.own:.1f} | "
+                  f"{cost.least:.1f} | {cost.database:.1f} |", flush=True)  # fmt: skip
     print(f"\n{options.hosts} hosts, {options.workloads} workloads, {os.cpu_count()} CPUs, "
           f"load average {os.getloadavg()[0]:.1f}")  # fmt: skip
 

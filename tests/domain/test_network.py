@@ -1,13 +1,23 @@
-"""What overlays derive from their id, and from the device that their tunnels run over."""
+"""What overlays derive from their id and their device, and which addresses networks have left."""
 
 from __future__ import annotations
+
+import ipaddress
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.network import choose_vni, known_address, overlay_mtu, tunnel_name
+from virtmgr.domain.network import (
+    choose_vni,
+    free_addresses,
+    known_address,
+    overlay_mtu,
+    tunnel_name,
+)
 
 LAST = 2**24 - 1
 
@@ -58,3 +68,26 @@ def test_an_address_is_known_however_it_is_written(text: str, known: str) -> Non
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match="neither an IP address nor a MAC"):
         known_address(text)
+
+
+@pytest.mark.parametrize("cidr", ["10.1.0.0/22", "10.1.0.0/24", "10.1.0.0/30", "10.1.0.0/31"])
+def test_free_addresses_are_all_but_those_of_the_network_itself(cidr: str) -> None:
+    network = ipaddress.ip_network(cidr)
+    hosts = [str(one) for one in network if one not in (network[0], network[1], network[-1])]
+    assert list(free_addresses(cidr, ())) == hosts
+    assert list(free_addresses(cidr, hosts[::2])) == hosts[1::2]
+    assert list(free_addresses(cidr, ["fd00::2", "192.0.2.1", *hosts])) == []
+
+
+def test_free_addresses_of_a_large_network_are_found_one_by_one() -> None:
+    taken = list(islice(free_addresses("fd00::/64", ()), 1000))
+    assert (taken[0], taken[-1]) == ("fd00::2", "fd00::3e9")
+    assert next(free_addresses("fd00::/64", taken)) == "fd00::3ea"
+    assert next(free_addresses("fd00::/64", taken[1:])) == "fd00::2"
+
+
+def test_free_addresses_are_found_by_several_threads_at_once() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: list(free_addresses("10.2.0.0/20", ())), range(8)))
+    assert all(each == found[0] for each in found)
+    assert len(found[0]) == len(set(found[0])) == 4096 - 3

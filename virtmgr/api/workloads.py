@@ -154,7 +154,7 @@ def show_placement(context: Context, *, workload: str) -> Answer[PlacementView]:
     """Why a workload runs on its host, and not on another"""
     found = workloads.find(context, workload)
     host = presenter(context.uow, [])(found).host
-    return Answer(PlacementView(host=host, explanation=found.placement))
+    return Answer(PlacementView(host=host, explanation=context.uow.workloads.explanation(found.id)))
 
 
 def _list(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
+import threading
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from virtmgr.domain.errors import Conflict
 
 _VNIS = 2**24
+_WRITTEN_AT_ONCE = 256
 
 
 class NetworkType(StrEnum):
@@ -126,27 +128,54 @@ def known_address(text: str) -> str:
         raise ValueError(f"{text!r} is neither an IP address nor a MAC") from error
 
 
+@lru_cache(maxsize=1024)
 def gateway(cidr: str) -> str:
     """The gateway of ``cidr``: its first host address."""
     return str(ipaddress.ip_network(cidr)[1])
 
 
+@lru_cache(maxsize=1024)
+def prefix_length(cidr: str) -> int:
+    """How many bits all addresses of a network have in common."""
+    return ipaddress.ip_network(cidr).prefixlen
+
+
 def free_addresses(cidr: str, taken: Iterable[str]) -> Iterator[str]:
     """Host addresses of ``cidr`` in order, without network, gateway, broadcast and ``taken``.
 
-    :param taken: addresses of this family; others are ignored.
+    :param taken: as ``ipaddress`` writes them; those of other networks are ignored.
     """
-    network = ipaddress.ip_network(cidr)
-    v6 = network.version == 6
-    make = ipaddress.IPv6Address if v6 else ipaddress.IPv4Address
-    numbers = {_number(each) for each in taken if (":" in each) is v6}
-    first, last = int(network.network_address), int(network.broadcast_address)
-    for number in range(first + 2, last + 1 if v6 else last):
-        if number not in numbers:
-            yield str(make(number))
+    known = frozenset(taken)
+    return (address for address in _host_addresses(cidr) if address not in known)
 
 
-def _number(address: str) -> int:
-    """Several times faster than ``ipaddress``, which matters with thousands of them."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return int.from_bytes(socket.inet_pton(family, address))
+class _HostAddresses:
+    """Those of one network, in order; written once, since the first are looked at again and
+    again. Safe for threads."""
+
+    def __init__(self, cidr: str) -> None:
+        network = ipaddress.ip_network(cidr)
+        v6 = network.version == 6
+        first, last = int(network.network_address), int(network.broadcast_address)
+        self._make = ipaddress.IPv6Address if v6 else ipaddress.IPv4Address
+        self._numbers = range(first + 2, last + 1 if v6 else last)
+        self._written: list[str] = []
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[str]:
+        seen = 0
+        while self._has_more_than(seen):
+            written = self._written[seen : seen + _WRITTEN_AT_ONCE]
+            yield from written
+            seen += len(written)
+
+    def _has_more_than(self, count: int) -> bool:
+        """Whether so many are not all; the next ones are written then."""
+        with self._lock:
+            if len(self._written) == count:
+                more = self._numbers[count : count + _WRITTEN_AT_ONCE]
+                self._written += [str(self._make(number)) for number in more]
+            return len(self._written) > count
+
+
+_host_addresses = lru_cache(maxsize=16)(_HostAddresses)

@@ -449,7 +449,8 @@ class Workload:
     claim_vcpus: float = 0.0
     claim_memory: int = 0
     claim_disk: int = 0
-    placement: dict[str, Any] | None = None  # the explanation of the last placement
+    # The explanation of the last placement: to be written. To read it, ask the repository.
+    placement: dict[str, Any] | None = field(default=None, compare=False, repr=False)
     restart_nonce: int = 0
     force_stop: bool = False
     deleting: bool = False

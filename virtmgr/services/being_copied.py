@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from virtmgr.domain.operation import UNFINISHED
 from virtmgr.domain.states import check_not_copied, check_not_published
 from virtmgr.domain.workload import Workload
-from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
+from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services.being_moved import refuse_while_moved
 
 PUBLISH = "publish"
@@ -35,10 +34,8 @@ def refuse_while_published(uow: UnitOfWork, workload: Workload, verb: str) -> No
 
 def _images_in_making(uow: UnitOfWork, workload_id: str) -> Sequence[str]:
     """Names of the images that are being made from a workload."""
-    open_ones = {"verb": PUBLISH, "state": UNFINISHED}
-    page = uow.operations.list(ListQuery(filters=open_ones, sort="created_at", limit=500))
     return [
         operation.target_name
-        for operation in page.items
+        for operation in uow.operations.open_by(PUBLISH)
         if operation.parameters.get("workload") == workload_id
     ]

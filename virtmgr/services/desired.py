@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -21,6 +20,7 @@ from virtmgr.domain.network import (
     bridge_name,
     gateway,
     is_routed,
+    prefix_length,
 )
 from virtmgr.domain.sync import (
     CloneSource,
@@ -310,7 +310,7 @@ def _nic(nic: Nic, addresses: Iterable[Address], network: Network | None) -> Des
 def _with_prefix(address: str | None, cidr: str | None) -> str | None:
     if address is None or cidr is None:
         return None
-    return f"{address}/{ipaddress.ip_network(cidr).prefixlen}"
+    return f"{address}/{prefix_length(cidr)}"
 
 
 def _split(addresses: Iterable[str]) -> tuple[str | None, str | None]:

@@ -101,7 +101,7 @@ def make_migration_engine(url: str) -> Engine:
     """An engine for schema changes: no pool, and on SQLite no foreign keys while tables move."""
     parsed = parse_url(url)
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(parsed, poolclass=NullPool)
+        return _on_postgresql(parsed, poolclass=NullPool)
     _create_private(Path(parsed.database or ""))
     engine = create_engine(parsed, poolclass=NullPool, connect_args={"timeout": WRITER_PATIENCE})
     event.listen(engine, "connect", _manual_transactions)
@@ -114,7 +114,8 @@ def make_snapshot_engine(url: str) -> Engine:
     and plain JSON."""
     parsed = parse_url(url)
     if parsed.get_backend_name() == "postgresql":
-        engine = create_engine(parsed, poolclass=NullPool, connect_args=_connect_arguments(parsed))
+        arguments = _connect_arguments(parsed)
+        engine = _on_postgresql(parsed, poolclass=NullPool, connect_args=arguments)
         return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     engine = create_engine(parsed, poolclass=NullPool, connect_args={"timeout": WRITER_PATIENCE})
     event.listen(engine, "connect", _manual_transactions)
@@ -139,15 +140,27 @@ def make_news_engine(url: str) -> Engine | None:
 
 
 def _postgresql(url: URL) -> Engine:
-    return create_engine(
+    from virtmgr.store import postgresql  # psycopg, which SQLite does without
+
+    engine = _on_postgresql(
         url,
         pool_size=20,  # what is beyond a pool's size is made anew for each use
         max_overflow=0,
         pool_timeout=WRITER_PATIENCE,
         pool_pre_ping=True,
-        connect_args=_connect_arguments(url),
+        connect_args={**_connect_arguments(url), "cursor_factory": postgresql.Cursor},
         **_json(),
     )
+    postgresql.ping_when_in_doubt(engine)
+    return engine
+
+
+def _on_postgresql(url: URL, **options: Any) -> Engine:
+    from virtmgr.store import postgresql
+
+    engine = create_engine(url, **options)
+    postgresql.read_ids_as_text(engine)
+    return engine
 
 
 def _connect_arguments(url: URL) -> dict[str, Any]:

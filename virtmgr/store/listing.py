@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Integer,
     Row,
     Select,
     String,
@@ -36,7 +38,7 @@ from virtmgr.store.types import Enumerated, UtcDateTime
 Expression = ColumnElement[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Listing:
     """What lists of one noun can filter and sort by, under the names that the API uses.
 
@@ -70,8 +72,7 @@ def page(session: Session, entity: Any, listing: Listing, query: ListQuery) -> P
 
     :raises InvalidRequest: unknown filter or sort column, wrong value, or a foreign cursor.
     """
-    name, descending = _direction(listing, query.sort)
-    sort = f"-{name}" if descending else name
+    name, sort = _sort(listing, query.sort)
     criteria = _criteria(session, listing, query)
     total = _count(session, listing, criteria) if query.count else None
     rows: Sequence[Row[Any, Any]]
@@ -79,8 +80,12 @@ def page(session: Session, entity: Any, listing: Listing, query: ListQuery) -> P
         order = NameOrder(entity, listing.tie, listing.named[name], sort)
         rows = order.rows(session, criteria, query.cursor, query.limit + 1)
     else:
-        statement = _by_column(entity, listing, listing.sorts[name], query.cursor, sort)
-        rows = session.execute(statement.where(*criteria).limit(query.limit + 1)).all()
+        statement, key = _by_column(entity, listing, sort)
+        if criteria:
+            statement = statement.where(*criteria)
+        if query.cursor is not None:
+            statement = statement.where(_beyond(listing, key, sort, query.cursor))
+        rows = session.execute(statement, {"most": query.limit + 1}).all()
     items = [row[0] for row in rows[: query.limit]]
     if len(rows) <= query.limit or not items:
         return Page(items, total=total)
@@ -88,16 +93,14 @@ def page(session: Session, entity: Any, listing: Listing, query: ListQuery) -> P
     return Page(items, cursor.encode(sort, rows[query.limit - 1][1], tie), total)
 
 
-def _by_column(
-    entity: Any, listing: Listing, column: Expression, position: str | None, sort: str
-) -> Select[Any]:
-    """Rows and what they are sorted by, from the cursor ``position`` on."""
-    key = _sort_key(column)
-    statement = select(entity, key.label("sort_key"))
-    if position is not None:
-        statement = statement.where(_beyond(listing, key, sort, position))
+@cache
+def _by_column(entity: Any, listing: Listing, sort: str) -> tuple[Select[Any], Expression]:
+    """At most as many rows as are bound to ``most``, and what they are sorted by."""
+    key = _sort_key(listing.sorts[sort.removeprefix("-")])
+    statement: Select[Any] = select(entity, key.label("sort_key"))
     order = [key] if key is listing.tie else [key, listing.tie]
-    return statement.order_by(*directed(order, sort))
+    statement = statement.order_by(*directed(order, sort))
+    return statement.limit(bindparam("most", type_=Integer())), key
 
 
 def _count(session: Session, listing: Listing, criteria: Sequence[Expression]) -> int:
@@ -116,13 +119,14 @@ def within(column: Expression, project_ids: frozenset[str], *, shared: bool) -> 
     return or_(mine, column.is_(None)) if shared else mine
 
 
-def _direction(listing: Listing, sort: str) -> tuple[str, bool]:
+def _sort(listing: Listing, sort: str) -> tuple[str, str]:
+    """The name of what is sorted by, and the same with a ``-`` where the order goes down."""
     if sort == "name" and "name" not in listing.sorts:
         sort = listing.default_sort
     name = sort.removeprefix("-")
     if name not in listing.orders:
         raise _unknown("sort by", name, "sort", listing.orders)
-    return name, sort.startswith("-")
+    return name, sort
 
 
 def _sort_key(expression: Expression) -> Expression:

@@ -6,7 +6,7 @@ reader's back, and lists cost one statement.
 
 from __future__ import annotations
 
-from sqlalchemy.orm import registry
+from sqlalchemy.orm import deferred, registry
 
 from virtmgr.domain.failover import Failover
 from virtmgr.domain.fencing import FenceDevice
@@ -54,5 +54,10 @@ def map_domain() -> None:
         mappers.map_imperatively(entity, table)
     mappers.map_imperatively(Nic, tables.nics, properties={"index": tables.nics.c.position})
     # The database computes ``state`` and ``labels``; the entity has them in status and spec.
-    mappers.map_imperatively(Workload, tables.workloads, exclude_properties={"state", "labels"})
+    mappers.map_imperatively(
+        Workload,
+        tables.workloads,
+        exclude_properties={"state", "labels"},
+        properties={"placement": deferred(tables.workloads.c.placement, raiseload=True)},
+    )
     mappers.configure()

@@ -15,8 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import from_json
-from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Dialect, Integer, String, Uuid
+from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Dialect, Integer, String
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql.types import PGUuid
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -25,12 +26,19 @@ Count = BigInteger
 Sequence = BigInteger().with_variant(Integer(), "sqlite")
 
 
+class _TextualUuid(PGUuid[str]):
+    """A uuid of engines that read it as text (``store/postgresql.py``): there is nothing to do."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> None:
+        return None
+
+
 def identifier() -> TypeEngine[str]:
     """An id: PostgreSQL's uuid, canonical text on SQLite, where both sort by creation time.
 
     (``Uuid(as_uuid=False)`` alone would store 32 digits on SQLite, and parse each one it reads.)
     """
-    return String(36).with_variant(Uuid(as_uuid=False), "postgresql")
+    return String(36).with_variant(_TextualUuid(as_uuid=False), "postgresql")
 
 
 def text(length: int) -> TypeEngine[str]:

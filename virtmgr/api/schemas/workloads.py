@@ -79,7 +79,7 @@ def presenter(uow: UnitOfWork, workloads: Sequence[Workload]) -> Callable[[Workl
     network = Referrer(uow.networks, [port.network_id for each in ports.values() for port in each])
 
     def present(workload: Workload) -> WorkloadView:
-        return WorkloadView.model_construct(
+        return WorkloadView.of(
             id=workload.id,
             name=workload.name,
             project=project.known(workload.project_id),
@@ -93,7 +93,7 @@ def presenter(uow: UnitOfWork, workloads: Sequence[Workload]) -> Callable[[Workl
             cluster=cluster.known(workload.cluster_id),
             image=image(workload.image_id),
             nics=[
-                NicView.model_construct(
+                NicView(
                     index=port.position,
                     network=network.known(port.network_id),
                     mac=port.mac,

@@ -13,16 +13,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from virtmgr.domain.operation import Event
 from virtmgr.ports.unit_of_work import ListQuery, Page
 from virtmgr.store import listing as lists
 from virtmgr.store import tables
+from virtmgr.store.repositories.base import write
 
 _events = tables.events.c
 _ORDER_LOCK = 0x76697274_65766E74  # "virtevnt"
+_IN_ORDER = f"SELECT pg_advisory_xact_lock({_ORDER_LOCK})"
 
 _LISTING = lists.Listing(
     tie=_events.sequence,
@@ -47,7 +49,7 @@ _LISTING = lists.Listing(
 
 
 class SqlEvents:
-    """Events are written at commit; their ``sequence`` is there afterwards."""
+    """Events are written at commit; whoever wants to know their ``sequence`` reads them."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -62,9 +64,8 @@ class SqlEvents:
             return
         self._session.flush()
         if self._session.get_bind().dialect.name == "postgresql":
-            self._session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ORDER_LOCK})
-        self._session.add_all(self._pending)
-        self._session.flush()
+            self._session.connection().exec_driver_sql(_IN_ORDER)
+        write(self._session, self._pending)
         self._pending.clear()
 
     def forget_events(self) -> None:

@@ -27,6 +27,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from virtmgr.domain.errors import NotFound
 from virtmgr.domain.failover import FailoverPhase
@@ -41,7 +42,7 @@ from virtmgr.domain.volume import VolumeState
 from virtmgr.ports.unit_of_work import Duties, Heartbeat, Renewal
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
-from virtmgr.store.repositories.base import SqlNamedRepository, SqlRepository
+from virtmgr.store.repositories.base import SqlNamedRepository, SqlRepository, among
 
 _clusters = tables.clusters.c
 _hosts = tables.hosts.c
@@ -124,8 +125,7 @@ class SqlHosts(SqlNamedRepository[Host]):
         if not ids:
             return ()
         self._session.flush()
-        statement = select(Host).where(_hosts.id.in_(list(ids)))
-        return self._session.scalars(statement.execution_options(populate_existing=True)).all()
+        return self._asked(_fresh(arrays=self._arrays), ids=list(ids))
 
     def sizes(self) -> Sequence[HostSize]:
         self._session.flush()
@@ -142,7 +142,7 @@ class SqlHosts(SqlNamedRepository[Host]):
         wanted = sorted({id for id in ids if is_id(id)})
         if not wanted:
             return ()
-        return self._asked(_locked(), ids=wanted)
+        return self._asked(_locked(arrays=self._arrays), ids=wanted)
 
     def claim(self, host_id: str, version: int, *, vcpus: float, memory: int, disk: int) -> bool:
         amounts = {"claimed_vcpus": vcpus, "claimed_memory": memory, "claimed_disk": disk}
@@ -165,9 +165,8 @@ class SqlHosts(SqlNamedRepository[Host]):
             return {host_id: claimed.revision}
         if not claims:
             return {}
-        wanted = select(_hosts.id, *(_hosts[name] for name in _CLAIM))
-        locked = wanted.where(_hosts.id.in_(list(claims))).order_by(_hosts.id)
-        rows = self._session.execute(locked.with_for_update(key_share=True)).all()
+        statement = _to_claim(arrays=self._arrays)
+        rows = self._session.execute(statement, {"ids": list(claims)}).all()
         found = {row.id: row for row in rows}
         if any(id not in found or found[id].version != versions[id] for id in claims):
             return None
@@ -188,13 +187,7 @@ class SqlHosts(SqlNamedRepository[Host]):
 
     def next_revision(self, host_id: str) -> int:
         self._session.flush()
-        statement = (
-            update(tables.hosts)
-            .where(_hosts.id == host_id)
-            .values(revision=_hosts.revision + 1)
-            .returning(_hosts.revision)
-        )
-        revision = self._session.execute(statement).scalar()
+        revision = self._session.execute(_NEXT_REVISION, {"of": host_id}).scalar()
         if revision is None:
             raise NotFound(f"number a change of host {host_id}: it is gone")
         self._take_over(host_id, {"revision": revision})
@@ -219,28 +212,19 @@ class SqlHosts(SqlNamedRepository[Host]):
     def renew(
         self, host_id: str, revision: int, serial: str | None, now: datetime
     ) -> Renewal | None:
-        criteria = [
-            _hosts.id == host_id,
-            _hosts.revision == revision,
-            _hosts.state == _hosts.scheduling_state,  # it speaks
-        ]
+        granted, statement = _renewal(shown=serial is not None)
+        values: dict[str, Any] = {"of": host_id, "at": revision}
         if serial is not None:
-            criteria.append(_hosts.certificate_serial == serial)
-        granted = select(_hosts.lease_seconds, _hosts.prune_nonce).where(*criteria)
-        row = self._session.execute(granted).one_or_none()
+            values["serial"] = serial
+        row = self._session.execute(granted, values).one_or_none()
         if row is None:
             return None
-        statement = (
-            update(tables.hosts)
-            .where(*criteria, _hosts.lease_seconds == row.lease_seconds)
-            .values(
-                renewals=_hosts.renewals + 1,
-                last_seen_at=now,
-                lease_expires_at=now + timedelta(seconds=row.lease_seconds),
-            )
-            .returning(_hosts.id)
-        )
-        renewed = self._session.execute(statement).scalar() is not None
+        values |= {
+            "seconds": row.lease_seconds,
+            "now": now,
+            "until": now + timedelta(seconds=row.lease_seconds),
+        }
+        renewed = self._session.execute(statement, values).scalar() is not None
         return Renewal(row.lease_seconds, row.prune_nonce) if renewed else None
 
     def renew_all(self, heartbeats: Sequence[Heartbeat], now: datetime) -> Mapping[str, int]:
@@ -316,11 +300,6 @@ class SqlHosts(SqlNamedRepository[Host]):
 
     def having_image(self, image_id: str) -> frozenset[str]:
         return self._together(_HAVING, image=image_id)
-
-    def _together(self, texts: Select[str], **values: Any) -> frozenset[str]:
-        """Texts that are read as one value, with commas in between: thousands in milliseconds."""
-        found = self._session.scalar(texts, values)
-        return frozenset(found.split(",")) if found else frozenset()
 
     def note_images(self, host_id: str, image_ids: Iterable[str]) -> None:
         here = _at_hand.host_id == host_id
@@ -400,10 +379,48 @@ _HAVING = select(func.aggregate_strings(cast(_at_hand.host_id, String), ",")).wh
 
 
 @cache
-def _locked() -> Select[Host]:
-    found = select(Host).where(_hosts.id.in_(bindparam("ids", expanding=True)))
-    locked = found.order_by(_hosts.id).with_for_update(key_share=True)
-    return locked.execution_options(populate_existing=True)
+def _renewal(*, shown: bool) -> tuple[Select[Any], ReturningUpdate[Any]]:
+    """What a host is granted that is at a revision and speaks, and what grants it.
+
+    :param shown: whether it has shown its certificate.
+    """
+    criteria = [
+        _hosts.id == bindparam("of"),
+        _hosts.revision == bindparam("at"),
+        _hosts.state == _hosts.scheduling_state,  # it speaks
+    ]
+    if shown:
+        criteria.append(_hosts.certificate_serial == bindparam("serial"))
+    granted = select(_hosts.lease_seconds, _hosts.prune_nonce).where(*criteria)
+    renewed = (
+        update(tables.hosts)
+        .where(*criteria, _hosts.lease_seconds == bindparam("seconds"))
+        .values(
+            renewals=_hosts.renewals + 1,
+            last_seen_at=bindparam("now"),
+            lease_expires_at=bindparam("until"),
+        )
+        .returning(_hosts.id)
+    )
+    return granted, renewed
+
+
+@cache
+def _fresh(*, arrays: bool) -> Select[Host]:
+    found = select(Host).where(among(_hosts.id, "ids", arrays=arrays))
+    return found.execution_options(populate_existing=True)
+
+
+@cache
+def _locked(*, arrays: bool) -> Select[Host]:
+    return _fresh(arrays=arrays).order_by(_hosts.id).with_for_update(key_share=True)
+
+
+@cache
+def _to_claim(*, arrays: bool) -> Select[Any]:
+    wanted: Any = select(_hosts.id, *(_hosts[name] for name in _CLAIM))
+    there = wanted.where(among(_hosts.id, "ids", arrays=arrays))
+    return there.order_by(_hosts.id).with_for_update(key_share=True)  # type: ignore[no-any-return]
 
 
 def _duties() -> Select[*tuple[bool, ...]]:
@@ -423,6 +440,12 @@ def _duties() -> Select[*tuple[bool, ...]]:
 
 _DUTIES = _duties()
 _CLAIM = ("claimed_vcpus", "claimed_memory", "claimed_disk", "version", "revision")
+_NEXT_REVISION = (
+    update(tables.hosts)
+    .where(_hosts.id == bindparam("of"))
+    .values(revision=_hosts.revision + 1)
+    .returning(_hosts.revision)
+)
 _CLAIM_ONE = (
     update(tables.hosts)
     .where(_hosts.id == bindparam("of"), _hosts.version == bindparam("at"))

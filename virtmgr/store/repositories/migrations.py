@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Select, bindparam, func, or_, select, update
 
 from virtmgr.domain.migration import WORK, Migration, Phase
 from virtmgr.store import tables
@@ -42,7 +43,8 @@ class SqlMigrations(SqlRepository[Migration]):
     )
 
     def open_of(self, workload_id: str) -> Migration | None:
-        return self._one(_migrations.workload_id == workload_id, _OPEN)
+        found = self._asked(_open_of(), workload=workload_id)
+        return found[0] if found else None
 
     def open_on(self, host_id: str) -> Sequence[Migration]:
         here = or_(_migrations.source_host_id == host_id, _migrations.target_host_id == host_id)
@@ -99,3 +101,8 @@ class SqlMigrations(SqlRepository[Migration]):
             .returning(_migrations.cancelling)
         )
         return self._session.execute(statement).scalar() is False
+
+
+@cache
+def _open_of() -> Select[Migration]:
+    return select(Migration).where(_migrations.workload_id == bindparam("workload"), _OPEN)

@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     CompoundSelect,
     Select,
     and_,
@@ -26,7 +25,7 @@ from virtmgr.domain.workload import Nic
 from virtmgr.ports.unit_of_work import NetworkLoad, NetworkMember, Port
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing, within
-from virtmgr.store.repositories.base import SqlProjectRepository, SqlRepository
+from virtmgr.store.repositories.base import SqlProjectRepository, SqlRepository, among
 
 _networks = tables.networks.c
 _addresses = tables.addresses.c
@@ -75,13 +74,15 @@ def _visible(key: str) -> Select[Network]:
     return found.order_by(own_first).limit(1)
 
 
-_TAKEN = select(_addresses.address).where(_addresses.network_id == bindparam("network"))
+_TAKEN = select(func.aggregate_strings(_addresses.address, ",")).where(
+    _addresses.network_id == bindparam("network")
+)
 
 
 @cache
-def _names(*, on_host: bool) -> Select[Any]:
+def _names(*, on_host: bool, arrays: bool) -> Select[Any]:
     workload = tables.workloads.c
-    wanted: ColumnElement[bool] = _nics.network_id.in_(bindparam("networks", expanding=True))
+    wanted = among(_nics.network_id, "networks", arrays=arrays)
     if on_host:
         wanted = and_(wanted, _nics.workload_id.in_(_on_or_coming_to()))
     found: Any = select(
@@ -162,7 +163,7 @@ class SqlNetworks(SqlProjectRepository[Network]):
         self._session.flush()
         found: dict[str, NetworkMember] = {}
         values = {"networks": network_ids, "host": host_id}
-        statement = _names(on_host=host_id is not None)
+        statement = _names(on_host=host_id is not None, arrays=self._arrays)
         for row in self._session.execute(statement, values):
             nic_id, network_id, name, kind, host_id, mac, address = row
             entry = found.get(nic_id) or NetworkMember(network_id, name, kind, host_id, mac, ())
@@ -199,11 +200,11 @@ class SqlAddresses(SqlRepository[Address]):
 
     def taken(self, network_id: str) -> frozenset[str]:
         self._session.flush()
-        return frozenset(self._session.scalars(_TAKEN, {"network": network_id}))
+        return self._together(_TAKEN, network=network_id)
 
     def of_nics(self, nic_ids: Iterable[str]) -> Mapping[str, Sequence[Address]]:
         found: dict[str, list[Address]] = {nic_id: [] for nic_id in nic_ids}
-        for address in self._many(_addresses.nic_id.in_(list(found)), order=[_addresses.id]):
+        for address in self._asked(_of_nics(arrays=self._arrays), nics=list(found)):
             found[str(address.nic_id)].append(address)
         return found
 
@@ -221,26 +222,15 @@ class SqlNics(SqlRepository[Nic]):
 
     def of_workloads(self, workload_ids: Iterable[str]) -> Mapping[str, Sequence[Nic]]:
         found: dict[str, list[Nic]] = {workload_id: [] for workload_id in workload_ids}
-        for nic in self._many(_nics.workload_id.in_(list(found)), order=[_nics.position]):
+        for nic in self._asked(_of_workloads(arrays=self._arrays), workloads=list(found)):
             found[nic.workload_id].append(nic)
         return found
 
     def ports(self, workload_ids: Iterable[str]) -> Mapping[str, Sequence[Port]]:
         found: dict[str, list[Port]] = {workload_id: [] for workload_id in workload_ids}
-        statement = (
-            select(
-                _nics.workload_id,
-                _nics.position,
-                _nics.network_id,
-                _nics.mac,
-                _addresses.address,
-            )
-            .join(tables.addresses, _addresses.nic_id == _nics.id, isouter=True)
-            .where(_nics.workload_id.in_(list(found)))
-            .order_by(_nics.workload_id, _nics.position, _addresses.id)
-        )
         self._session.flush()
-        for workload_id, position, network_id, mac, address in self._session.execute(statement):
+        rows = self._session.execute(_ports(arrays=self._arrays), {"workloads": list(found)})
+        for workload_id, position, network_id, mac, address in rows:
             ports = found[workload_id]
             more = () if address is None else (address,)
             if ports and ports[-1].position == position:
@@ -248,3 +238,27 @@ class SqlNics(SqlRepository[Nic]):
             else:
                 ports.append(Port(position, network_id, mac, more))
         return found
+
+
+@cache
+def _of_nics(*, arrays: bool) -> Select[Address]:
+    there = among(_addresses.nic_id, "nics", arrays=arrays)
+    return select(Address).where(there).order_by(_addresses.id)
+
+
+@cache
+def _of_workloads(*, arrays: bool) -> Select[Nic]:
+    there = among(_nics.workload_id, "workloads", arrays=arrays)
+    return select(Nic).where(there).order_by(_nics.position)
+
+
+@cache
+def _ports(*, arrays: bool) -> Select[Any]:
+    found: Any = select(
+        _nics.workload_id, _nics.position, _nics.network_id, _nics.mac, _addresses.address
+    )
+    return (  # type: ignore[no-any-return]
+        found.join(tables.addresses, _addresses.nic_id == _nics.id, isouter=True)
+        .where(among(_nics.workload_id, "workloads", arrays=arrays))
+        .order_by(_nics.workload_id, _nics.position, _addresses.id)
+    )

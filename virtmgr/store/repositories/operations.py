@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from virtmgr.domain.operation import UNFINISHED, LogLine, Operation, OperationState
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
-from virtmgr.store.repositories.base import SqlRepository
+from virtmgr.store.repositories.base import SqlRepository, among
 
 _operations = tables.operations.c
 
@@ -52,9 +52,13 @@ class SqlOperations(SqlRepository[Operation]):
 
     def open_for_all(self, target_ids: Collection[str]) -> Mapping[str, Sequence[Operation]]:
         found: dict[str, list[Operation]] = {}
-        for operation in self._asked(_open_for_all(), targets=list(target_ids)):
+        statement = _open_for_all(arrays=self._arrays)
+        for operation in self._asked(statement, targets=list(target_ids)):
             found.setdefault(operation.target_id, []).append(operation)
         return found
+
+    def open_by(self, verb: str) -> Sequence[Operation]:
+        return self._asked(_open_by(), verb=verb)
 
     def last(self, verb: str, target_id: str) -> Operation | None:
         about = (_operations.target_id == target_id, _operations.verb == verb)
@@ -100,7 +104,14 @@ class SqlOperationLog:
 
 
 @cache
-def _open_for_all() -> Select[Operation]:
-    there = _operations.target_id.in_(bindparam("targets", expanding=True))
+def _open_for_all(*, arrays: bool) -> Select[Operation]:
+    there = among(_operations.target_id, "targets", arrays=arrays)
     found = select(Operation).where(there, _operations.state.in_(UNFINISHED))
+    return found.order_by(_operations.created_at, _operations.id)
+
+
+@cache
+def _open_by() -> Select[Operation]:
+    of_verb = _operations.verb == bindparam("verb")
+    found = select(Operation).where(of_verb, _operations.state.in_(UNFINISHED))
     return found.order_by(_operations.created_at, _operations.id)

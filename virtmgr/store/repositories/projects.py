@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from sqlalchemy import case, or_, update
+from sqlalchemy import bindparam, case, or_, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from virtmgr.domain.errors import InvalidRequest, NotFound, QuotaExceeded
 from virtmgr.domain.project import Project, Quota
@@ -88,30 +90,41 @@ class SqlQuotas(SqlRepository[Quota]):
 
     def _charge(self, project_id: str, amounts: Mapping[str, float]) -> bool:
         self._session.flush()
-        fits = [_fits(name, amount) for name, amount in amounts.items() if amount > 0]
-        statement = (
-            update(tables.quotas)
-            .where(_quotas.project_id == project_id, *fits)
-            .values({f"used_{name}": _added(name, amount) for name, amount in amounts.items()})
-            .returning(*(_quotas[f"used_{name}"] for name in amounts))
-        )
-        row = self._session.execute(statement).one_or_none()
+        signs = tuple((name, amount > 0) for name, amount in sorted(amounts.items()))
+        values = {"of": project_id, **{name: abs(amount) for name, amount in amounts.items()}}
+        row = self._session.execute(_charged(signs), values).one_or_none()
         if row is None:
             return False
         self._take_over(project_id, dict(row._mapping))
         return True
 
 
-def _fits(name: str, amount: float) -> Any:
+@cache
+def _charged(signs: tuple[tuple[str, bool], ...]) -> ReturningUpdate[Any]:
+    """What charges these resources (True) or gives them back, by amounts bound to their names."""
+    return (
+        update(tables.quotas)
+        .where(
+            _quotas.project_id == bindparam("of"),
+            *(_fits(name) for name, is_charged in signs if is_charged),
+        )
+        .values({f"used_{name}": _added(name, is_charged) for name, is_charged in signs})
+        .returning(*(_quotas[f"used_{name}"] for name, _ in signs))
+    )
+
+
+def _fits(name: str) -> Any:
     limit, used = _quotas[f"limit_{name}"], _quotas[f"used_{name}"]
-    return or_(limit.is_(None), used + amount <= limit)
+    return or_(limit.is_(None), used + _amount(name) <= limit)
 
 
-def _added(name: str, amount: float) -> Any:
-    used = _quotas[f"used_{name}"]
-    if amount > 0:
-        return used + amount
-    return case((used >= -amount, used - (-amount)), else_=0)
+def _added(name: str, is_charged: bool) -> Any:
+    used, amount = _quotas[f"used_{name}"], _amount(name)
+    return used + amount if is_charged else case((used >= amount, used - amount), else_=0)
+
+
+def _amount(name: str) -> Any:
+    return bindparam(name, type_=_quotas[f"used_{name}"].type)
 
 
 def _over(quota: Quota, amounts: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -30,15 +30,12 @@ from virtmgr.domain.workload import Affinity, Port, Workload, WorkloadStatus
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing, within
 from virtmgr.store.name_order import Named
-from virtmgr.store.repositories.base import SqlProjectRepository
+from virtmgr.store.repositories.base import SqlProjectRepository, among
 from virtmgr.store.types import Document
 
 _workloads = tables.workloads.c
 _PORTS: ColumnElement[Any] = literal_column("spec -> 'ports'", Document())
 _PLACED = (_workloads.id, _workloads.project_id, _workloads.host_id, _workloads.labels)
-_STATUSES = select(_workloads.id, _workloads.status).where(
-    _workloads.id.in_(bindparam("ids", expanding=True)), _workloads.host_id == bindparam("host")
-)
 _NOTE_STATUS = (
     update(tables.workloads)
     .where(_workloads.id == bindparam("of"))
@@ -121,6 +118,11 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
         project=_workloads.project_id,
     )
 
+    def explanation(self, id: str) -> dict[str, Any] | None:
+        self._session.flush()
+        kept = self._session.scalar(select(_workloads.placement).where(_workloads.id == id))
+        return None if kept is None else dict(kept)
+
     def on_host(self, host_id: str, *, after_revision: int = -1) -> Sequence[Workload]:
         return self._asked(_on_host(), host=host_id, after=after_revision)
 
@@ -129,7 +131,8 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
         if not wanted:
             return {}
         self._session.flush()
-        rows = self._session.execute(_STATUSES, {"ids": wanted, "host": host_id})
+        statement = _statuses(arrays=self._arrays)
+        rows = self._session.execute(statement, {"ids": wanted, "host": host_id})
         return {row.id: row.status for row in rows}
 
     def note_statuses(self, statuses: Mapping[str, WorkloadStatus]) -> None:
@@ -164,7 +167,7 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
         return [WorkloadCount(*row) for row in self._session.execute(statement)]
 
     def copies_of(self, workload_id: str) -> Sequence[Workload]:
-        return self._many(_workloads.clone_of == workload_id, order=[_workloads.name])
+        return self._asked(_copies_of(), source=workload_id)
 
     def published(self) -> Sequence[tuple[str, tuple[Port, ...]]]:
         self._session.flush()
@@ -179,27 +182,24 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
 
     def first_called(self, project_id: str, names: Collection[str]) -> str | None:
         self._session.flush()
-        statement = select(_workloads.name).where(
-            _workloads.project_id == project_id, _workloads.name.in_(list(names))
-        )
-        return self._session.scalar(statement.order_by(_workloads.name).limit(1))
+        values = {"project": project_id, "names": list(names)}
+        return self._session.scalar(_first_called(arrays=self._arrays), values)
 
     def with_affinity(self, project_ids: Collection[str] | None = None) -> Sequence[PlacedWorkload]:
-        some = literal_column(tables.WITH_AFFINITY, Boolean)
-        rows = self._rows_of(select(*_PLACED, _AFFINITY).where(some), project_ids)
+        rows = self._rows_of(_with_affinity, project_ids)
         return [_placed(row, tuple(map(Affinity.model_validate, row[-1]))) for row in rows]
 
     def placed(self, project_ids: Collection[str] | None = None) -> Sequence[PlacedWorkload]:
-        statement = select(*_PLACED).where(_workloads.host_id.is_not(None))
-        return [_placed(row) for row in self._rows_of(statement, project_ids)]
+        return [_placed(row) for row in self._rows_of(_on_any_host, project_ids)]
 
     def _rows_of(
-        self, statement: Select[Any], project_ids: Collection[str] | None
+        self, statement: Callable[..., Select[Any]], project_ids: Collection[str] | None
     ) -> Iterable[Row[Any]]:
         self._session.flush()
-        if project_ids is not None:
-            statement = statement.where(_workloads.project_id.in_(list(project_ids)))
-        return self._session.execute(statement)
+        if project_ids is None:
+            return self._session.execute(statement(of_projects=False, arrays=False))
+        values = {"projects": list(project_ids)}
+        return self._session.execute(statement(of_projects=True, arrays=self._arrays), values)
 
 
 @cache
@@ -207,3 +207,40 @@ def _on_host() -> Select[Workload]:
     there = _workloads.host_id == bindparam("host")
     found = select(Workload).where(there, _workloads.revision > bindparam("after"))
     return found.order_by(_workloads.revision, _workloads.id)
+
+
+@cache
+def _copies_of() -> Select[Workload]:
+    copies = select(Workload).where(_workloads.clone_of == bindparam("source"))
+    return copies.order_by(_workloads.name)
+
+
+@cache
+def _statuses(*, arrays: bool) -> Select[Any]:
+    there = _workloads.host_id == bindparam("host")
+    wanted = among(_workloads.id, "ids", arrays=arrays)
+    return select(_workloads.id, _workloads.status).where(wanted, there)
+
+
+@cache
+def _first_called(*, arrays: bool) -> Select[str]:
+    mine = _workloads.project_id == bindparam("project")
+    found = select(_workloads.name).where(mine, among(_workloads.name, "names", arrays=arrays))
+    return found.order_by(_workloads.name).limit(1)
+
+
+@cache
+def _with_affinity(*, of_projects: bool, arrays: bool) -> Select[Any]:
+    some = literal_column(tables.WITH_AFFINITY, Boolean)
+    found: Select[Any] = select(*_PLACED, _AFFINITY).where(some)
+    return found.where(_of_projects(arrays=arrays)) if of_projects else found
+
+
+@cache
+def _on_any_host(*, of_projects: bool, arrays: bool) -> Select[Any]:
+    found: Select[Any] = select(*_PLACED).where(_workloads.host_id.is_not(None))
+    return found.where(_of_projects(arrays=arrays)) if of_projects else found
+
+
+def _of_projects(*, arrays: bool) -> ColumnElement[bool]:
+    return among(_workloads.project_id, "projects", arrays=arrays)
