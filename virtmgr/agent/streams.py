@@ -108,8 +108,7 @@ class StreamServer:
 
     def _answer(self, connection: ServerConnection) -> None:
         """The control plane may ask for anything; another host only for a migration from it."""
-        peer = cast(Peer, connection.socket)
-        by_control_plane = common_name(peer) == CONTROL_PLANE
+        by_control_plane = _caller(connection) == CONTROL_PLANE
         if not by_control_plane and self._receiver is None:
             raise NotFound("only the control plane may open streams")
         request = StreamRequest.read(connection.recv(timeout=10))
@@ -411,6 +410,14 @@ def _split(message: str | bytes) -> tuple[int, bytes]:
     if isinstance(message, str) or not message:
         raise InvalidRequest("stream messages are binary and start with their channel")
     return message[0], message[1:]
+
+
+def _caller(connection: ServerConnection) -> str | None:
+    """Who calls, by the certificate; None: whoever it was has gone already."""
+    try:
+        return common_name(cast(Peer, connection.socket))
+    except AttributeError:  # Python's ssl, where another thread has closed it meanwhile
+        return None
 
 
 def _end(connection: ServerConnection, result: dict[str, Any]) -> None:
