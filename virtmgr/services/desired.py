@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from typing import Any, Final
 
 from virtmgr.domain.cpu import HOST, resolved
 from virtmgr.domain.host import Cluster, Convergence
@@ -126,20 +126,19 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
     ids = [workload.id for workload in workloads]
     nics = uow.nics.of_workloads(ids)
     addresses = uow.addresses.of_nics([nic.id for some in nics.values() for nic in some])
-    networks = _Cache(uow.networks.get)
-    images = _Cache(uow.images.get)
-    projects = _Cache(uow.projects.get)
+    networks = uow.networks.by_ids(nic.network_id for some in nics.values() for nic in some)
+    images = uow.images.by_ids(id for each in workloads for id in _image_ids(each))
+    projects = uow.projects.called(each.project_id for each in workloads)
     volumes = _volumes(uow, workloads)
-    seen = _Cache(partial(_hardware, uow))
+    hardware_on = cache(partial(_hardware, uow))
     found = []
     for workload in workloads:
         is_vm = workload.kind is Kind.VM and workload.host_id is not None
-        hardware = seen[workload.host_id] if is_vm and workload.host_id is not None else None
-        project = projects[workload.project_id]
+        hardware = hardware_on(workload.host_id) if is_vm and workload.host_id is not None else None
         found.append(
             DesiredWorkload(
                 id=workload.id,
-                project=project.name if project else "",
+                project=projects.get(workload.project_id, ""),
                 name=workload.name,
                 kind=workload.kind,
                 init=workload.init,
@@ -153,7 +152,7 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
                 image=_image(images, workload.image_id),
                 cdrom=_image(images, workload.cdrom_image_id),
                 nics=tuple(
-                    _nic(nic, addresses.get(nic.id, ()), networks[nic.network_id])
+                    _nic(nic, addresses.get(nic.id, ()), networks.get(nic.network_id))
                     for nic in nics.get(workload.id, ())
                 ),
                 volumes=_mounts(workload, volumes.get(workload.id, ())),
@@ -232,21 +231,6 @@ def device_name(network: Network) -> str:
     return bridge_name(network.id)
 
 
-T = TypeVar("T")
-
-
-class _Cache(dict[str, T | None]):
-    """Rows by id, each read once."""
-
-    def __init__(self, read: Callable[[str], T | None]) -> None:
-        super().__init__()
-        self._read = read
-
-    def __missing__(self, key: str) -> T | None:
-        self[key] = value = self._read(key)
-        return value
-
-
 def _volumes(uow: UnitOfWork, workloads: Iterable[Workload]) -> Mapping[str, Sequence[Volume]]:
     return {
         workload.id: uow.volumes.of_workload(workload.id)
@@ -279,8 +263,14 @@ def _clone_source(uow: UnitOfWork, workload_id: str | None) -> CloneSource | Non
     return None if source is None else CloneSource(id=source.id, name=source.name)
 
 
-def _image(images: _Cache[Image], image_id: str | None) -> DesiredImage | None:
-    image = images[image_id] if image_id is not None else None
+def _image_ids(workload: Workload) -> Iterator[str]:
+    for id in (workload.image_id, workload.cdrom_image_id):
+        if id is not None:
+            yield id
+
+
+def _image(images: Mapping[str, Image], image_id: str | None) -> DesiredImage | None:
+    image = images.get(image_id) if image_id is not None else None
     if image is None or image.manifest is None:
         return None
     return DesiredImage(id=image.id, name=image.name, manifest=image.manifest.for_host())
