@@ -124,7 +124,7 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
 
 def _turn(turns: Turns, body: bytes) -> AbstractContextManager[None]:
     """A lease is renewed at once: guests may depend on it. All else has its turn, and is read in
-    it: as models, what a thousand hosts say at once takes ten times the memory."""
+    it: as models, what a thousand hosts say at once takes eight times the memory."""
     if len(body) <= _SHORT and is_renewal(_parse(SyncRequest)):
         return nullcontext()
     return turns.turn("sync", SYNC_PATIENCE, urgent=_is_brief(body))
