@@ -12,14 +12,20 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.agent.fakes import NoBlobs
+from tests.fixtures.answering import Answering
+from tests.fixtures.running_agent import looping, parts
 from virtmgr.agent import watchdog
+from virtmgr.agent.agent import Agent
 from virtmgr.agent.guard import Guard
 from virtmgr.agent.watchdog import (
     ALIVE,
     BEAT,
+    DEADLINE,
     GUARDED,
     STOPPED,
     FenceFiles,
@@ -180,6 +186,41 @@ def test_the_lease_begins_when_the_request_was_sent(directory: Path) -> None:
             pass
     finally:
         guard.close()
+
+
+def test_a_shorter_lease_ends_a_longer_one(directory: Path) -> None:
+    guard = Guard(directory)
+    guard.watch(frozenset({str(uuid.uuid4())}))
+    guard.start(lambda: None)
+    try:
+        guard.renewed(boottime(), 60)
+        eventually(guard.holds)
+        guard.granted(boottime() - 10, 5)
+        assert not guard.holds()
+        assert FenceFiles(directory).read_time(DEADLINE) < boottime()
+    finally:
+        guard.close()
+
+
+def test_what_comes_with_a_short_lease_finds_it_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workload that comes to a host is started elsewhere after the short lease, whatever was
+    granted while there was nothing to guard."""
+    files = FenceFiles(tmp_path / "fence")
+    files.write_time(DEADLINE, boottime() + 1000)  # of the time before
+    made = parts(tmp_path, Answering, NoBlobs())
+    left: list[float] = []
+    apply = made.reconciler.apply
+
+    def note(*wishes: Any, **more: Any) -> None:
+        left.append(files.read_time(DEADLINE) - boottime())
+        apply(*wishes, **more)
+
+    monkeypatch.setattr(made.reconciler, "apply", note)
+    with looping(Agent(made)):
+        eventually(lambda: bool(left))
+    assert left[0] <= 30
 
 
 def test_who_only_names_a_workload_is_left_alone() -> None:

@@ -78,6 +78,22 @@ def test_only_hosts_with_highly_available_workloads_have_a_short_lease(trio: Tri
     assert trio.others[0].last.lease_seconds == 30
 
 
+def test_a_lease_is_not_shortened_under_what_runs(trio: Trio) -> None:
+    """The answer that shortens it may be lost: then the host runs on for as long as before."""
+    trio.lost.sync_down()
+    trio.api.patch("/clusters/default", {"ha_lease": 5})
+    trio.lost.sync_down()
+    assert trio.lost.last is not None
+    assert 8 < trio.lost.last.lease_seconds <= 9  # what was left of the one before
+    with trio.services.units() as uow:
+        host = uow.hosts.lock(trio.lost.id)
+        assert host is not None
+        host.lease_expires_at = trio.services.clock.now()
+        uow.commit()
+    trio.lost.sync_down()
+    assert trio.lost.last.lease_seconds == 5
+
+
 def test_a_renewal_counts_and_says_nothing_else(trio: Trio) -> None:
     trio.lost.sync_down()
     seen = fall_silent(trio.services, *trio.others, seconds=10)

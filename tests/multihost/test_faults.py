@@ -17,7 +17,6 @@ from tests.multihost.fleet import Fleet, running_fleet
 pytestmark = [
     pytest.mark.host,
     pytest.mark.slow,
-    pytest.mark.long,
     pytest.mark.timeout(0),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
 ]

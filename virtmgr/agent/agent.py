@@ -162,6 +162,7 @@ class Agent:
         if response.report_all:
             self._images_said = None
             self._parts.outbox.poke()
+        self._parts.guard.granted(sent, response.lease_seconds)
         try:
             self._take_in(response)
         except StorageError:  # what is not to run here any more was taken in all the same

@@ -89,8 +89,21 @@ class Guard:
         """Seconds between syncs, or that one may take: a third of the lease, where it counts."""
         return within_lease(otherwise, self._lease, guarded=self.is_needed())
 
+    def granted(self, sent: float, seconds: float) -> None:
+        """A sync, sent at ``sent`` (``boottime``), was answered, and is about to be taken in.
+
+        A lease that ends later, of a time when nothing was to be guarded, ends with this one: the
+        control plane counts on it for what the answer brings.
+        """
+        ends = sent + seconds
+        with self._lock:
+            self._asked = min(self._asked, ends)
+            if ends < self._deadline:
+                self._files.write_time(DEADLINE, ends)
+                self._deadline = ends
+
     def renewed(self, sent: float, seconds: float) -> None:
-        """A sync that was sent at ``sent`` (``boottime``) was answered, and taken in."""
+        """The same sync was taken in."""
         with self._lock:
             self._asked, self._lease = max(self._asked, sent + seconds), seconds
         self._prolong()

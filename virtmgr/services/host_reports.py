@@ -23,7 +23,7 @@ def note_host(
     uow: UnitOfWork, host: Host, request: SyncRequest, duties: Duties, now: datetime
 ) -> bool:
     """Take in that the host spoke, and grant it a lease; whether it had been silent."""
-    host.lease_seconds = _granted(uow, host, duties)
+    host.lease_seconds = _granted(uow, host, duties, now)
     host.renewals += 1
     host.last_seen_at = now
     host.lease_expires_at = now + timedelta(seconds=host.lease_seconds)
@@ -49,11 +49,23 @@ def note_host(
     return was in SILENT
 
 
-def _granted(uow: UnitOfWork, host: Host, duties: Duties) -> float:
+def _granted(uow: UnitOfWork, host: Host, duties: Duties, now: datetime) -> float:
     """Seconds for which a host may go without a sync. A short lease costs more syncs, so only those
-    have it that a workload is to be restarted from."""
+    have it that a workload is to be restarted from.
+
+    A lease is not shortened under what the host runs already: the answer that says so may be lost,
+    and the host goes on with the one of before. What the host does not know yet comes to it with
+    the short one (``virtmgr.agent.guard.Guard.granted``).
+    """
     cluster = uow.clusters.get(host.cluster_id) if duties.ha else None
-    return USUAL.total_seconds() if cluster is None else cluster.ha_lease
+    seconds = USUAL.total_seconds() if cluster is None else cluster.ha_lease
+    if cluster is None or seconds >= host.lease_seconds or host.lease_expires_at is None:
+        return seconds
+    known = any(
+        one.observed_generation >= (one.ha_since or 0) for one in uow.workloads.ha_on(host.id)
+    )
+    left = (host.lease_expires_at - now).total_seconds()
+    return max(seconds, left) if known else seconds
 
 
 def _trusted(host: Host) -> tuple[str, ...]:
