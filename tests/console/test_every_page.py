@@ -147,7 +147,9 @@ def test_pages_without_links_to_them(browser: Browser, hostile: Installation) ->
     with logged_in(browser, hostile) as viewer:
         shown: list[str] = []
         viewer.page.on("dialog", lambda dialog: shown.append(dialog.message))
+        viewer.open("/")
         viewer.page.keyboard.press("/")
+        expect(viewer.page.locator("#palette input")).to_be_focused()
         viewer.page.keyboard.type("hostile")
         viewer.page.wait_for_selector("#palette-found a")
         viewer.page.keyboard.press("Escape")

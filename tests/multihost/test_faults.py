@@ -21,7 +21,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces and mounts"),
 ]
 _PATIENCE = 400.0  # seconds; a control plane on a busy machine takes a minute to start
-_SLEEPS = {f"app{number}": str(86000 + number) for number in range(4)}
+# Lengths that no other sleep of this machine has: by them the checker knows whose a process is.
+_SLEEPS = {f"app{number}": str(100_000_000 + 10 * os.getpid() + number) for number in range(4)}
 
 
 def until_all_is_well(fleet: Fleet, checker: Checker) -> None:
