@@ -123,3 +123,5 @@ def test_events_of_a_time(api: Api) -> None:
     assert [event["target"]["name"] for event in found] == ["early"]
     assert api.get("/events", since="yesterday").status == 422
     assert api.get("/events", since="2026-01-01T00:00:00").status == 422, "it lacks a zone"
+    for number in ("1700000000", "1.7e9", "-2.2250738585e-313", "1_700_000_000"):
+        assert api.get("/events", since=number).status == 422, "seconds are no time"

@@ -26,9 +26,12 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("it is beyond the years that can be told in UTC") from error
 
 
+_NUMBER = re.compile(r"[-+]?[\d._]+(e[-+]?\d+)?", re.IGNORECASE)
+
+
 def _no_number(given: Any) -> Any:
     """Numbers would be taken for seconds since 1970."""
-    if isinstance(given, str) and re.fullmatch(r"[-+]?[\d.]+", given.strip()):
+    if isinstance(given, str) and _NUMBER.fullmatch(given.strip()):
         raise ValueError("write the time with its zone, such as 2026-01-31T12:00:00Z")
     return given
 
