@@ -460,3 +460,8 @@ class Workload:
     version: int = 1
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def is_known_to_host(self) -> bool:
+        """Whether its host has said that it knows it to be highly available, if it is."""
+        return self.observed_generation >= (self.ha_since or 0)

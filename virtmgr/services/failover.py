@@ -171,7 +171,7 @@ def _protected(uow: UnitOfWork, workload: Workload) -> Protected:
         created_at=workload.created_at,
         wanted=workload.spec.state,
         deleting=workload.deleting,
-        known_to_host=workload.observed_generation >= (workload.ha_since or 0),
+        known_to_host=workload.is_known_to_host,
         local_volumes=tuple(volume.name for volume in volumes),
         moving=move is not None,
         leaving=move is not None and move.phase is Phase.MIGRATING,

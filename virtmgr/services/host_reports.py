@@ -61,9 +61,7 @@ def _granted(uow: UnitOfWork, host: Host, duties: Duties, now: datetime) -> floa
     seconds = USUAL.total_seconds() if cluster is None else cluster.ha_lease
     if cluster is None or seconds >= host.lease_seconds or host.lease_expires_at is None:
         return seconds
-    known = any(
-        one.observed_generation >= (one.ha_since or 0) for one in uow.workloads.ha_on(host.id)
-    )
+    known = any(one.is_known_to_host for one in uow.workloads.ha_on(host.id))
     left = (host.lease_expires_at - now).total_seconds()
     return max(seconds, left) if known else seconds
 
