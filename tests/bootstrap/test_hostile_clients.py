@@ -261,6 +261,7 @@ def test_the_documented_limits_are_the_real_ones() -> None:
         "connections of one address": serving.CONNECTIONS_PER_ADDRESS,
         "TLS handshake, seconds": serving.HANDSHAKE_SECONDS,
         "request's head, and idle between requests, seconds": serving.HEAD_SECONDS,
+        "the same on the agents' port, seconds": serving.AGENT_HEAD_SECONDS,
         "each 64 KiB of a body, seconds": serving.BODY_SECONDS,
         "each piece of an answer, seconds": serving.SEND_SECONDS,
         "request line, bytes": web.MAX_LINE,

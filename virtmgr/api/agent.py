@@ -14,16 +14,16 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from virtmgr.api import problems
-from virtmgr.domain.errors import InvalidRequest, NotFound, Unauthenticated
+from virtmgr.api.peers import host_certificate
+from virtmgr.api.wakes import Wakes
+from virtmgr.domain.errors import InvalidRequest, NotFound
 from virtmgr.domain.host import Host
 from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest
 from virtmgr.domain.values import Message, first_fault
-from virtmgr.ports.certificates import Authority, common_name
-from virtmgr.ports.unit_of_work import Heartbeat
+from virtmgr.ports.certificates import Authority
 from virtmgr.services import enrolment
 from virtmgr.services.container import Services
-from virtmgr.services.heartbeats import Heartbeats
 from virtmgr.services.sync import is_renewal, sync
 from virtmgr.services.turns import Turns
 from virtmgr.services.wake import HostWake
@@ -31,7 +31,6 @@ from virtmgr.services.wake import HostWake
 PREFIX = "/agent/v1"
 MAX_SYNC = 32 * 1024**2  # bytes
 _CHUNK = 1 << 20
-_LONGEST_WAIT = 60.0
 _SHORT = 1024  # bytes; a sync that only renews a lease is shorter
 SYNCS_AT_ONCE = 8  # so that a fleet that comes back leaves room for people's requests
 SYNC_PATIENCE = 20  # seconds; an agent gives up after 30
@@ -54,7 +53,6 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     """The application behind the agents' listener."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_SYNC
-    heartbeats = Heartbeats(services)
     turns = Turns(SYNCS_AT_ONCE)
     routes = Blueprint("agent", __name__, url_prefix=PREFIX)
 
@@ -78,7 +76,7 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
 
     @routes.post("/renew")
     def renew() -> Response:
-        host_id, serial = _certificate()
+        host_id, serial = host_certificate(request.environ)
         body = _parse(RenewBody)
         issued = enrolment.renew(
             services, authority, host_id, serial, body.signing_request, _peer_address()
@@ -87,7 +85,7 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
 
     @routes.post("/sync")
     def take_sync() -> Response:
-        host_id, serial = _certificate()
+        host_id, serial = host_certificate(request.environ)
         with _turn(turns, request.get_data()):
             response = sync(services, host_id, _parse(SyncRequest), serial=serial)
         return Response(
@@ -96,22 +94,6 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
             headers={ACCEPTS: USAGE_HISTORY},
         )
 
-    @routes.get("/wake")
-    def wait_for_wake() -> Response:
-        host_id, serial = _certificate()
-        timeout = min(request.args.get("timeout", 25.0, type=float), _LONGEST_WAIT)
-        known = request.args.get("revision", 0, type=int)
-        signal = wake.signal(host_id)
-        seen = signal.count
-        if not request.args.get("renew", 0, type=int):
-            host = enrolment.authenticate(services, host_id, serial)
-            return jsonify(wake=host.revision > known or signal.wait(seen, timeout))
-        beat = heartbeats.beat(Heartbeat(host_id, serial))
-        if beat is None:  # the sync that is due then says why
-            return jsonify(wake=True)
-        woken = beat.revision > known or signal.wait(seen, timeout)
-        return jsonify(wake=woken, renewed=True, pause=beat.pause)
-
     @routes.get("/blobs/<digest>")
     def blob(digest: str) -> Response:
         _authenticate(services)
@@ -119,6 +101,7 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
 
     app.register_blueprint(routes)
     problems.register(app)
+    app.wsgi_app = Wakes(services, wake, f"{PREFIX}/wake", app.wsgi_app)  # type: ignore[method-assign]
     return app
 
 
@@ -155,23 +138,7 @@ def _authenticate(services: Services) -> Host:
 
     TLS has verified it against the private CA; its serial number is looked up here.
     """
-    return enrolment.authenticate(services, *_certificate())
-
-
-def _certificate() -> tuple[str, str]:
-    """The host's id and the serial number in the connection's certificate: not looked up yet."""
-    peer = request.environ.get("gunicorn.socket")
-    if not hasattr(peer, "getpeercert"):
-        peer = None
-    host_id = common_name(peer)
-    if peer is None or host_id is None:
-        raise Unauthenticated(
-            "this needs a host's client certificate",
-            code="certificate_required",
-            hint="enrol the host with a join token",
-        )
-    serial = str(peer.getpeercert()["serialNumber"]).lower().lstrip("0")
-    return host_id, serial
+    return enrolment.authenticate(services, *host_certificate(request.environ))
 
 
 def _peer_address() -> str:

@@ -198,7 +198,8 @@ def _respond_to_http_error(error: HTTPException) -> Response:
     return response
 
 
-def _respond_to_defect(error: Exception) -> Response:
+def respond_to_defect(error: Exception) -> Response:
+    """The response that tells of a defect of our own; what it is goes to the log."""
     log.error("request_failed", exc_info=error)
     return respond(
         errors.VirtmgrError(
@@ -212,4 +213,4 @@ def register(app: Flask) -> None:
     """Answer every error of ``app`` with a problem document."""
     app.register_error_handler(errors.VirtmgrError, respond)
     app.register_error_handler(HTTPException, _respond_to_http_error)
-    app.register_error_handler(Exception, _respond_to_defect)
+    app.register_error_handler(Exception, respond_to_defect)

@@ -66,6 +66,7 @@ class OwnCertificate:
             context = server_context(*self._paths)
             context.load_verify_locations(self._ca)
             context.verify_mode = ssl.CERT_OPTIONAL
+            context.num_tickets = 0  # agents do not resume sessions; a quarter of a handshake
             context.sslsocket_class = sockets
             return context
 

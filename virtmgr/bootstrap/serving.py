@@ -34,6 +34,7 @@ AGENT_CONNECTIONS: Final = 20_000  # of the agents' port: each host keeps one, a
 CONNECTIONS_PER_ADDRESS: Final = 1000  # so that no one client takes them all
 HANDSHAKE_SECONDS: Final = 10
 HEAD_SECONDS: Final = 75  # for a request's head, and between requests
+AGENT_HEAD_SECONDS: Final = 15  # the same on the agents' port: their client keeps none for longer
 BODY_SECONDS: Final = 30  # for each piece of BODY_PIECE
 BODY_PIECE: Final = 64 * 1024
 SEND_SECONDS: Final = 60  # for each piece of an answer

@@ -7,6 +7,7 @@ At the end what waits for news is answered at once, requests in flight are answe
 from __future__ import annotations
 
 import time
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -15,12 +16,15 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
+from virtmgr.bootstrap import serving
 from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.bootstrap.serving import AGENT_CONNECTIONS, BoundedWorker, check_host
 from virtmgr.bootstrap.stream_relay import Asked, is_stream
 
 _BEAT = 1.0  # seconds between signs of life for the arbiter
 _QUIET = 0.1  # seconds without any request, after which none is on its way
+_patience: ContextVar[float] = ContextVar("patience")
+"""Seconds for a request's head, of the connection that a greenlet serves."""
 
 
 class WebWorker(BoundedWorker):
@@ -62,6 +66,14 @@ class WebWorker(BoundedWorker):
         if self.app.is_for_operators(listener.getsockname()[1]):
             return int(self.worker_connections)
         return AGENT_CONNECTIONS
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        operators = self.app.is_for_operators(listener.getsockname()[1])
+        _patience.set(serving.HEAD_SECONDS if operators else serving.AGENT_HEAD_SECONDS)
+        super().handle(listener, client, addr)
+
+    def timeout_ctx(self) -> gevent.Timeout:
+        return gevent.Timeout(_patience.get(), False)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,10 +41,13 @@ def common_name(peer: Peer | None) -> str | None:
 
     TLS has verified it against the private CA: it says who the peer is, wherever it calls from.
     """
-    certificate = (peer.getpeercert() if peer is not None else None) or {}
-    names = [
-        value for rdn in certificate.get("subject", ()) for key, value in rdn if key == "commonName"
-    ]
+    return subject_of(peer.getpeercert() if peer is not None else None)
+
+
+def subject_of(certificate: Mapping[str, Any] | None) -> str | None:
+    """The one common name in a certificate as ``Peer.getpeercert`` answers it."""
+    subject = (certificate or {}).get("subject", ())
+    names = [value for rdn in subject for key, value in rdn if key == "commonName"]
     return names[0] if len(names) == 1 else None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 from pydantic_core import from_json
@@ -137,6 +137,9 @@ def document() -> TypeEngine[Any]:
     return MutableDict.as_mutable(Document())
 
 
+_PARSED: Final = 512  # texts of a kind whose values are kept; each takes some 6 KB
+
+
 class Model(_Json):
     """A frozen pydantic value as JSON.
 
@@ -149,7 +152,7 @@ class Model(_Json):
     def __init__(self, model: type[BaseModel]) -> None:
         super().__init__()
         self.model = model
-        self._parse = lru_cache(maxsize=4096)(model.model_validate_json)
+        self._parse = lru_cache(maxsize=_PARSED)(model.model_validate_json)
 
     def process_result_value(self, value: str | bytes | None, dialect: Dialect) -> Any:
         return None if value is None else self._parse(value)

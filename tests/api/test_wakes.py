@@ -1,0 +1,77 @@
+"""The long poll of hosts, over real connections with client certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from tests.fixtures.control_plane import Client, Server, new_control_plane, served
+from tests.fixtures.enrolled_host import TOOLS, enrol_another_machine
+from virtmgr.agent.identity import client_context
+from virtmgr.domain.ids import new_id
+from virtmgr.domain.sync import SyncRequest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+PATH = "/agent/v1/wake"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = new_control_plane(tmp_path_factory.mktemp("control-plane"))
+    with served(server):
+        yield server
+
+
+@pytest.fixture
+def host(server: Server, tmp_path: Path) -> Iterator[httpx.Client]:
+    """Calls as a host that has synced."""
+    identity, _ = enrol_another_machine(server, tmp_path / "host", f"host-{new_id()[-8:]}")
+    context = client_context(identity, TOOLS)
+    with httpx.Client(base_url=identity.server, verify=context, timeout=30) as client:
+        sync = SyncRequest(full=True).model_dump(mode="json", exclude_unset=True)
+        assert client.post("/agent/v1/sync", json=sync).status_code == 200
+        yield client
+
+
+def _revision(server: Server) -> int:
+    with server.inventory() as uow:
+        return max(host.revision for host in uow.hosts.all())
+
+
+def test_a_poll_that_nothing_ends_lasts_its_time(server: Server, host: httpx.Client) -> None:
+    asked = {"revision": _revision(server), "timeout": 0.2}
+    assert host.get(PATH, params=asked).json() == {"wake": False}
+
+
+def test_a_poll_for_what_is_known_to_be_newer_ends_at_once(host: httpx.Client) -> None:
+    answer = host.get(PATH, params={"revision": -1, "timeout": 60})
+    assert answer.json() == {"wake": True}
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_what_is_no_number_is_taken_as_if_it_were_not_there(host: httpx.Client) -> None:
+    for nonsense in ("nan", "inf", "-inf", "1e999", "x", ""):
+        answer = host.get(PATH, params={"revision": -1, "timeout": nonsense, "renew": nonsense})
+        assert (answer.status_code, answer.json()) == (200, {"wake": True}), nonsense
+        answer = host.get(PATH, params={"revision": nonsense, "timeout": 0})
+        assert answer.status_code == 200, nonsense
+
+
+def test_nothing_else_is_there(host: httpx.Client) -> None:
+    answer = host.post(PATH, json={})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_a_host_that_was_removed_is_refused(server: Server, host: httpx.Client) -> None:
+    client = Client(server)
+    name = client.call("GET", "/hosts?sort=-created_at&limit=1").body["items"][0]["name"]
+    assert client.call("DELETE", f"/hosts/{name}?force=true").status < 300
+    client.close()
+    answer = host.get(PATH, params={"revision": -1, "timeout": 0})
+    assert answer.status_code in (401, 403)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["hint"]

@@ -1,0 +1,86 @@
+"""The long poll in which a host waits to be woken, and renews its lease meanwhile.
+
+Every host waits in one nearly all the time, and of a large fleet hundreds end each second. So it is
+answered below Flask, which would cost as much again as all the rest of it and would keep what it
+makes for a request for as long as the host waits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from virtmgr.api import problems
+from virtmgr.api.peers import host_certificate
+from virtmgr.domain.errors import VirtmgrError
+from virtmgr.ports.unit_of_work import Heartbeat
+from virtmgr.services import enrolment
+from virtmgr.services.container import Services
+from virtmgr.services.heartbeats import Heartbeats
+from virtmgr.services.wake import HostWake
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+Wsgi = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+_USUAL_WAIT: Final = 25.0  # seconds
+_LONGEST_WAIT: Final = 60.0
+
+
+class Wakes:
+    """Answers ``GET path?revision=R&timeout=SECONDS[&renew=1]`` with JSON; all else goes on.
+
+    Of the answer, ``wake`` says whether to sync now: there is something newer than revision R, or
+    there may be. ``renewed`` and ``pause`` are there where the lease was renewed.
+    """
+
+    def __init__(self, services: Services, wake: HostWake, path: str, otherwise: Wsgi) -> None:
+        self._services = services
+        self._heartbeats = Heartbeats(services)
+        self._wake = wake
+        self._path = path
+        self._otherwise = otherwise
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != self._path or environ["REQUEST_METHOD"] != "GET":
+            return self._otherwise(environ, start_response)
+        try:
+            content = json.dumps(self._answer(environ)).encode()
+        except VirtmgrError as error:
+            return problems.respond(error)(environ, start_response)
+        except Exception as error:  # noqa: BLE001  the last resort, as Flask's: logged, and told
+            return problems.respond_to_defect(error)(environ, start_response)
+        start_response(
+            f"{HTTPStatus.OK.value} {HTTPStatus.OK.phrase}",
+            [("Content-Type", "application/json"), ("Content-Length", str(len(content)))],
+        )
+        return (content,)
+
+    def _answer(self, environ: Environ) -> dict[str, object]:
+        host_id, serial = host_certificate(environ)
+        asked = dict(parse_qsl(environ.get("QUERY_STRING", "")))
+        timeout = min(_number(asked.get("timeout"), _USUAL_WAIT), _LONGEST_WAIT)
+        known = int(_number(asked.get("revision"), 0.0))
+        signal = self._wake.signal(host_id)
+        seen = signal.count
+        if not _number(asked.get("renew"), 0.0):
+            host = enrolment.authenticate(self._services, host_id, serial)
+            return {"wake": host.revision > known or signal.wait(seen, timeout)}
+        beat = self._heartbeats.beat(Heartbeat(host_id, serial))
+        if beat is None:  # the sync that is due then says why
+            return {"wake": True}
+        woken = beat.revision > known or signal.wait(seen, timeout)
+        return {"wake": woken, "renewed": True, "pause": beat.pause}
+
+
+def _number(text: str | None, default: float) -> float:
+    """What is no finite number is taken as if it were not there."""
+    try:
+        number = default if text is None else float(text)
+    except ValueError:
+        return default
+    return number if math.isfinite(number) else default
