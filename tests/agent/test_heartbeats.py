@@ -15,7 +15,6 @@ from tests.fixtures.running_agent import looping, parts
 from virtmgr.agent import agent as agents
 from virtmgr.agent import pacing
 from virtmgr.agent.agent import Agent
-from virtmgr.agent.outbox import Parcel
 from virtmgr.domain.workload import Usage
 
 
@@ -97,34 +96,3 @@ def test_after_an_outage_it_syncs_at_once(stage: Stage) -> None:
     stage.control_plane.is_away = False
     eventually(lambda: stage.control_plane.syncs > before)
     eventually(stage.renews)
-
-
-def test_after_a_failed_sync_everything_is_told_twice_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The one that failed may be taken in late, over what is told since."""
-    for name in ("_LOOK_AT_HOST", "_SYNC_SECONDS"):
-        monkeypatch.setattr(agents, name, getattr(agents, name) / 100)
-    for name in ("INTERVAL", "BACK_OFF_MOST"):
-        monkeypatch.setattr(pacing, name, getattr(pacing, name) / 100)
-    monkeypatch.setattr(agents, "_TELL_AGAIN", (0.2, 0.4))
-    control_plane = Answering()
-    made = parts(tmp_path, lambda: control_plane, NoBlobs())
-    told: list[bool] = []  # of each sync, whether it told everything
-    take = made.outbox.take
-
-    def note(*, everything: bool) -> Parcel:
-        told.append(everything)
-        return take(everything=everything)
-
-    monkeypatch.setattr(made.outbox, "take", note)
-    with looping(Agent(made)):
-        eventually(lambda: control_plane.syncs > 2)
-        control_plane.is_away = True
-        seen = len(told)
-        eventually(lambda: len(told) > seen + 1)
-        control_plane.is_away, begin = False, len(told)
-        eventually(lambda: sum(told[begin:]) == 2)
-        settled = len(told)
-        eventually(lambda: len(told) > settled + 5)
-        assert sum(told[settled:]) == 0

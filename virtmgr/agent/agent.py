@@ -23,7 +23,9 @@ from virtmgr.agent.usage_recorder import UsageRecorder
 from virtmgr.agent.watchdog import boottime
 from virtmgr.domain.errors import StorageError, VirtmgrError
 from virtmgr.domain.host import Fingerprint
+from virtmgr.domain.ids import new_id
 from virtmgr.domain.sync import SyncRequest, SyncResponse
+from virtmgr.domain.sync_order import OVERTAKEN
 from virtmgr.domain.usage_history import Measured
 from virtmgr.domain.workload import Reason, Usage
 from virtmgr.ports.host import HostStorage
@@ -32,7 +34,6 @@ _LOOK_AT_HOST = 30.0  # seconds between looks at what the host is and has
 _HOUSEKEEPING = 60.0  # seconds between looks at the certificate
 _LOOK_AT_IMAGES = 600.0  # seconds between looks for images that may go
 _SYNC_SECONDS = 30.0  # that a sync may take
-_TELL_AGAIN = (30.0, 120.0)  # seconds after a sync that failed, see ``Agent._tells_again``
 _NEVER = -math.inf  # the monotonic clock may begin at 0 when the machine boots
 
 _log = structlog.get_logger()
@@ -70,7 +71,7 @@ class Agent:
         self._fingerprint: Fingerprint | None = None  # to be sent
         self._known_fingerprint: Fingerprint | None = None
         self._fault: Reason | None = None  # why the last answer was not understood
-        self._told_again: list[float] = []  # when everything is told once more
+        self._run, self._number = new_id(), 0  # of this process, and of its syncs
         self._looked_at_host = _NEVER
         self._usage_sent = _NEVER
         self._asked_in_full = _NEVER
@@ -139,23 +140,22 @@ class Agent:
         return time.monotonic() - self._came_round > patience
 
     def _sync(self) -> None:
-        again = self._tells_again()
-        parcel = self._parts.outbox.take(everything=self._report_all or again)
+        parcel = self._parts.outbox.take(everything=self._report_all)
         images, trusted = self._parts.images.at_hand(), self._parts.trusted()
-        request = self._request(parcel, images, trusted)
+        self._number += 1
+        request = self._request(parcel, images, trusted).numbered(self._run, self._number)
         # A connection that is dead is found out in time for another try.
         patience = self._parts.guard.pause(_SYNC_SECONDS) if request.brief else _SYNC_SECONDS
         sent = boottime()
         try:
             response = self._control_plane.sync(request, timeout=patience)
         except VirtmgrError as error:
-            self._told_again = [time.monotonic() + seconds for seconds in _TELL_AGAIN]
             self._parts.outbox.poke()
             if error.code == NOT_UNDERSTOOD:
                 self._note_fault(Reason.of(error))
+            if error.code == OVERTAKEN:  # by one of a run that was over before it was heard
+                self._run, self._report_all = new_id(), True
             raise
-        if again:
-            self._told_again.pop(0)
         self._parts.outbox.acknowledge(parcel)
         self._recorder.acknowledge(request.usage_history)
         self._images_said, self._trusted_said = images, trusted
@@ -177,11 +177,6 @@ class Agent:
         self._parts.guard.renewed(sent, response.lease_seconds)
         if response.authorities:
             self._trust(response.authorities)
-
-    def _tells_again(self) -> bool:
-        """Whether it is time to tell everything once more. A sync that seemed to fail may have been
-        on its way only, and be taken in late, over what was told since."""
-        return bool(self._told_again) and time.monotonic() >= self._told_again[0]
 
     def _request(
         self, parcel: Parcel, images: tuple[str, ...], trusted: tuple[str, ...]

@@ -176,4 +176,4 @@ def _checked(response: httpx.Response, path: str) -> httpx.Response:
     hint = problem.get("hint")
     if response.status_code in (401, 403, 404, 422):
         raise Forbidden(message, code=problem.get("code", "refused"), hint=hint)
-    raise Unavailable(message, hint=hint)
+    raise Unavailable(message, code=problem.get("code"), hint=hint)

@@ -24,7 +24,7 @@ from virtmgr.domain.values import Message, first_fault
 from virtmgr.ports.certificates import Authority
 from virtmgr.services import enrolment
 from virtmgr.services.container import Services
-from virtmgr.services.sync import is_renewal, sync
+from virtmgr.services.sync import sync
 from virtmgr.services.turns import Turns
 from virtmgr.services.wake import HostWake
 
@@ -108,7 +108,7 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
 def _turn(turns: Turns, body: bytes) -> AbstractContextManager[None]:
     """A lease is renewed at once: guests may depend on it. All else has its turn, and is read in
     it: as models, what a thousand hosts say at once takes eight times the memory."""
-    if len(body) <= _SHORT and is_renewal(_parse(SyncRequest)):
+    if len(body) <= _SHORT and _parse(SyncRequest).only_renews:
         return nullcontext()
     return turns.turn("sync", SYNC_PATIENCE, urgent=_is_brief(body))
 

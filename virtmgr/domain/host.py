@@ -179,6 +179,9 @@ class Host:
     lease_seconds: float = 30.0
     renewals: int = 0  # counts syncs: each renews the lease
     last_seen_at: datetime | None = None
+    sync_run: str = ""  # of the last sync that was taken in, see ``domain.sync_order``
+    sync_run_before: str = ""
+    sync_number: int = 0  # in ``sync_run``
     known_off: str | None = None  # fenced | confirmed
     without_volumes: bool = False
     revision: int = 0

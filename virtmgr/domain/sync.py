@@ -238,6 +238,14 @@ class ObservedPool(Value):
     used: int
 
 
+class SyncOrder(Message):
+    """Where a sync stands among all of its host's: ``run`` names the agent's process, which numbers
+    what it sends."""
+
+    run: str = Field(max_length=36)
+    number: int = Field(ge=1)
+
+
 class SyncRequest(Message):
     """What the agent sends.
 
@@ -247,6 +255,7 @@ class SyncRequest(Message):
     """
 
     protocol: int = PROTOCOL
+    order: SyncOrder | None = None  # of all but those that only renew the lease
     known_revision: int = 0
     full: bool = False
     brief: bool = False
@@ -259,6 +268,18 @@ class SyncRequest(Message):
     usage_history: tuple[UsageSlice, ...] = ()  # not yet answered; where they are taken
     arrivals: tuple[str, ...] = ()  # ids of those that lie here
     trusted_authorities: tuple[str, ...] = ()  # fingerprints; at the first sync, and when changed
+
+    @property
+    def only_renews(self) -> bool:
+        """Whether all that it wants is the lease renewed."""
+        return self == SyncRequest(brief=True, known_revision=self.known_revision)
+
+    def numbered(self, run: str, number: int) -> SyncRequest:
+        """This, with its place in the order: what only renews the lease tells nothing, and needs
+        none."""
+        if self.only_renews:
+            return self
+        return self.model_copy(update={"order": SyncOrder(run=run, number=number)})
 
 
 class SyncResponse(Message):

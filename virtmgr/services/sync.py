@@ -20,6 +20,7 @@ from virtmgr.domain.sync import (
     SyncRequest,
     SyncResponse,
 )
+from virtmgr.domain.sync_order import take
 from virtmgr.domain.volume import VolumeState
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import authorities, failover_end, host_removal, overlays
@@ -38,6 +39,7 @@ def sync(
 
     :param serial: of the certificate that the agent came with; None where that was checked before.
     :raises InvalidRequest: the agent speaks another protocol.
+    :raises Conflict: a sync that the agent sent later was taken in already.
     :raises Forbidden: the host is not in the inventory any more, or is another machine.
     :raises Unauthenticated: the certificate is not the host's (any more).
     """
@@ -49,6 +51,7 @@ def sync(
     finished: list[str] = []
     with services.units() as uow:
         host = _admitted(uow, host_id, request, serial)
+        take(host, request.order)
         if host.state is HostState.REMOVING:
             return _clear_up(services, uow, host, request, now)
         tunnel = host.tunnel_address
@@ -98,11 +101,6 @@ def _check_protocol(request: SyncRequest) -> None:
         )
 
 
-def is_renewal(request: SyncRequest) -> bool:
-    """Whether all that it wants is the lease renewed."""
-    return request == SyncRequest(brief=True, known_revision=request.known_revision)
-
-
 def _renew(
     services: Services, host_id: str, request: SyncRequest, serial: str | None, now: datetime
 ) -> SyncResponse | None:
@@ -111,7 +109,7 @@ def _renew(
     Most syncs of hosts with highly available workloads are such, so they cost two statements. What
     a host is granted changes with what it has, and that with its revision.
     """
-    if not is_renewal(request):
+    if not request.only_renews:
         return None
     with services.units() as uow:
         renewal = uow.hosts.renew(host_id, request.known_revision, serial, now)

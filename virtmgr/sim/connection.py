@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from dataclasses import dataclass
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import h11
 
 from virtmgr.domain.errors import Forbidden, Unavailable
+from virtmgr.domain.sync_order import OVERTAKEN
 
 _PIECE = 64 * 1024
 _CONNECT_SECONDS = 15.0
@@ -72,7 +74,7 @@ class Connection:
             text = content.decode(errors="replace")[:300]
             raise (Forbidden if refused else Unavailable)(
                 f"the control plane answers {status} to {target.partition('?')[0]}: {text}",
-                code="refused" if refused else None,
+                code="refused" if refused else OVERTAKEN if status == HTTPStatus.CONFLICT else None,
             )
         return content
 

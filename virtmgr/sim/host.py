@@ -15,6 +15,7 @@ from virtmgr.agent.control_plane import Wake
 from virtmgr.agent.outbox import Outbox, Parcel
 from virtmgr.agent.pacing import Pace
 from virtmgr.domain.host import Fingerprint
+from virtmgr.domain.ids import new_id
 from virtmgr.domain.sync import SyncRequest, SyncResponse
 from virtmgr.domain.workload import Usage
 from virtmgr.sim.behaviour import Behaviour, fingerprint, pool
@@ -69,6 +70,7 @@ class SimulatedHost:
         self._said = _Said()
         self._lease = _Lease()
         self._pace = Pace()
+        self._run, self._number = "", 0  # of its agent's process, and of its syncs
 
     def boot(self, now: datetime) -> None:
         """It comes up, for the first time or after its power was gone."""
@@ -81,6 +83,7 @@ class SimulatedHost:
     def restart(self) -> None:
         """Its agent is started again: it says everything anew."""
         self._said = _Said()
+        self._run, self._number = new_id(), 0
         self._failures = 0
         self.revision = 0
         self.outbox.poke()
@@ -113,7 +116,8 @@ class SimulatedHost:
             workloads=parcel.workloads,
             volumes=parcel.volumes,
         ).model_copy(update=slow)
-        return Sent(request, parcel, images)
+        self._number += 1
+        return Sent(request.numbered(self._run, self._number), parcel, images)
 
     def answered(self, sent: Sent, response: SyncResponse, now: datetime, clock: float) -> None:
         """Take the answer in.
@@ -136,8 +140,13 @@ class SimulatedHost:
         self._failures = 0
         self._syncs += 1
 
-    def failed(self) -> None:
-        """There was no answer, or it was refused: what was told is told again."""
+    def failed(self, *, overtaken: bool = False) -> None:
+        """There was no answer, or it was refused: what was told is told again.
+
+        :param overtaken: it was refused as one that came late (``domain.sync_order``).
+        """
+        if overtaken:
+            self._run, self._said.everything = new_id(), True
         self._failures += 1
         self.outbox.poke()
 

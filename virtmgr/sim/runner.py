@@ -11,6 +11,7 @@ from enum import StrEnum
 from virtmgr.agent.control_plane import Wake
 from virtmgr.domain.errors import VirtmgrError
 from virtmgr.domain.sync import SyncResponse
+from virtmgr.domain.sync_order import OVERTAKEN
 from virtmgr.sim.behaviour import now
 from virtmgr.sim.connection import Connection
 from virtmgr.sim.figures import Figures
@@ -105,7 +106,7 @@ class Runner:
                 await self._sync()
             except VirtmgrError as error:
                 self._figures.errors[_short(error)] += 1
-                self.host.failed()
+                self.host.failed(overtaken=error.code == OVERTAKEN)
             await self._pass_time(time.monotonic() + self.host.pause())
 
     async def _sync(self) -> None:

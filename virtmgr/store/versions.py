@@ -47,6 +47,9 @@ _OBSERVED: dict[type[Any], frozenset[str]] = {
             "known_off",
             "without_volumes",
             "last_seen_at",
+            "sync_run",
+            "sync_run_before",
+            "sync_number",
             "revision",
             "prune_nonce",
         }
