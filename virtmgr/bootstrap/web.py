@@ -19,6 +19,7 @@ from gunicorn.app.base import BaseApplication
 from virtmgr.bootstrap import local_streams, logs, serving
 from virtmgr.bootstrap.processes import allow_many_connections, die_with_parent, leave
 from virtmgr.bootstrap.stream_relay import StreamRelay
+from virtmgr.bootstrap.web_roles import EVERYBODY, Place, Role, role_of
 from virtmgr.config.settings import ServerSettings
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -34,6 +35,8 @@ class WebServer(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._applications: Applications | None = None
+        self._place: Place | None = None
+        self.role = EVERYBODY  # until this process has its own
         self.streams = StreamRelay(partial(local_streams.connect, settings.run_directory))
         super().__init__()
 
@@ -64,8 +67,16 @@ class WebServer(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Wsgi:
-        self._applications = Applications(self._settings)
+        processes = self._settings.web_processes
+        self._place = Place.take(self._settings.run_directory, processes)
+        if self._place is not None:
+            self.role = role_of(self._place.number, processes)
+        self._applications = Applications(self._settings, self.role)
         return self._applications
+
+    def serves(self, port: int) -> bool:
+        """Whether this process takes connections of the listener at ``port``."""
+        return self.role.operators if self.is_for_operators(port) else self.role.agents
 
     def tls(self, port: int) -> ssl.SSLContext:
         """For the listener at ``port``; ``look_at_certificate`` keeps it at what is on disk."""
@@ -91,12 +102,12 @@ class WebServer(BaseApplication):  # type: ignore[misc]
 
 
 class Applications:
-    """The two applications, told apart by the port that a request came in on.
+    """The two applications, told apart by the port that a request came in on: those of its role.
 
     Only the process that serves loads what they need, not gunicorn's arbiter above it.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, role: Role) -> None:
         from virtmgr.api.agent import create_agent_app
         from virtmgr.api.app import create_app
         from virtmgr.api.dialling import WebSocketDialler
@@ -109,16 +120,18 @@ class Applications:
         self._wake = HostWake()
         dial = WebSocketDialler(self.certificate.for_agents())
         self._services = build_services(settings, dial, self._wake)
-        api = create_app(self._services)
-        console = create_console(api)
-        self._operators = Operators(api, console)
-        self._agents = create_agent_app(self._services, authority(settings), self._wake)
+        self._apps: dict[bool, Wsgi] = {}  # by whether they are for agents
+        if role.operators:
+            api = create_app(self._services)
+            self._apps[False] = Operators(api, create_console(api))
+        if role.agents:
+            self._apps[True] = create_agent_app(self._services, authority(settings), self._wake)
         self._agent_port = str(settings.agent_listen.port)
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        app = self._agents if environ["SERVER_PORT"] == self._agent_port else self._operators
+        app = self._apps[environ["SERVER_PORT"] == self._agent_port]
         return app(environ, start_response)
 
     def close(self) -> None:

@@ -48,6 +48,7 @@ class WebWorker(BoundedWorker):
                 ssl_context=self.app.tls(listener.getsockname()[1]),
             )
             for listener in self.sockets
+            if self.app.serves(listener.getsockname()[1])
         ]
         for server in servers:
             server.start()

@@ -111,8 +111,8 @@ def server_options(function: F) -> F:
             click.option(
                 "--web-processes",
                 metavar="NUMBER",
-                help="How many processes share API, console and agents; several need PostgreSQL. "
-                "Default: 1. Environment: VIRTMGR_WEB_PROCESSES.",
+                help="How many processes serve, operators and agents in turn; several need "
+                "PostgreSQL. Default: 1. Environment: VIRTMGR_WEB_PROCESSES.",
             ),
             click.option(
                 "--address",

@@ -67,7 +67,7 @@ class ServerSettings:
     key: Path | None = None  # of that certificate
     control_plane_addresses: tuple[str, ...] = ()  # that hosts are dialled from, of all of them
     registry_mirrors: str = ""  # ORIGIN=https://MIRROR,…; asked before the registry ORIGIN
-    web_processes: int = 1  # that share the work of API, console and agents; PostgreSQL only
+    web_processes: int = 1  # several serve operators or agents each; PostgreSQL only
 
     @classmethod
     def load(cls, options: Mapping[str, str | None], environment: Mapping[str, str]) -> Self:
