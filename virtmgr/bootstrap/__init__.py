@@ -15,15 +15,26 @@ process loads only its own part.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtmgr.config.settings import AgentSettings, BackedUp, Initialised, ServerSettings
+from virtmgr.config.settings import (
+    PARENT_PROCESS,
+    AgentSettings,
+    BackedUp,
+    Initialised,
+    ServerSettings,
+)
 
 if TYPE_CHECKING:
     from virtmgr.sim.behaviour import Behaviour
     from virtmgr.sim.fleet import Course
+
+if PARENT_PROCESS in os.environ:  # this process serves, and has no terminal
+    sys.modules["rich"] = None  # type: ignore[assignment]  # structlog would load it: 5 MB
 
 
 def init(settings: ServerSettings) -> Initialised:

@@ -14,10 +14,9 @@ from contextlib import suppress
 from multiprocessing import get_context
 from typing import NoReturn
 
-from virtmgr.config.settings import ServerSettings
+from virtmgr.config.settings import PARENT_PROCESS, ServerSettings
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_PARENT = "VIRTMGR_PARENT_PROCESS"  # its id: it may end before its child has said anything
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -28,7 +27,7 @@ def die_with_parent(parent: int | None = None) -> None:
     :param parent: its process id; None: whoever ``spawn`` said.
     """
     if parent is None:
-        parent = int(os.environ.pop(_PARENT, os.getppid()))
+        parent = int(os.environ.pop(PARENT_PROCESS, os.getppid()))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         number = ctypes.get_errno()
@@ -99,6 +98,6 @@ def spawn(module: str, settings: ServerSettings) -> subprocess.Popen[bytes]:
     """Start ``module`` as a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", module],
-        env={**environment(settings), _PARENT: str(os.getpid())},
+        env={**environment(settings), PARENT_PROCESS: str(os.getpid())},
         stdin=subprocess.DEVNULL,
     )
