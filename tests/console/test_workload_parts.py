@@ -22,6 +22,7 @@ from virtmgr.console.workload_spec import (
     from_text,
     readable,
 )
+from virtmgr.domain.image import ImageType
 from virtmgr.domain.workload import GIB, MIB, WorkloadSpec
 
 
@@ -103,9 +104,22 @@ def test_quota_says_what_is_left() -> None:
     wanted = {"init": "app", "resources": {"vcpus": 1, "memory": "1GiB"}}
     lines = {line.title: line for line in quota_lines(quota, wanted, 2)}
     assert lines.keys() == {"vCPUs", "Memory", "Disk"}
-    assert (lines["vCPUs"].text, lines["vCPUs"].exceeded) == ("2 of 1 left", True)
-    assert lines["Disk"].text == "4 GiB of 7 GiB left"
-    assert (lines["Memory"].text, lines["Memory"].exceeded) == ("2 GiB of 7 GiB left", False)
+    assert (lines["vCPUs"].text, lines["vCPUs"].exceeded) == ("2 asked, 1 left", True)
+    assert lines["Disk"].text == "4 GiB asked, 7 GiB left"
+    assert (lines["Memory"].text, lines["Memory"].exceeded) == ("2 GiB asked, 7 GiB left", False)
+
+
+def test_quota_counts_no_root_disk_for_a_kernel() -> None:
+    quota: dict[str, Any] = {
+        f"{part}_{name}": None
+        for part in ("limit", "used")
+        for name in ("workloads", "vcpus", "memory", "disk", "addresses")
+    }
+    quota |= {"limit_disk": 20 * GIB, "used_disk": 15 * GIB}
+    for image_type, text in ((ImageType.KERNEL, "0 B"), (ImageType.DISK, "10 GiB")):
+        [line] = quota_lines(quota, {"kind": "vm"}, 1, image_type)
+        assert line.text == f"{text} asked, 5 GiB left"
+        assert line.exceeded == (image_type is ImageType.DISK)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
 from flask import Blueprint, g, render_template
 
 from virtmgr.console import listing
+from virtmgr.console.disks import nearly_full_volumes, root_filling, volume_filling
 from virtmgr.console.formatting import amount
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.placements import placed
@@ -101,6 +103,8 @@ def show(project: str, workload: str) -> str:
         "show",
         found,
         root_disk=_root_disk(found),
+        root_filling=root_filling(found),
+        full_volumes=_full_volumes(found),
         silent=_silent_hosts(),
         operations=operations,
         busy=busy,
@@ -118,8 +122,13 @@ def devices(project: str, workload: str) -> str:
         "devices",
         found,
         root_disk=_root_disk(found),
+        root_filling=root_filling(found),
         disks=[
-            (one, mounted.get(one["name"]) or mounted.get(one["id"]) or {})
+            (
+                one,
+                mounted.get(one["name"]) or mounted.get(one["id"]) or {},
+                volume_filling(found, one["id"]),
+            )
             for one in volumes
             if one["workload"] and one["workload"]["id"] == found["id"]
         ],
@@ -156,6 +165,19 @@ def refused(workload: Mapping[str, Any]) -> Mapping[str, str]:
 
 def _find(project: str, workload: str) -> Mapping[str, Any]:
     found: Mapping[str, Any] = g.rest.get(_ONE, project=project, workload=workload).document
+    return found
+
+
+def _full_volumes(workload: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Those of its volumes that are nearly full: few, if any."""
+    project, found = workload["project"]["name"], []
+    for id in nearly_full_volumes(workload):
+        with suppress(Refusal):  # deleted since, or not the viewer's to see
+            found.append(
+                g.rest.get(
+                    "/projects/{project}/volumes/{volume}", project=project, volume=id
+                ).document
+            )
     return found
 
 
