@@ -46,6 +46,7 @@ class OpenedRoute(Route):
     """One that a ticket stood for, and whose it was."""
 
     user_id: str | None
+    host_name: str
 
 
 def issue(context: Context, workload: Workload, action: str, parameters: dict[str, Any]) -> Ticket:
@@ -98,6 +99,7 @@ def redeem(services: Services, secret: str) -> OpenedRoute:
         workload = uow.workloads.get(ticket.workload_id)
         route = OpenedRoute(
             user_id=ticket.user_id,
+            host_name=host.name if host is not None else "",
             host_id=ticket.host_id,
             agent_url=stream_url(host),
             request=StreamRequest(

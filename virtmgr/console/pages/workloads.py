@@ -16,6 +16,7 @@ from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.placements import placed
 from virtmgr.console.rest import Refusal
 from virtmgr.console.verbs import refusals
+from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.image import ImageType
 from virtmgr.domain.workload import Init, State, usual_root_disk
 
@@ -79,7 +80,7 @@ def _names(path: str) -> Sequence[str] | None:
 
 def _silent_hosts() -> Mapping[str, str]:
     """Hosts that do not report, and since when: what is told of their workloads is as old."""
-    query = {"state": "unreachable", "limit": 500, "fields": "id,last_seen_at"}
+    query = {"state": list(SILENT), "limit": 500, "fields": "id,last_seen_at"}
     return {one["id"]: one["last_seen_at"] for one in g.rest.get("/hosts", query)["items"]}
 
 
