@@ -22,7 +22,7 @@ from virtmgr.drivers.oci.places import Place
 from virtmgr.drivers.oci.runtime import Runtime, complaint
 
 _CREATE_TIMEOUT = 60.0
-_NO_COMMAND = re.compile(r"executable file .*not found")  # crun and runc say it alike
+_NO_COMMAND = re.compile(r"executable file .*not found|exec: .*no such file")  # crun; runc
 LOG_LIMIT = 16 * 1024**2  # bytes; conmon starts the log anew when it is full
 
 
