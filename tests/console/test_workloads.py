@@ -212,6 +212,13 @@ def test_pages_fit_a_phone(installed: Installation, browser: Browser) -> None:
             width = found.page.evaluate("document.documentElement.scrollWidth")
             assert width <= PHONE["width"] + 8, path
             assert found.barriers() == [], path
+        page = found.page
+        found.open("/workloads")
+        expect(page.get_by_label("Kind", exact=True)).to_be_hidden()
+        page.get_by_role("button", name="Filters").click()
+        page.get_by_label("Kind", exact=True).select_option("vm")
+        expect(page).to_have_url(re.compile("kind=vm"))
+        expect(page.get_by_label("Kind", exact=True)).to_be_visible()
         assert found.unexpected() == []
 
 
