@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from flask import Flask, g, render_template_string
 
 from virtmgr.console.app import create_console
 from virtmgr.console.formatting import exact_size
+from virtmgr.console.pages.usage import first_period
 from virtmgr.console.pages.workload_bulk import filters_of
 from virtmgr.console.pages.workload_create import quota_lines
 from virtmgr.console.placements import placed
@@ -91,6 +93,12 @@ def test_verdicts_say_why() -> None:
 def test_other_facts_are_no_placement() -> None:
     assert placed(None, []) is None
     assert placed({"states": ["stopped"]}, []) is None
+
+
+def test_charts_of_what_is_young_begin_with_little() -> None:
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert first_period("2026-01-01T11:50:00Z", now) == "quarter"
+    assert first_period("2026-01-01T11:40:00Z", now) == "hour"
 
 
 def test_quota_says_what_is_left() -> None:
