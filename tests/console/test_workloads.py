@@ -214,11 +214,11 @@ def test_pages_fit_a_phone(installed: Installation, browser: Browser) -> None:
             assert found.barriers() == [], path
         page = found.page
         found.open("/workloads")
-        expect(page.get_by_label("Kind", exact=True)).to_be_hidden()
+        expect(page.locator("select[name=kind]")).to_be_hidden()
         page.get_by_role("button", name="Filters").click()
-        page.get_by_label("Kind", exact=True).select_option("vm")
+        page.locator("select[name=kind]").select_option("vm")
         expect(page).to_have_url(re.compile("kind=vm"))
-        expect(page.get_by_label("Kind", exact=True)).to_be_visible()
+        expect(page.locator("select[name=kind]")).to_be_visible()
         assert found.unexpected() == []
 
 
