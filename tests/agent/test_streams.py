@@ -23,10 +23,17 @@ from tests.agent.fakes import FakeStorage, desired, eventually
 from tests.fixtures.from_the_future import UNKNOWN
 from virtmgr.agent.streams import StreamServer
 from virtmgr.domain.streaming import Channel, StreamRequest, frame
+from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.drivers.fake.driver import FakeDriver
 from virtmgr.enrollment import pki
 from virtmgr.enrollment.authority import CertificateAuthority
-from virtmgr.ports.driver import ExecRequest, ExecSession, Provision, RuntimeState
+from virtmgr.ports.driver import (
+    ExecRequest,
+    ExecSession,
+    Provision,
+    RuntimeState,
+    WorkloadDriver,
+)
 
 
 class ProcessSession:
@@ -93,6 +100,7 @@ class Lab:
     ca: CertificateAuthority
     control_plane: ssl.SSLContext
     host: ssl.SSLContext
+    known: dict[str, tuple[WorkloadDriver, DesiredWorkload]]  # what is desired on the host
 
     @contextmanager
     def dial(
@@ -119,7 +127,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     driver, workload = RealExecDriver(), desired()
     driver.prepare(workload, Provision())
     driver.start(workload, Provision())
-    found = {workload.id: (driver, workload)}
+    found: dict[str, tuple[WorkloadDriver, DesiredWorkload]] = {workload.id: (driver, workload)}
     with closing(
         StreamServer(
             ("127.0.0.1", 0),
@@ -135,6 +143,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
             ca,
             pki.client_context(ca.certificate_path, *ca.ensure_server(["127.0.0.1"])),
             pki.client_context(ca.certificate_path, *host),
+            found,
         )
     for session in driver.sessions:
         session.close()
@@ -315,6 +324,17 @@ def test_what_cannot_be_is_refused_with_a_reason(
     assert channels == {}
     assert result["code"] == code
     assert result["detail"]
+
+
+def test_errors_name_the_workload_as_people_do(lab: Lab) -> None:
+    known = desired("01997d2e-7c1e-7aaa-8000-000000000001", spec={"name": "web"}, name="web")
+    lab.known[known.id] = (lab.driver, known)
+    with lab.dial("push", known.id, path="/data") as connection:
+        assert read_all(connection)[1]["detail"] == "workload web is not on this host"
+    request = StreamRequest(workload_id="w9", action="logs", parameters={}, workload_name="db")
+    with lab.connect(lab.control_plane) as connection:
+        connection.send(request.model_dump_json())
+        assert "'db' is not on this host" in read_all(connection)[1]["detail"]
 
 
 def test_a_stopped_workload_has_no_files_to_lose(lab: Lab) -> None:

@@ -128,7 +128,7 @@ def test_it_is_carried_out_some_at_a_time(site: Site) -> None:
     assert len(found) == 2
     site.carry_out()
     after = site.api.get(f"/operations/{operation['id']}").body
-    assert (after["state"], after["message"]) == ("succeeded", "3 of 3 workloads are moved")
+    assert (after["state"], after["message"]) == ("succeeded", "3 of 3 workloads moved")
     assert sorted(claims(site.api, site.hosts), reverse=True)[0] == 3
     assert site.plan()["moves"] == []
     assert site.plan()["reasons"][0]["code"] == "balanced"

@@ -232,7 +232,7 @@ def test_usage_is_charted(viewer: Viewer) -> None:
     expect(page.locator("#chart-memory-now")).to_have_text("1 MiB")
     expect(page.locator("[data-total=pids]")).to_have_text("1")
     assert page.locator(".chart canvas").count() == 4
-    expect(page.locator("[data-period=hour]")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("[data-period][aria-pressed=true]")).to_have_count(1)
     with page.expect_response(lambda answer: "history?period=day" in answer.url) as answer:
         page.click("[data-period=day]")
     assert answer.value.json()["seconds"] == 900

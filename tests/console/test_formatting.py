@@ -70,3 +70,8 @@ def test_where_fields_are_wrong_they_say_it_themselves() -> None:
     assert (str(refusal), refusal.hint) == ("size: is no size", None)
     assert dict(refusal.fields) == {"size": "is no size"}
     assert Refusal(409, problem).hint == "h"
+
+
+def test_numbers_are_whole_however_large() -> None:
+    assert formatting.number(106_161_654) == "106161654"
+    assert [formatting.number(value) for value in (2.0, 0.5, None)] == ["2", "0.5", "–"]

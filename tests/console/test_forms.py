@@ -104,12 +104,17 @@ def test_the_form_of_workloads_comes_back_with_its_rows(
         page.get_by_role("button", name="NIC", exact=True).click()
         expect(page.locator("select[name^=nics]")).to_have_count(2)
         page.fill("#field-name", "kept")
+        page.locator("details", has=page.locator("#field-user_data")).locator("summary").click()
+        page.fill("#field-user_data", "#cloud-config\npassword: hers")
         end_session(installed)  # the page asks for news by itself, and hears of it
         page.evaluate("document.body.dispatchEvent(new Event('tasks'))")
+        page.wait_for_url("**/login*")
+        assert "hers" not in page.evaluate("JSON.stringify({...sessionStorage})")
         log_in_again(viewer)
         expect(page.locator("[name=kind_of]:checked")).to_have_value("vm")
         expect(page.locator("select[name^=nics]")).to_have_count(2)
         expect(page.locator("#field-name")).to_have_value("kept")
+        expect(page.locator("#field-user_data")).to_have_value("")
         assert viewer.unexpected() == []
 
 

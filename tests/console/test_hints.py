@@ -28,6 +28,7 @@ from virtmgr.console.hints import Piece, pieces, plain
         ("set one with 'virtmgr host fence set h1'", "Fencing", "/hosts/h1/fencing"),
         ("move it with 'virtmgr move web1', or …", "Move", "/projects/shop/workloads/web1/move"),
         ("see 'virtmgr logs web1'", "Log", "/projects/shop/workloads/web1/console?show=log"),
+        ("correct it with 'virtmgr edit web1'", "YAML", "/projects/shop/workloads/web1/yaml"),
         ("see 'virtmgr network list'", "Networks", "/networks"),
         ("see its NICs with 'virtmgr show'", "Disks and NICs", "/workloads"),
     ],

@@ -7,22 +7,12 @@ import io
 import json
 from collections.abc import Iterator
 from html import unescape
-from pathlib import Path
-from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
-from tests.api.conftest import initialise, open_services
-from tests.api.contract import Api, Contract
 from tests.api.host import PretendHost
-from virtmgr.api.app import create_app
-from virtmgr.console.app import create_console
-from virtmgr.console.session import COOKIE
-from virtmgr.ports.clock import SystemClock
+from tests.console.without_browser import Console, console_of, services_of
 from virtmgr.services.container import Services
-from virtmgr.store import migrate
 
 HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}"
 PAGES = (
@@ -64,54 +54,22 @@ PAGES = (
 )
 
 
-class Console:
-    """The console as the first administrator, as a browser without scripts asks it."""
-
-    def __init__(self, client: FlaskClient, api: Api) -> None:
-        self.client = client
-        self.api = api
-        self.client.set_cookie(COOKIE, f"~{api.token}")
-
-    def get(self, path: str, **headers: str) -> TestResponse:
-        return self.client.get(path, headers=headers)
-
-    def post(self, path: str, /, **form: Any) -> TestResponse:
-        """As htmx sends it."""
-        headers = {"X-CSRF-Token": self._proof(), "HX-Request": "true"}
-        return self.client.post(path, data=form, headers=headers)
-
-    def _proof(self) -> str:
-        page = self.get("/projects/create").text
-        return page.partition('name="csrf_token" value="')[2].partition('"')[0]
-
-
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    empty = tmp_path_factory.mktemp("template") / "template.db"
-    migrate.upgrade(f"sqlite:///{empty}")
-    directory: Path = tmp_path_factory.mktemp("nouns")
-    with open_services(empty, directory, SystemClock()) as found:
+    with services_of(tmp_path_factory.mktemp("nouns")) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def console(services: Services) -> Console:
     """With a host, a workload of each project, a volume and a network."""
-    app = create_app(services)
-    nothing: Any = None
-    contract = Contract(
-        create_app(Services(units=nothing, blobs=nothing))
-        .test_client()
-        .get("/api/v1/openapi.json")
-        .get_json()
-    )
-    api = initialise(app, services, contract)
+    found = console_of(services)
     PretendHost(services)
-    api.post("/projects/default/volumes", {"name": "data", "size": "1GiB"})
-    api.post("/projects/default/networks", {"name": "own", "ipv4": "10.9.0.0/24"})
+    found.api.post("/projects/default/volumes", {"name": "data", "size": "1GiB"})
+    found.api.post("/projects/default/networks", {"name": "own", "ipv4": "10.9.0.0/24"})
     spec = {"name": "web", "kind": "container", "image": "busybox"}
-    assert api.post("/projects/default/workloads", spec).status == 202
-    return Console(create_console(app).test_client(), api)
+    assert found.api.post("/projects/default/workloads", spec).status == 202
+    return found
 
 
 @pytest.mark.parametrize("path", PAGES)

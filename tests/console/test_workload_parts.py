@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from flask import Flask, g, render_template_string
 
 from virtmgr.console.app import create_console
 from virtmgr.console.formatting import exact_size
+from virtmgr.console.pages.usage import first_period
 from virtmgr.console.pages.workload_bulk import filters_of
 from virtmgr.console.pages.workload_create import quota_lines
 from virtmgr.console.placements import placed
@@ -22,6 +24,7 @@ from virtmgr.console.workload_spec import (
     from_text,
     readable,
 )
+from virtmgr.domain.image import ImageType
 from virtmgr.domain.workload import GIB, MIB, WorkloadSpec
 
 
@@ -92,6 +95,12 @@ def test_other_facts_are_no_placement() -> None:
     assert placed({"states": ["stopped"]}, []) is None
 
 
+def test_charts_of_what_is_young_begin_with_little() -> None:
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert first_period("2026-01-01T11:50:00Z", now) == "quarter"
+    assert first_period("2026-01-01T11:40:00Z", now) == "hour"
+
+
 def test_quota_says_what_is_left() -> None:
     quota: dict[str, Any] = {
         f"{part}_{name}": None
@@ -103,9 +112,22 @@ def test_quota_says_what_is_left() -> None:
     wanted = {"init": "app", "resources": {"vcpus": 1, "memory": "1GiB"}}
     lines = {line.title: line for line in quota_lines(quota, wanted, 2)}
     assert lines.keys() == {"vCPUs", "Memory", "Disk"}
-    assert (lines["vCPUs"].text, lines["vCPUs"].exceeded) == ("2 of 1 left", True)
-    assert lines["Disk"].text == "4 GiB of 7 GiB left"
-    assert (lines["Memory"].text, lines["Memory"].exceeded) == ("2 GiB of 7 GiB left", False)
+    assert (lines["vCPUs"].text, lines["vCPUs"].exceeded) == ("2 asked, 1 left", True)
+    assert lines["Disk"].text == "4 GiB asked, 7 GiB left"
+    assert (lines["Memory"].text, lines["Memory"].exceeded) == ("2 GiB asked, 7 GiB left", False)
+
+
+def test_quota_counts_no_root_disk_for_a_kernel() -> None:
+    quota: dict[str, Any] = {
+        f"{part}_{name}": None
+        for part in ("limit", "used")
+        for name in ("workloads", "vcpus", "memory", "disk", "addresses")
+    }
+    quota |= {"limit_disk": 20 * GIB, "used_disk": 15 * GIB}
+    for image_type, text in ((ImageType.KERNEL, "0 B"), (ImageType.DISK, "10 GiB")):
+        [line] = quota_lines(quota, {"kind": "vm"}, 1, image_type)
+        assert line.text == f"{text} asked, 5 GiB left"
+        assert line.exceeded == (image_type is ImageType.DISK)
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,12 @@ def test_what_fails_after_it_was_begun_is_told_in_its_line(
     failed = page.locator("[data-outcome=failed]")
     expect(failed).to_contain_text("starting it failed: no such program correct its command")
     assert seen.barriers() == []
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    shown = failed.locator("td.wrap").bounding_box()
+    assert shown is not None
+    assert shown["x"] >= 0
+    assert shown["x"] + shown["width"] <= PHONE["width"], "it is read without scrolling"
+    assert shown["width"] > PHONE["width"] / 2
     for host in installed.hosts:
         host.world.script.failures.clear()
     installed.call("POST", "/projects/lab/workloads/ci/start?wait=60")
@@ -206,6 +212,13 @@ def test_pages_fit_a_phone(installed: Installation, browser: Browser) -> None:
             width = found.page.evaluate("document.documentElement.scrollWidth")
             assert width <= PHONE["width"] + 8, path
             assert found.barriers() == [], path
+        page = found.page
+        found.open("/workloads")
+        expect(page.locator("select[name=kind]")).to_be_hidden()
+        page.get_by_role("button", name="Filters").click()
+        page.locator("select[name=kind]").select_option("vm")
+        expect(page).to_have_url(re.compile("kind=vm"))
+        expect(page.locator("select[name=kind]")).to_be_visible()
         assert found.unexpected() == []
 
 

@@ -14,6 +14,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from tests.console.browser import CHROMIUM, Viewer
 from tests.console.browser import viewer as new_viewer
+from tests.console.doing import reloads_until_it_sees
 from tests.lab.fleet import Lab
 from tests.lab.plan import ADMINISTRATOR
 from tests.multihost.faults import signal_in
@@ -70,11 +71,18 @@ def test_a_machine_becomes_a_host_and_falls_silent(fleet: Fleet, person: Viewer)
     page.fill("#field-labels", "rack=r1")
     page.get_by_role("button", name="Look at their keys").click()
     page.locator(f"input[value='{fingerprint_of(host.public_key)}']").check()
+    page.fill("[name='ssh.user']", "nobody-here")
+    page.fill("[name='ssh.private_key']", fleet.lab.site.key.read_text())
+    page.locator("[name=vms]").uncheck()
+    page.get_by_role("button", name="Install now").click()
+    main = page.locator("#main")
+    expect(main).to_contain_text("refuses this user with these credentials", timeout=_INSTALLATION)
+    page.get_by_role("link", name="Retry").click()
+    expect(main).to_contain_text("The credentials were used once and forgotten")
     page.fill("[name='ssh.user']", ADMINISTRATOR)
     page.fill("[name='ssh.private_key']", fleet.lab.site.key.read_text())
     page.fill("[name='ssh.become_password']", fleet.lab.password)
-    page.locator("[name=vms]").uncheck()
-    page.get_by_role("button", name="Install now").click()
+    page.get_by_role("button", name="Retry the installation").click()
     expect(page.locator("#main")).to_contain_text("packages", timeout=_INSTALLATION)
     expect(page.locator(".state", has_text="succeeded").first).to_be_visible(timeout=_INSTALLATION)
     person.open(f"/hosts/{host.name}")
@@ -82,14 +90,24 @@ def test_a_machine_becomes_a_host_and_falls_silent(fleet: Fleet, person: Viewer)
     expect(page.locator("#summary")).to_contain_text("rack=r1")
 
     fleet.run("image", "build", "busybox", "--name", "busybox", "--kind", "container")
-    fleet.run("run", "busybox", "--name", "web1", "sleep", "1000")
+    fleet.run("volume", "create", "data", "--size", "64MiB")
+    fleet.run("run", "busybox", "--name", "web1", "--volume", "data:/data", "sleep", "1000")
+    fleet.run("exec", "web1", "--", "dd", "if=/dev/zero", "of=/data/all", "bs=1M", check=False)
+    fleet.run("run", "busybox", "--name", "ghost", "payd", check=False)
+    person.open("/projects/default/workloads/ghost")
+    expect(page.locator("#summary")).to_contain_text("What to do: correct the command with YAML")
+    reloads_until_it_sees(person, "/projects/default/workloads/web1", "Its volume data is nearly")
     signal_in(host, "agent", "STOP")
     try:
+        person.open("/projects/default/workloads/web1/console")
+        expect(main).to_contain_text(f"opening a stream on host '{host.name}' failed")
+        person.open(f"/hosts/{host.name}")
         expect(page.locator("#summary")).to_contain_text("It does not answer", timeout=_PATIENCE)
         person.open("/workloads")  # no page waits for it
-        expect(page.locator("#list .stale")).to_contain_text("as of")
+        expect(page.locator("#list .stale").first).to_contain_text("as of")
         person.open("/projects/default/workloads/web1")
         expect(page.locator("#summary .stale")).to_contain_text("host does not report")
+        expect(page.locator("#summary")).to_contain_text("so nobody knows whether it runs")
         person.open("/")
         expect(page.locator(".severity-critical").first).to_contain_text("does not answer")
     finally:

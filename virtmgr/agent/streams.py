@@ -26,11 +26,13 @@ from websockets.sync.server import Server, ServerConnection, serve
 from virtmgr.agent import fencing, moving
 from virtmgr.agent.migrating import ACTION as MIGRATE
 from virtmgr.agent.migrating import Receiver
+from virtmgr.agent.telling import in_names
 from virtmgr.domain.errors import InvalidRequest, NotFound, Unsupported, VirtmgrError
 from virtmgr.domain.fencing import RELAY
 from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, StreamRequest, frame
 from virtmgr.domain.sync import DesiredWorkload
 from virtmgr.domain.values import known_fields
+from virtmgr.domain.workload import Reason
 from virtmgr.ports.certificates import CONTROL_PLANE, Peer, common_name
 from virtmgr.ports.driver import (
     PROTOCOLS,
@@ -99,7 +101,7 @@ class StreamServer:
         try:
             self._answer(connection)
         except VirtmgrError as error:
-            _end(connection, {"code": error.code, "detail": error.message, "hint": error.hint})
+            _fail(connection, Reason.of(error))
         except (ConnectionClosed, TimeoutError):
             return
         except Exception as error:  # noqa: BLE001  a connection's last resort: told and logged
@@ -129,12 +131,19 @@ class StreamServer:
             return
         found = self._find(request.workload_id)
         if found is None:
-            raise NotFound(f"workload {request.workload_id} is not on this host")
+            name = request.workload_name or request.workload_id
+            raise NotFound(
+                f"workload {name!r} is not on this host",
+                hint="it may have moved or be gone: see 'virtmgr list -o wide'",
+            )
         driver, workload = found
         serve_action = self._actions().get(request.action)
         if serve_action is None:
             raise InvalidRequest(f"there is no stream {request.action!r}")
-        serve_action(connection, driver, workload, request.parameters)
+        try:
+            serve_action(connection, driver, workload, request.parameters)
+        except VirtmgrError as error:
+            _fail(connection, in_names(Reason.of(error), workload))
 
     def _actions(self) -> Mapping[str, Serve]:
         return {
@@ -212,7 +221,7 @@ def _read_exec_input(connection: ServerConnection, session: ExecSession) -> None
     except ConnectionClosed:
         pass  # the client is gone: what it ran ends below
     except InvalidRequest as error:
-        _end(connection, {"code": error.code, "detail": error.message, "hint": error.hint})
+        _fail(connection, Reason.of(error))
         connection.close()
     finally:
         session.kill()  # no effect on a command that has ended
@@ -418,6 +427,10 @@ def _caller(connection: ServerConnection) -> str | None:
         return common_name(cast(Peer, connection.socket))
     except AttributeError:  # Python's ssl, where another thread has closed it meanwhile
         return None
+
+
+def _fail(connection: ServerConnection, reason: Reason) -> None:
+    _end(connection, {"code": reason.code, "detail": reason.message, "hint": reason.hint})
 
 
 def _end(connection: ServerConnection, result: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Final
 
 from virtmgr.agent.files import Entry
 from virtmgr.domain.errors import HostError
@@ -17,6 +19,8 @@ from virtmgr.domain.sync import (
 )
 from virtmgr.domain.workload import Reason, State, WorkloadStatus
 from virtmgr.ports.driver import Departure, Inspection, RuntimeState
+
+_OUR_COMMAND: Final = re.compile(r"'virtmgr [^']+'")
 
 
 def observed(
@@ -95,15 +99,22 @@ def as_it_ran(seen: Inspection) -> Inspection:
 def in_names(reason: Reason, workload: DesiredWorkload) -> Reason:
     """The reason of a failure, with the names that people know for the ids that drivers know.
 
-    Ids in paths stay, since files are called so.
+    Ids in paths stay, since files are called so; of a hint those are changed that commands of ours
+    take, since what else a person is to type on a host goes by ids.
     """
     known: list[DesiredWorkload | CloneSource | DesiredVolume] = [workload, *workload.volumes]
     if workload.clone_of is not None:
         known.append(workload.clone_of)
-    message = reason.message
-    for one in known:
-        message = re.sub(rf"(?<![\w/.-]){re.escape(one.id)}(?![\w/-])", one.name, message)
-    return reason.model_copy(update={"message": message})
+    names = {one.id: one.name for one in known}
+    message = _named(reason.message, names)
+    hint = reason.hint and _OUR_COMMAND.sub(lambda found: _named(found[0], names), reason.hint)
+    return reason.model_copy(update={"message": message, "hint": hint})
+
+
+def _named(text: str, names: Mapping[str, str]) -> str:
+    for id, name in names.items():
+        text = re.sub(rf"(?<![\w/.-]){re.escape(id)}(?![\w/-])", name, text)
+    return text
 
 
 def unexpected(step: Step, workload: DesiredWorkload, error: Exception) -> HostError:

@@ -33,10 +33,13 @@ def check_agent(peer: Peer, host_id: str) -> None:
         )
 
 
-def unreachable(error: Exception) -> Unavailable:
-    """The error of an agent that cannot be dialled."""
+def unreachable(error: Exception, host: str = "the workload's host") -> Unavailable:
+    """The error of an agent that cannot be dialled.
+
+    :param host: whose agent it is, for people.
+    """
     return Unavailable(
-        f"opening a stream on the workload's host failed: {error}",
+        f"opening a stream on {host} failed: {error}",
         code="host_unreachable",
         hint="is its agent running, and its stream address reachable from the control plane?",
     )

@@ -30,7 +30,7 @@ from virtmgr.api.dialling import DIAL_SECONDS, PATH, check_agent, unreachable
 from virtmgr.domain.errors import TooManyRequests, VirtmgrError
 from virtmgr.domain.streaming import LARGEST_MESSAGE, Channel, frame
 from virtmgr.services.container import Services
-from virtmgr.services.streams import Route, redeem
+from virtmgr.services.streams import OpenedRoute, redeem
 
 PREFIX: Final = "/streams/v1/"
 SEND_SECONDS: Final = 60  # for each message to a client
@@ -106,7 +106,7 @@ class Hub:
                 hint="end some of those that are open",
             ) from reason
 
-    async def _dial(self, route: Route) -> ClientConnection:
+    async def _dial(self, route: OpenedRoute) -> ClientConnection:
         try:
             agent = await connect(
                 route.agent_url + PATH,
@@ -118,7 +118,7 @@ class Hub:
                 proxy=None,
             )
         except (OSError, WebSocketException) as error:
-            raise unreachable(error) from error
+            raise unreachable(error, f"host {route.host_name!r}") from error
         try:
             check_agent(agent.transport.get_extra_info("ssl_object"), route.host_id)
             await agent.send(route.request.model_dump_json())
@@ -126,7 +126,7 @@ class Hub:
             await _close(agent)
             raise
         except ConnectionClosed as error:
-            raise unreachable(error) from error
+            raise unreachable(error, f"host {route.host_name!r}") from error
         return agent
 
 

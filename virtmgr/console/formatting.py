@@ -84,8 +84,10 @@ def exact_size(count: int) -> str | int:
     return count
 
 
-def number(value: float | None) -> str:
+def number(value: int | float | None) -> str:
     """A number without zeros that say nothing: 2, 0.5."""
+    if isinstance(value, int):
+        return str(value)  # however large
     return "–" if value is None else f"{value:g}"
 
 

@@ -50,6 +50,7 @@ _OF_WORKLOADS: Final = {
     "resize": ("Resize", "/edit"),
     "logs": ("Log", "/console?show=log"),
     "console": ("Console", "/console"),
+    "edit": ("YAML", "/yaml"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from virtmgr.domain.migration import Phase
 
-_SHARE: Final[Mapping[Phase, int]] = {
+SHARE: Final[Mapping[Phase, int]] = {
     Phase.PLANNED: 0,
     Phase.STOPPING: 10,
     Phase.PREPARING: 10,
@@ -16,9 +16,14 @@ _SHARE: Final[Mapping[Phase, int]] = {
     Phase.MIGRATING: 20,
     Phase.STARTING: 80,
 }
-"""How much of one is done, in percent; what is not named here has ended, for the drain."""
+"""How much of a migration is done, in percent; what is not named here is away, or stays."""
 _AWAY: Final = (Phase.CLEANING, Phase.DONE)
 _STAYED: Final = (Phase.RETREATING, Phase.FAILED)  # whatever the target still removes
+
+
+def on_their_way(count: int) -> str:
+    """How many are moving, for people."""
+    return f"{count} on {'its' if count == 1 else 'their'} way"
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,7 @@ class Standing:
         """For people."""
         parts = [f"{self.moved} of {self.total} moved"]
         if self.on_their_way:
-            parts.append(
-                f"{self.on_their_way} on {'its' if self.on_their_way == 1 else 'their'} way"
-            )
+            parts.append(on_their_way(self.on_their_way))
         if self.stayed:
             parts.append(f"{self.stayed} stayed")
         return ", ".join(parts)
@@ -51,9 +54,9 @@ def standing(phases: Mapping[Phase, int]) -> Standing:
     :param phases: how many of its migrations, of which there is one at least, are in each.
     """
     total = sum(phases.values())
-    begun = [phase for phase, share in _SHARE.items() if share]
-    under_way = sum(phases.get(phase, 0) for phase in (*_SHARE, Phase.CLEANING))
-    done = sum(_SHARE.get(phase, 100) * count for phase, count in phases.items())
+    begun = [phase for phase, share in SHARE.items() if share]
+    under_way = sum(phases.get(phase, 0) for phase in (*SHARE, Phase.CLEANING))
+    done = sum(SHARE.get(phase, 100) * count for phase, count in phases.items())
     return Standing(
         total=total,
         moved=sum(phases.get(phase, 0) for phase in _AWAY),

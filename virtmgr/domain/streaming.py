@@ -31,6 +31,7 @@ class StreamRequest(Message):
     # exec | console | vnc | logs | pull | push | export | leave | arrive | migrate | fence
     action: str
     parameters: dict[str, Any]
+    workload_name: str = ""  # for people, where the agent does not know the workload
 
 
 def frame(channel: Channel, content: bytes) -> bytes:

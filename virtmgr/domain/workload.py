@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -361,6 +362,13 @@ class Reason(Value):
         return cls(code=error.code, message=error.message, hint=error.hint)
 
 
+class Filling(Value):
+    """How full a file system is, as its guest sees it; in bytes."""
+
+    used: int
+    free: int  # that may still be written; used + free is less than the disk's size
+
+
 class Usage(Value):
     """Resources in use at ``at``; counters only ever grow while the workload runs."""
 
@@ -374,6 +382,8 @@ class Usage(Value):
     network_received: int = 0  # bytes since start
     network_sent: int = 0
     pids: int | None = None
+    disk_free: int | None = None  # bytes that may still be written to the root disk; null: unknown
+    volumes: Mapping[str, Filling] | None = None  # by their ids; null: what is on them is not seen
 
     def since(self, before: Usage | None) -> Usage:
         """The same, with ``cpus`` since ``before``: unknown if it started anew in between."""

@@ -59,7 +59,9 @@ def carry(
         volumes = uow.volumes.of_workload(workload.id)
         limit = 2 * workload.claim_disk + sum(volume.size for volume in volumes) + _SLACK
     about = {"arrival": migration.id, "limit": limit}
-    give = StreamRequest(workload_id=workload.id, action="leave", parameters={})
+    give = StreamRequest(
+        workload_id=workload.id, workload_name=workload.name, action="leave", parameters={}
+    )
     take = StreamRequest(workload_id=workload.id, action="arrive", parameters=about)
     with (
         closing(services.dial(streams.stream_url(source), source.id, give)) as giving,

@@ -36,7 +36,8 @@ def conclude(uow: UnitOfWork, host: Host, operation: Operation, now: datetime) -
     left = [workload.name for workload in uow.workloads.on_host(host.id)]
     if left:
         shown = ", ".join(left[:5]) + (", …" if len(left) > 5 else "")
-        message = f"{len(left)} workloads stay: {shown}"
+        stay = "1 workload stays" if len(left) == 1 else f"{len(left)} workloads stay"
+        message = f"{stay}: {shown}"
         problem = {
             "code": "not_drained",
             "detail": f"host {host.name!r} is not empty: {message}",

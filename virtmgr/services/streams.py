@@ -46,6 +46,7 @@ class OpenedRoute(Route):
     """One that a ticket stood for, and whose it was."""
 
     user_id: str | None
+    host_name: str
 
 
 def issue(context: Context, workload: Workload, action: str, parameters: dict[str, Any]) -> Ticket:
@@ -95,12 +96,15 @@ def redeem(services: Services, secret: str) -> OpenedRoute:
                 hint="ask for a new one",
             )
         host = uow.hosts.get(ticket.host_id)
+        workload = uow.workloads.get(ticket.workload_id)
         route = OpenedRoute(
             user_id=ticket.user_id,
+            host_name=host.name if host is not None else "",
             host_id=ticket.host_id,
             agent_url=stream_url(host),
             request=StreamRequest(
                 workload_id=ticket.workload_id,
+                workload_name=workload.name if workload is not None else "",
                 action=ticket.action,
                 parameters=ticket.parameters,
             ),
@@ -121,7 +125,12 @@ def direct(uow: UnitOfWork, workload: Workload, action: str, parameters: dict[st
     return Route(
         host_id=host.id,
         agent_url=stream_url(host),
-        request=StreamRequest(workload_id=workload.id, action=action, parameters=parameters),
+        request=StreamRequest(
+            workload_id=workload.id,
+            workload_name=workload.name,
+            action=action,
+            parameters=parameters,
+        ),
     )
 
 

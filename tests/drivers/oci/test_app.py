@@ -226,6 +226,9 @@ def test_limits_hold(each_runtime: OciKit) -> None:
     assert b"can't fork" in said
     usage = kit.driver.stats([identity])[identity]
     assert usage.disk > 16 * 1024**2
+    assert usage.disk_free is not None
+    assert usage.disk_free < 1024**2  # a little that no write of a whole block gets
+    assert usage.volumes is None
     assert usage.pids is not None
     assert usage.memory > 0
 
@@ -252,6 +255,9 @@ def test_disk_io_is_throttled_and_changed_live(each_runtime: OciKit) -> None:
     more = respec(desired).model_copy(update={"volumes": (volume, later)})
     assert kit.driver.update(more, provision).needs_restart == ()
     assert rate("/later/file") < 2 * limit
+    on_volumes = kit.driver.stats([desired.id])[desired.id].volumes or {}
+    assert on_volumes.keys() == {volume.id, later.id}
+    assert all(one.used >= size and one.free > 0 for one in on_volumes.values())
     free = respec(more, resources={"memory": "64MiB"})
     assert kit.driver.update(free, provision).needs_restart == ()
     assert min(rate("/file"), rate("/data/file"), rate("/later/file")) > 2 * limit
@@ -564,8 +570,10 @@ def test_half_made_things_are_cleaned(kit: OciKit) -> None:
 def test_a_command_that_is_not_there_leaves_nothing_running(each_runtime: OciKit) -> None:
     kit = each_runtime
     desired = workload("/no/such/command")
-    with pytest.raises(DriverError, match="/no/such/command"):
+    with pytest.raises(DriverError, match="/no/such/command") as refused:
         started(kit, desired)
+    assert refused.value.code == "command_not_found"
+    assert f"'virtmgr edit {desired.id}'" in (refused.value.hint or "")
     assert kit.driver.inspect(desired.id).state is RuntimeState.PREPARED
     kit.driver.destroy(desired.id)
     kit.driver.destroy(desired.id)

@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response
 
 from virtmgr.console.answers import done
 from virtmgr.console.pages.hosts import possible
+from virtmgr.console.pages.migrations import held_up
 from virtmgr.console.pages.overview import RESOURCES
 from virtmgr.console.rest import Refusal
 
@@ -89,7 +90,9 @@ def _show(host: str, refusal: Refusal | None) -> str:
     if found["scheduling_state"] == "draining" and latest is not None:
         asked = {"drain": latest["id"], "limit": _MOST}
         migrations = g.rest.get("/migrations", asked)["items"]
-        return render_template("hosts/draining.html", **frame, migrations=migrations)
+        return render_template(
+            "hosts/draining.html", **frame, migrations=migrations, held_up=held_up(migrations)
+        )
     return render_template("hosts/drain.html", **frame, refusal=refusal)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -17,7 +18,7 @@ from virtmgr.console.forms import labels_text
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.pages.host_add import last_run
 from virtmgr.console.pages.overview import gauges
-from virtmgr.console.pages.usage import since
+from virtmgr.console.pages.usage import first_period, since
 from virtmgr.console.rest import Refusal
 from virtmgr.domain.access import Action
 from virtmgr.domain.draining import standing
@@ -287,7 +288,8 @@ def activity(host: str) -> str:
 def usage(host: str) -> str:
     """What the machine as a whole uses, as charts."""
     found = g.rest.get(_ONE, host=host).document
-    return render_template("hosts/usage.html", **_head(found), tab="usage")
+    period = first_period(found["created_at"], datetime.now(UTC))
+    return render_template("hosts/usage.html", **_head(found), tab="usage", period=period)
 
 
 @blueprint.get("/<host>/usage/history")

@@ -25,11 +25,18 @@ def since() -> str:
     return (datetime.now(UTC) - period).isoformat()
 
 
+def first_period(created_at: str, now: datetime) -> str:
+    """The period that is shown first: in an hour what is younger would be a line at the edge."""
+    young = now - datetime.fromisoformat(created_at) < PERIODS["quarter"]
+    return "quarter" if young else "hour"
+
+
 @blueprint.get("/usage")
 def show(project: str, workload: str) -> str:
     """The page with the charts."""
     found = g.rest.get(_ONE, project=project, workload=workload).document
-    return page("usage/show.html", found)
+    period = first_period(found["created_at"], datetime.now(UTC))
+    return page("usage/show.html", found, period=period)
 
 
 @blueprint.get("/usage/now")

@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 
 from virtmgr.console import choices, forms, listing
 from virtmgr.console.answers import done
+from virtmgr.console.disks import Filling, volume_filling
 from virtmgr.console.formatting import exact_size
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.rest import Refusal
@@ -105,7 +106,20 @@ def _show(project: str, volume: str, **more: Any) -> str:
         asked["host"] = found["host"]["id"]  # its file is there
     host = g.rest.get("/hosts/{host}", host=found["host"]["id"]).document if found["host"] else None
     near = g.rest.get("/projects/{project}/workloads", asked, project=project)["items"]
-    return render_template("volumes/show.html", volume=found, host=host, near=near, **more)
+    filling = _filling(found) if found["workload"] else None
+    return render_template(
+        "volumes/show.html", volume=found, host=host, near=near, filling=filling, **more
+    )
+
+
+def _filling(volume: Mapping[str, Any]) -> Filling | None:
+    """How full it is, as its workload's host sees it."""
+    project, workload = volume["project"]["name"], volume["workload"]["id"]
+    try:
+        found = g.rest.get(_WORKLOAD, project=project, workload=workload).document
+    except Refusal:
+        return None  # it is gone since, or not the viewer's to see
+    return volume_filling(found, volume["id"])
 
 
 @blueprint.get("/projects/<project>/volumes/<volume>/edit")

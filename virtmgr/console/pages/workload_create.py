@@ -17,6 +17,7 @@ from virtmgr.console.placements import Placed, placed
 from virtmgr.console.rest import Refusal
 from virtmgr.console.workload_form import Fields, Wanted
 from virtmgr.domain.access import Action
+from virtmgr.domain.image import ImageType
 from virtmgr.domain.values import parse_bytes
 from virtmgr.domain.workload import Init, Kind, Resources, usual_root_disk
 
@@ -150,20 +151,37 @@ def _quota(wanted: Wanted) -> Sequence[QuotaLine]:
         quota = g.rest.get("/projects/{project}/quota", project=wanted.project).document
     except Refusal:
         return ()  # told by the preview: there is no such project
-    return quota_lines(quota, wanted.spec, wanted.count)
+    return quota_lines(quota, wanted.spec, wanted.count, _image_type(wanted.spec))
+
+
+def _image_type(spec: Mapping[str, Any]) -> ImageType | None:
+    """Of a VM's image: one that is a kernel has no root disk. A container's makes no difference."""
+    if spec["kind"] != Kind.VM or not spec.get("image"):
+        return None
+    try:
+        image = g.rest.get("/images/{image}", image=spec["image"]).document
+    except Refusal:
+        return None  # told by the preview: there is no such image
+    return ImageType(image["type"]) if image["type"] else None
 
 
 def quota_lines(
-    quota: Mapping[str, Any], spec: Mapping[str, Any], count: int
+    quota: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    count: int,
+    image_type: ImageType | None = None,
 ) -> Sequence[QuotaLine]:
-    """The resources that are limited, with what ``count`` such workloads take of them."""
+    """The resources that are limited, with what ``count`` such workloads take of them.
+
+    :param image_type: of the spec's image, where it is known.
+    """
     resources, usual = spec.get("resources", {}), Resources()
     init = Init(spec["init"]) if spec.get("init") else None
     each: dict[str, float] = {
         "workloads": 1,
         "vcpus": resources.get("vcpus", usual.vcpus),
         "memory": _bytes(resources.get("memory"), usual.memory),
-        "disk": _bytes(spec.get("root_disk", {}).get("size"), usual_root_disk(init)),
+        "disk": _bytes(spec.get("root_disk", {}).get("size"), usual_root_disk(init, image_type)),
     }
     lines = []
     for name, asked in each.items():
@@ -179,7 +197,7 @@ def quota_lines(
                 used,
                 taken,
                 limit,
-                f"{shown(taken)} of {shown(left)} left",
+                f"{shown(taken)} asked, {shown(left)} left",
                 used + taken > limit,
             )
         )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
 from flask import Blueprint, g, render_template
 
 from virtmgr.console import listing
+from virtmgr.console.disks import nearly_full_volumes, root_filling, volume_filling
 from virtmgr.console.formatting import amount
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.placements import placed
 from virtmgr.console.rest import Refusal
 from virtmgr.console.verbs import refusals
+from virtmgr.domain.host_states import SILENT
 from virtmgr.domain.image import ImageType
 from virtmgr.domain.workload import Init, State, usual_root_disk
 
@@ -77,7 +80,7 @@ def _names(path: str) -> Sequence[str] | None:
 
 def _silent_hosts() -> Mapping[str, str]:
     """Hosts that do not report, and since when: what is told of their workloads is as old."""
-    query = {"state": "unreachable", "limit": 500, "fields": "id,last_seen_at"}
+    query = {"state": list(SILENT), "limit": 500, "fields": "id,last_seen_at"}
     return {one["id"]: one["last_seen_at"] for one in g.rest.get("/hosts", query)["items"]}
 
 
@@ -101,6 +104,8 @@ def show(project: str, workload: str) -> str:
         "show",
         found,
         root_disk=_root_disk(found),
+        root_filling=root_filling(found),
+        full_volumes=_full_volumes(found),
         silent=_silent_hosts(),
         operations=operations,
         busy=busy,
@@ -118,8 +123,13 @@ def devices(project: str, workload: str) -> str:
         "devices",
         found,
         root_disk=_root_disk(found),
+        root_filling=root_filling(found),
         disks=[
-            (one, mounted.get(one["name"]) or mounted.get(one["id"]) or {})
+            (
+                one,
+                mounted.get(one["name"]) or mounted.get(one["id"]) or {},
+                volume_filling(found, one["id"]),
+            )
             for one in volumes
             if one["workload"] and one["workload"]["id"] == found["id"]
         ],
@@ -156,6 +166,19 @@ def refused(workload: Mapping[str, Any]) -> Mapping[str, str]:
 
 def _find(project: str, workload: str) -> Mapping[str, Any]:
     found: Mapping[str, Any] = g.rest.get(_ONE, project=project, workload=workload).document
+    return found
+
+
+def _full_volumes(workload: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Those of its volumes that are nearly full: few, if any."""
+    project, found = workload["project"]["name"], []
+    for id in nearly_full_volumes(workload):
+        with suppress(Refusal):  # deleted since, or not the viewer's to see
+            found.append(
+                g.rest.get(
+                    "/projects/{project}/volumes/{volume}", project=project, volume=id
+                ).document
+            )
     return found
 
 

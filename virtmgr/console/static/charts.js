@@ -26,7 +26,7 @@ const CHARTS = {
   network: { series: [["Received", (one) => one.received], ["Sent", (one) => one.sent]], show: second, least: 1024, binary: true },
 };
 
-let period = "hour";
+let period = root.querySelector("[data-period][aria-pressed=true]").dataset.period;
 let history = []; // samples that the server has kept
 let step = 60; // seconds between them
 let live = []; // samples since the page was opened

@@ -224,6 +224,8 @@ document.addEventListener("click", (event) => {
   if (event.target.closest("[data-toggle=side]")) body.classList.toggle("side-open");
   else if (!event.target.closest("#side")) body.classList.remove("side-open");
   if (event.target.closest("[data-theme-switch]")) switchTheme();
+  const fold = event.target.closest("[data-toggle=filters]");
+  if (fold) fold.setAttribute("aria-expanded", String(fold.form.classList.toggle("filters-open")));
 });
 
 document.addEventListener("keydown", (event) => {

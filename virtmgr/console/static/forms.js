@@ -105,7 +105,7 @@ function bringBack() {
     const form = forms.find((one) => one.getAttribute("action") === action);
     if (form) fill(form, fields);
   }
-  toast({ message: "What you had typed is here again", hint: "Passwords and keys are to be typed again." });
+  toast({ message: "What you had typed is here again", hint: "But for what may hold secrets: passwords, keys, environment, user data and YAML are to be typed again." });
 }
 
 function fill(form, fields) {

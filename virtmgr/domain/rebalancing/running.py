@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from virtmgr.domain.draining import SHARE, on_their_way
 from virtmgr.domain.migration import Phase
 from virtmgr.domain.rebalancing.model import MOST_MOVES, Move
 from virtmgr.domain.values import Value
@@ -53,22 +54,22 @@ class Standing:
 
     waiting: tuple[int, ...]
     room: int  # how many of them may begin now
+    on_their_way: int
     moved: int
     stayed: tuple[str, ...]  # names of workloads
     total: int
+    progress: float
 
     @property
     def ended(self) -> bool:
         return not self.waiting and self.moved + len(self.stayed) == self.total
 
     @property
-    def progress(self) -> float:
-        return (self.moved + len(self.stayed)) / self.total if self.total else 1.0
-
-    @property
     def message(self) -> str:
         """For people."""
-        text = f"{self.moved} of {self.total} workloads are moved"
+        text = f"{self.moved} of {self.total} workload{'' if self.total == 1 else 's'} moved"
+        if self.on_their_way:
+            text += f", {on_their_way(self.on_their_way)}"
         if not self.stayed:
             return text
         shown = ", ".join(self.stayed[:5]) + (", …" if len(self.stayed) > 5 else "")
@@ -80,7 +81,7 @@ def standing(course: Course, phases: Mapping[str, Phase]) -> Standing:
 
     :param phases: of its migrations, by their ids; one that is not there any more has ended.
     """
-    waiting, moved, stayed, under_way = [], 0, [], 0
+    waiting, moved, stayed, under_way, done = [], 0, [], 0, 0
     for index, move in enumerate(course.moves):
         if move.migration_id is None and not move.left_out:
             waiting.append(index)
@@ -88,6 +89,7 @@ def standing(course: Course, phases: Mapping[str, Phase]) -> Standing:
         phase = Phase.FAILED
         if move.migration_id is not None:
             phase = phases.get(move.migration_id, Phase.FAILED)
+        done += SHARE.get(phase, 100)
         if phase is Phase.DONE:  # not before: until then it takes room on both hosts
             moved += 1
         elif phase in _STAYED:
@@ -95,4 +97,6 @@ def standing(course: Course, phases: Mapping[str, Phase]) -> Standing:
         else:
             under_way += 1
     room = max(0, course.at_once - under_way)
-    return Standing(tuple(waiting), room, moved, tuple(stayed), len(course.moves))
+    total = len(course.moves)
+    progress = done / (100 * total) if total else 1.0
+    return Standing(tuple(waiting), room, under_way, moved, tuple(stayed), total, progress)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from virtmgr.drivers.oci.places import Place
 from virtmgr.drivers.oci.runtime import Runtime, complaint
 
 _CREATE_TIMEOUT = 60.0
+_NO_COMMAND = re.compile(r"executable file .*not found|exec: .*no such file")  # crun; runc
 LOG_LIMIT = 16 * 1024**2  # bytes; conmon starts the log anew when it is full
 
 
@@ -89,8 +91,20 @@ class Conmon:
         said = _end(process)
         if answer is None or answer.get("data", -1) <= 0:
             why = str((answer or {}).get("message") or said)
-            raise DriverError(f"cannot create container {place.workload_id}: {complaint(why)}")
+            raise _not_created(place.workload_id, complaint(why))
         return Created(int(answer["data"]), int(place.conmon_pid.read_text()))
+
+
+def _not_created(workload_id: str, why: str) -> DriverError:
+    what = f"cannot create container {workload_id}: {why}"
+    if _NO_COMMAND.search(why):
+        return DriverError(
+            what,
+            code="command_not_found",
+            hint=f"correct the command with 'virtmgr edit {workload_id}', or create it from an "
+            "image that has it",
+        )
+    return DriverError(what)
 
 
 def _end(process: subprocess.Popen[bytes]) -> str:

@@ -6,7 +6,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from virtmgr.domain.workload import Usage
+from virtmgr.domain.workload import Filling, Usage
 from virtmgr.drivers.oci.cgroups import Cgroups
 from virtmgr.drivers.oci.places import Place, Run
 
@@ -23,13 +23,22 @@ def parse_net_dev(text: str) -> tuple[int, int]:
     return received, sent
 
 
-def disk_used(mount_point: Path) -> int:
-    """Bytes in use on a file system; 0 if it is gone."""
+def filling(mount_point: Path) -> Filling | None:
+    """How full a file system is; None if it is gone."""
     try:
         status = os.statvfs(mount_point)
     except FileNotFoundError:
-        return 0
-    return (status.f_blocks - status.f_bfree) * status.f_frsize
+        return None
+    used = (status.f_blocks - status.f_bfree) * status.f_frsize
+    return Filling(used=used, free=status.f_bavail * status.f_frsize)
+
+
+def _volumes(place: Place) -> dict[str, Filling] | None:
+    """Of those that are mounted; None: there are none."""
+    if not place.volumes.exists():
+        return None
+    found = {target.name: filling(target) for target in place.volumes.iterdir()}
+    return {id: one for id, one in found.items() if one is not None} or None
 
 
 def usage(cgroups: Cgroups, place: Place, run: Run, now: datetime) -> Usage:
@@ -38,14 +47,17 @@ def usage(cgroups: Cgroups, place: Place, run: Run, now: datetime) -> Usage:
         received, sent = parse_net_dev(Path(f"/proc/{run.pid}/net/dev").read_text())
     except OSError:  # it ended a moment ago
         received = sent = 0
+    root = filling(place.disk_mount)
     return Usage(
         at=now,
         cpu_seconds=counters.cpu_seconds,
         memory=counters.memory,
-        disk=disk_used(place.disk_mount),
+        disk=root.used if root is not None else 0,
         disk_read=counters.disk_read,
         disk_written=counters.disk_written,
         network_received=received,
         network_sent=sent,
         pids=counters.pids,
+        disk_free=root.free if root is not None else None,
+        volumes=_volumes(place),
     )
