@@ -2,11 +2,10 @@
 
 https://github.com/alibaba/clusterdata/blob/master/cluster-trace-v2018/schema.md has the columns in
 the order of the files (trace_2018.md, beside it, names them in another one). A row is what was seen
-of a machine or a container at a time in seconds; 0 is before the eight days or after them. Memory is
-a share of the largest machine, 0 to 100, where -1 and 101 stand for nothing, and 100 of
-``cpu_request`` are one core. What has stopped is told again and again. Containers of one ``app_du``
-should be spread over failure domains: they are read as a group whose members require hosts of their
-own.
+of a machine or a container at a time, in seconds; 0 is before the eight days or after them. What
+has stopped is told again and again. Memory is a share of the largest machine, 0 to 100, where -1
+and 101 stand for nothing; 100 of ``cpu_request`` are one core. Containers of one ``app_du`` should
+be spread over failure domains: they are read as a group whose members require hosts of their own.
 """
 
 from __future__ import annotations
