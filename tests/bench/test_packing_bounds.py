@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.packing_bounds import Bound, bound_of, volume_bound
+from bench.packing_bounds import bound_of, volume_bound
 from bench.packing_prices import fill
 from bench.traces.model import Arrival, Machine, Resize, Trace
 
