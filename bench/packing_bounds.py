@@ -95,8 +95,12 @@ def bound_of(trace: Trace) -> tuple[Bound, int]:
     programme = Programme(bound.sizes, bound.models)
     for number in np.linspace(0, len(moments) - 1, _SAMPLES).astype(int):
         bound.learn(programme.cheapest(moments[number], bound.number_of_first(bound.machines)))
+    looked_at: set[tuple[int, int]] = set()
     for _ in range(_PEAKS):
         hardest = int(bound.tightness(moments, at_peak).argmax())
+        if (hardest, at_peak) in looked_at:
+            break
+        looked_at.add((hardest, at_peak))
         bound.learn(programme.shared(moments[hardest], bound.number_of_first(at_peak)))
         while at_peak < bound.machines and bound.tightness(moments, at_peak).max() > 1 + _SLACK:
             at_peak += 1
