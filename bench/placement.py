@@ -5,9 +5,10 @@
 Decisions alone: "single" places one request on a fleet that is there, as one that asks for nothing
 but room; the others place batches of 1,000 of which each asks for the same, or (``flavours``) for
 one of 24 sizes. ``labels`` requires one and prefers one; ``zone spread`` spreads by zone, ``apart``
-requires hosts apart from its like, ``together`` a zone with its like; ``with a reserve`` is
-``plain`` in a cluster that keeps room for two failures. The floor is what no scheduler can do
-without: compare three columns, score, take the best; no rules, no reasons, no running claims.
+requires hosts apart from its like, ``together`` a zone with its like; ``pack``, ``pack flavours``
+are ``plain`` and ``flavours`` in a cluster that packs, ``with a reserve`` is ``plain`` in one that
+keeps room for two failures. The floor is what no scheduler can do without: compare three columns,
+score, take the best; no rules, no reasons, no running claims.
 
 Explanations are made when they are read: "explain" is the time for a decision and its explanation
 as JSON. "build" is the time to make the fleet of the inventory's rows, which is done once; "renew"
@@ -29,7 +30,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bench import placement_commits
-from virtmgr.domain.host import HostState
+from virtmgr.domain.host import HostState, SchedulingPolicy
 from virtmgr.domain.scheduling import ClusterView, Fleet, HostView, PlacementRequest, place
 from virtmgr.domain.workload import GIB, Affinity, Kind
 
@@ -71,7 +72,12 @@ def decisions(sizes: Sequence[int], seconds: float) -> None:
         single = measure(lambda: place(fleet, [one]), seconds)  # noqa: B023
         print(f"  {'single':14} {1 / single:>9,.0f}   {single / floor:5.1f} x floor")
         reserved = Fleet([dataclasses.replace(cluster, reserve=2)], hosts)
+        packed = Fleet([dataclasses.replace(cluster, policy=SchedulingPolicy.PACK)], hosts)
         rows = [(name, fleet, batch) for name, batch in batches().items()]
+        rows += [
+            ("pack", packed, batches()["plain"]),
+            ("pack flavours", packed, batches()["flavours"]),
+        ]
         for name, there, batch in [*rows, ("with a reserve", reserved, rows[0][2])]:
             each = measure(lambda: place(there, batch), seconds) / BATCH  # noqa: B023
             print(f"  {name:14} {1 / each:>9,.0f}   {each / floor:5.1f} x floor")

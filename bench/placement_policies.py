@@ -6,9 +6,9 @@ have no room, are drained or have a member of the group are out for all alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,21 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class Rebalancing(Protocol):
+    """A policy that also moves what it has placed."""
+
+    every: float
+    """Seconds between its rounds."""
+
+    def moves(self, there: Sequence[Mapping[str, Arrival]]) -> Sequence[tuple[str, int]]:
+        """What goes where in a round, in this order: a workload's name, and its new host.
+
+        :param there: what is on each host, by name.
+        """
+        ...
+
+
 Score = Callable[[Shares], Column]
 
 
@@ -83,23 +98,29 @@ class Virtmgr:
         self._fleet = Fleet([cluster], [_view(n, machine) for n, machine in enumerate(machines)])
         self._changed: dict[int, HostView] = {}
 
+    @property
+    def fleet(self) -> Fleet:
+        """The hosts as they are now."""
+        if self._changed:
+            self._fleet = self._fleet.with_hosts(list(self._changed.values()))
+            self._changed = {}
+        return self._fleet
+
     def choose(self, wanted: Arrival, near: Sequence[int], _: npt.NDArray[np.bool_]) -> int:
-        self._fleet = self._fleet.with_hosts(list(self._changed.values()))
-        self._changed = {}
-        labels = {} if wanted.group is None else {"group": wanted.group}
+        fleet, request = self.fleet, request_for(wanted)
         placed = [
             PlacedWorkload(
                 id=f"{wanted.group}-{host}",
-                project_id="p",
-                host_id=self._fleet.hosts[host].id,
-                labels=labels,
+                project_id=request.project_id,
+                host_id=fleet.hosts[host].id,
+                labels=request.labels,
             )
             for host in near
         ]
-        (decision,) = place(self._fleet.beside(placed), [_request(wanted, labels)])
+        (decision,) = place(fleet.beside(placed), [request])
         if decision.host_id is None:
             raise RuntimeError(f"no host for {wanted.name}: {decision.explanation.summary}")
-        return self._fleet.index[decision.host_id]
+        return fleet.index[decision.host_id]
 
     def claim(self, host: int, vcpus: float, memory: float) -> None:
         view = self._view(host)
@@ -190,17 +211,20 @@ def _view(number: int, machine: Machine) -> HostView:
     )
 
 
-def _request(wanted: Arrival, labels: dict[str, str]) -> PlacementRequest:
+def request_for(one: Arrival, live_host_ids: frozenset[str] = frozenset()) -> PlacementRequest:
+    """What a workload is placed by; its group's members require hosts of their own."""
+    labels = {} if one.group is None else {"group": one.group}
     apart = Affinity(mode="apart", labels=labels, scope="host") if labels else None
     return PlacementRequest(
-        id=wanted.name,
-        name=wanted.name,
+        id=one.name,
+        name=one.name,
         project_id="p",
         cluster_id="c",
         kind=Kind.VM,
-        vcpus=wanted.vcpus,
-        memory=round(wanted.memory * GIB),
+        vcpus=one.vcpus,
+        memory=round(one.memory * GIB),
         disk=0,
         labels=labels,
         affinity=(apart,) if apart else (),
+        live_host_ids=live_host_ids,
     )

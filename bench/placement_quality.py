@@ -1,241 +1,83 @@
 """How well placement packs: one trace through virtmgr's scheduler and through published others.
 
     python -m bench.placement_quality [--machines 110] [--days 4] [--seeds 1,2,3,4,5]
-    python -m bench.placement_quality --azure FILE.sqlite --machines 500
+    python -m bench.placement_quality --azure packing_trace_zone_a_v1.sqlite --machines 500
     python -m bench.placement_quality --alibaba DIRECTORY
 
-Nothing is moved but where a machine is drained, and nobody knows how long anything will live.
+Nothing is moved but where a machine is drained, and nobody knows how long anything will live. The
+rows with moves add what virtmgr's rebalancing does by itself (``placement_moves``), so many moves
+at most in each round.
 
 ``fewest``: the smallest number of machines, of the fleet's first ones, on which the whole trace has
-no refusal, against the bound: no packing needs fewer than it takes for the sum of vCPUs and of
-memory at their peak. ``used``: machines in use, averaged over time, on the whole fleet, against the
-same bound at each moment. ``stranded``: of the machines in use, the share of vCPUs and memory that
-is free without enough of the other beside it for any flavour (1 to 8 GiB a vCPU). ``refused``: by
-size in vCPUs, with as many machines as ``best fit`` needs less 10 %.
+no refusal, against the bound at the peak. ``used``: machines in use, averaged over time, on the
+whole fleet, against the bound at each moment. ``packing_bounds`` says what the bounds assume.
+``stranded``: of the machines in use, the share of vCPUs and memory that is free without enough of
+the other beside it for any flavour (1 to 8 GiB a vCPU). ``moves``: of rebalancing, an hour; ``‰``:
+of so many workload-hours there was one. ``refused``: by size in vCPUs, with as many machines as
+``best fit`` needs less 10 %.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from bench.placement_policies import POLICIES, Policy
+from bench.packing_bounds import Bound, bound_of, volume_bound
+from bench.placement_moves import HOURLY, MOVING
+from bench.placement_policies import POLICIES
+from bench.placement_replay import Figures, Make, Replay
 from bench.traces import alibaba, azure
-from bench.traces.model import Arrival, Machine, Trace
-from bench.traces.synthetic import RATIOS, Recipe, make
+from bench.traces.model import Trace
+from bench.traces.synthetic import Recipe, make
 
-_SLACK = 1e-6
 _REFERENCE = "best fit"
-_ARRIVE, _RESIZE, _DRAIN, _OPEN = 1, 2, 3, 4  # and 0, to leave: that comes first
-Make = Callable[[Sequence[Machine]], Policy]
+_HOUR = 3600.0
 
 
-@dataclass
-class Figures:
-    """Sums over the seconds of a trace."""
+@dataclass(frozen=True)
+class Task:
+    """A trace, its bound at any moment, and how many of the first machines its peak takes."""
 
-    seconds: float = 0.0
-    used: float = 0.0
-    bound: float = 0.0
-    stranded: float = 0.0
-    arrived: int = 0
-    moves: int = 0
-    refused: Counter[int] = field(default_factory=Counter)  # by vCPUs
+    trace: Trace
+    bound: Bound
+    at_peak: int
 
-    def mean(self, total: float) -> float:
-        """A sum over time as its mean."""
-        return total / self.seconds if self.seconds else 0.0
+    def fewest(self, make_policy: Make) -> int:
+        """The smallest number of first machines that refuse nothing; drains are left out.
 
-
-class Replay:
-    """One trace, one policy, from beginning to end."""
-
-    def __init__(self, trace: Trace, make_policy: Make) -> None:
-        self._trace = trace
-        self._policy = make_policy(trace.machines)
-        self._limits = limits_of(trace.machines)
-        self._claimed = np.zeros_like(self._limits)
-        self._there: list[dict[str, Arrival]] = [{} for _ in trace.machines]
-        self._where: dict[str, int] = {}
-        self._drained = np.zeros(len(trace.machines), bool)
-        self._best = _most_first(self._limits)
-        self._now = 0.0
-        self.figures = Figures()
-
-    def run(self, most_refused: float = float("inf")) -> Figures:
-        """Until the end, or until more than so many were refused."""
-        steps = {_RESIZE: self._resize, _DRAIN: self._drain, _OPEN: self._open, 0: self._leave}
-        queue = _timetable(self._trace)
-        while queue and queue[0][0] <= self._trace.seconds:
-            at, kind, number, what = heapq.heappop(queue)
-            self._pass_time(at)
-            if kind != _ARRIVE:
-                steps[kind](what)
-            elif self._arrive(what):
-                heapq.heappush(queue, (what.ends, 0, number, what.name))
-            elif self.figures.refused.total() > most_refused:
-                break
-        self._pass_time(self._trace.seconds)
-        return self.figures
-
-    def _pass_time(self, until: float) -> None:
-        passed = until - self._now
-        if passed > 0:
-            used = np.array([bool(there) for there in self._there])
-            figures = self.figures
-            figures.seconds += passed
-            figures.used += passed * int(used.sum())
-            figures.bound += passed * fewest_by_volume(self._best, self._claimed.sum(axis=1))
-            figures.stranded += passed * _stranded(self._limits - self._claimed, self._limits, used)
-            self._now = until
-
-    def _arrive(self, wanted: Arrival) -> bool:
-        self.figures.arrived += 1
-        host = self._place(wanted)
-        if host is None:
-            self.figures.refused[round(wanted.vcpus)] += 1
-        return host is not None
-
-    def _place(self, wanted: Arrival) -> int | None:
-        asked = np.array([[wanted.vcpus], [wanted.memory]])
-        fitting = (self._claimed + asked <= self._limits + _SLACK).all(axis=0) & ~self._drained
-        near: list[int] = []
-        if wanted.group is not None:
-            near = [n for n, there in enumerate(self._there) if _has_group(there, wanted.group)]
-            fitting[near] = False
-        if not fitting.any():
-            return None
-        host = self._policy.choose(wanted, near, fitting)
-        if not fitting[host]:
-            raise RuntimeError(f"{wanted.name} was put where it does not fit")
-        self._put(wanted, host)
-        return host
-
-    def _put(self, one: Arrival, host: int) -> None:
-        self._where[one.name] = host
-        self._there[host][one.name] = one
-        self._claim(host, one.vcpus, one.memory)
-
-    def _leave(self, name: str) -> Arrival:
-        host = self._where.pop(name)
-        one = self._there[host].pop(name)
-        self._claim(host, -one.vcpus, -one.memory)
-        return one
-
-    def _claim(self, host: int, vcpus: float, memory: float) -> None:
-        self._claimed[:, host] += (vcpus, memory)
-        self._policy.claim(host, vcpus, memory)
-
-    def _resize(self, wanted: tuple[str, float, float]) -> None:
-        name, vcpus, memory = wanted
-        host = self._where.get(name)
-        if host is None:
-            return
-        one = self._there[host][name]
-        more = (vcpus - one.vcpus, memory - one.memory)
-        if (self._claimed[:, host] + more <= self._limits[:, host] + _SLACK).all():
-            self._there[host][name] = replace(one, vcpus=vcpus, memory=memory)
-            self._claim(host, *more)
-
-    def _drain(self, host: int) -> None:
-        """Everything goes elsewhere that finds room; the rest stays."""
-        self._drained[host] = True
-        self._policy.drain(host, True)
-        for one in sorted(self._there[host].values(), key=lambda one: -one.vcpus):
-            self._leave(one.name)
-            if self._place(one) is None:
-                self._put(one, host)
+        Found by halving: with more machines now and then one is refused all the same, of which this
+        takes no notice.
+        """
+        low, high = self.at_peak, len(self.trace.machines)
+        while low < high:
+            middle = (low + high) // 2
+            if Replay(self._first(middle), make_policy).run(most_refused=0).refused.total():
+                low = middle + 1
             else:
-                self.figures.moves += 1
+                high = middle
+        return low
 
-    def _open(self, host: int) -> None:
-        self._drained[host] = False
-        self._policy.drain(host, False)
+    def refused(self, make_policy: Make, machines: int) -> Counter[int]:
+        """What so many first machines refuse, by vCPUs."""
+        return Replay(self._first(machines), make_policy).run().refused
 
+    def whole(self, make_policy: Make) -> Figures:
+        """The figures on all machines."""
+        return Replay(self.trace, make_policy, self.bound).run()
 
-def _timetable(trace: Trace) -> list[tuple[float, int, int, object]]:
-    index = {machine.name: number for number, machine in enumerate(trace.machines)}
-    found: list[tuple[float, int, int, object]] = []
-    found += [(one.at, _ARRIVE, n, one) for n, one in enumerate(trace.arrivals)]
-    found += [
-        (one.at, _RESIZE, n, (one.name, one.vcpus, one.memory))
-        for n, one in enumerate(trace.resizes)
-    ]
-    for number, drain in enumerate(trace.drains):
-        if drain.machine in index:
-            found.append((drain.at, _DRAIN, number, index[drain.machine]))
-            found.append((drain.ends, _OPEN, number, index[drain.machine]))
-    heapq.heapify(found)
-    return found
+    def _first(self, machines: int) -> Trace:
+        return replace(self.trace, machines=self.trace.machines[:machines], drains=())
 
 
-def _has_group(there: dict[str, Arrival], group: str) -> bool:
-    return any(one.group == group for one in there.values())
-
-
-def limits_of(machines: Sequence[Machine]) -> npt.NDArray[np.float64]:
-    """vCPUs and memory of each, a row for each resource."""
-    return np.array([[m.vcpus for m in machines], [m.memory for m in machines]])
-
-
-def _most_first(limits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """What the best 1, 2, 3 … machines have together, for each resource by itself."""
-    return np.cumsum(-np.sort(-limits, axis=1), axis=1)
-
-
-def fewest_by_volume(sums: npt.NDArray[np.float64], claimed: npt.NDArray[np.float64]) -> int:
-    """No packing needs fewer machines, ``sums`` being what the first 1, 2, 3 … have together."""
-    return max(
-        int(np.searchsorted(have, amount - _SLACK)) + 1 if amount > _SLACK else 0
-        for have, amount in zip(sums, claimed, strict=True)
-    )
-
-
-def _stranded(
-    free: npt.NDArray[np.float64], limits: npt.NDArray[np.float64], used: npt.NDArray[np.bool_]
-) -> float:
-    """The mean of the stranded shares of vCPUs and memory of the machines in use."""
-    if not used.any():
-        return 0.0
-    vcpus, memory = free[:, used]
-    lost = (
-        np.maximum(vcpus - memory / RATIOS[0], 0).sum(),
-        np.maximum(memory - vcpus * RATIOS[-1], 0).sum(),
-    )
-    return float(np.mean(np.array(lost) / limits[:, used].sum(axis=1)))
-
-
-def fewest(trace: Trace, make_policy: Make) -> int:
-    """The smallest number of first machines that refuse nothing; drains are left out.
-
-    Found by halving: with more machines now and then one is refused all the same, of which this
-    takes no notice.
-    """
-    low, high = peak_bound(trace), len(trace.machines)
-    while low < high:
-        middle = (low + high) // 2
-        cut = replace(trace, machines=trace.machines[:middle], drains=())
-        if Replay(cut, make_policy).run(most_refused=0).refused.total():
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-def peak_bound(trace: Trace) -> int:
-    """No packing needs fewer of the first machines, by what is asked at the peak."""
-    changes = [(one.at, 1, one.vcpus, one.memory) for one in trace.arrivals]
-    changes += [(one.ends, 0, -one.vcpus, -one.memory) for one in trace.arrivals]
-    there = np.cumsum([change[2:] for change in sorted(changes)], axis=0)
-    return fewest_by_volume(np.cumsum(limits_of(trace.machines), axis=1), there.max(axis=0))
+def task(trace: Trace) -> Task:
+    """A trace with its bounds."""
+    return Task(trace, *bound_of(trace))
 
 
 def main() -> None:
@@ -265,41 +107,53 @@ def main() -> None:
             )
             for seed in arguments.seeds.split(",")
         ]
-    show(traces, list(POLICIES))
+    show(traces, {**MOVING, **POLICIES})
 
 
 def quick() -> None:
-    """A small table for ``make bench-quick``."""
-    show([make(Recipe(seed=1, machines=60, days=1.0, load=0.5))], list(POLICIES))
+    """A small table for ``make bench-quick``: those that pack."""
+    trace = make(Recipe(seed=1, machines=60, days=0.5, load=0.5))
+    packing = ("virtmgr pack", "first fit", _REFERENCE, "Kubernetes most")
+    show([trace], {HOURLY: MOVING[HOURLY], **{name: POLICIES[name] for name in packing}})
 
 
-def show(traces: Sequence[Trace], policies: Sequence[str]) -> None:
+def show(traces: Sequence[Trace], policies: Mapping[str, Make]) -> None:
     """Print the table, the means over the traces."""
+    tasks = [task(trace) for trace in traces]
     arrivals = sum(len(trace.arrivals) for trace in traces)
     print(f"{len(traces)} traces, {arrivals:,} workloads, {os.cpu_count()} CPUs")
-    least = {
-        name: [fewest(trace, POLICIES[name]) for trace in traces]
-        for name in sorted(policies, key=lambda name: name != _REFERENCE)
-    }
-    bounds = [peak_bound(trace) for trace in traces]
-    print("                   fewest  ÷ bound  ÷ best fit   used  ÷ bound  stranded  refused")
-    for name in policies:
-        whole = [Replay(trace, POLICIES[name]).run() for trace in traces]
-        refused: Counter[int] = Counter()
-        for trace, reference in zip(traces, least[_REFERENCE], strict=True):
-            tight = replace(trace, machines=trace.machines[: int(reference * 0.9)], drains=())
-            refused += Replay(tight, POLICIES[name]).run().refused
-        used = np.mean([one.mean(one.used) for one in whole])
-        at_least = np.mean([one.mean(one.bound) for one in whole])
-        print(
-            f"{name:18} {np.mean(least[name]):6.1f}  {_ratio(least[name], bounds):7.3f}  "
-            f"{_ratio(least[name], least[_REFERENCE]):10.3f}  {used:5.1f}  {used / at_least:7.3f}  "
-            f"{np.mean([one.mean(one.stranded) for one in whole]):8.3f}  {_by_size(refused)}",
-            flush=True,
-        )
+    print(
+        f"bound at the peak: {np.mean([volume_bound(trace) for trace in traces]):.1f} machines by "
+        f"volume, {np.mean([one.at_peak for one in tasks]):.1f} by shapes"
+    )
+    reference = [one.fewest(policies[_REFERENCE]) for one in tasks]
+    print(
+        f"{'':31}fewest  ÷ bound  ÷ best fit   used  ÷ bound  stranded   moves    ‰  refused",
+        flush=True,
+    )
+    for name, make_policy in policies.items():
+        print(f"{name:30} {_row(tasks, make_policy, reference)}", flush=True)
 
 
-def _ratio(these: Sequence[int], those: Sequence[int]) -> float:
+def _row(tasks: Sequence[Task], make_policy: Make, reference: Sequence[int]) -> str:
+    least = [one.fewest(make_policy) for one in tasks]
+    whole = [one.whole(make_policy) for one in tasks]
+    refused: Counter[int] = Counter()
+    for one, machines in zip(tasks, reference, strict=True):
+        refused += one.refused(make_policy, int(machines * 0.9))
+    hours = sum(one.seconds for one in whole) / _HOUR
+    moves = sum(one.rebalanced for one in whole)
+    workload_hours = sum(one.workloads for one in whole) / _HOUR
+    return (
+        f"{np.mean(least):6.1f}  {_ratio(least, [one.at_peak for one in tasks]):7.3f}  "
+        f"{_ratio(least, reference):10.3f}  {np.mean([one.mean(one.used) for one in whole]):5.1f}  "
+        f"{_ratio([one.used for one in whole], [one.bound for one in whole]):7.3f}  "
+        f"{np.mean([one.mean(one.stranded) for one in whole]):8.3f}  "
+        f"{moves / hours:6.1f}  {1000 * moves / max(workload_hours, 1.0):3.0f}  {_by_size(refused)}"
+    )
+
+
+def _ratio(these: Sequence[float], those: Sequence[float]) -> float:
     return float(np.mean(np.array(these) / np.array(those)))
 
 

@@ -1,9 +1,11 @@
 """Alibaba's cluster trace of 2018: ``machine_meta.csv``, ``container_meta.csv``; no headers.
 
-https://github.com/alibaba/clusterdata/blob/master/cluster-trace-v2018/schema.txt. A row is what was
-seen of a machine or a container at a time; memory is a share of the largest machine, 0 to 100, and
-100 of ``cpu_request`` are one core. Containers of one ``app_du`` should be spread over failure
-domains: they are read as a group whose members require hosts of their own.
+https://github.com/alibaba/clusterdata/blob/master/cluster-trace-v2018/schema.md has the columns in
+the order of the files (trace_2018.md, beside it, names them in another one). A row is what was seen
+of a machine or a container at a time, in seconds; 0 is before the eight days or after them. What
+has stopped is told again and again. Memory is a share of the largest machine, 0 to 100, where -1
+and 101 stand for nothing; 100 of ``cpu_request`` are one core. Containers of one ``app_du`` should
+be spread over failure domains: they are read as a group whose members require hosts of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ _CONTAINER = (
 
 
 def read(directory: Path, *, grouped: bool = True) -> Trace:
-    """The machines, and the containers from their first row to the one that says they stopped.
+    """The machines, and the containers from their first row to the first that says they stopped.
+
+    One that runs again later has run all the while. One that stopped at 0 was there until the end,
+    if it was there at all.
 
     :raises FileNotFoundError: a file is not there.
     :raises ValueError: a number is none.
@@ -40,26 +45,34 @@ def read(directory: Path, *, grouped: bool = True) -> Trace:
             rack=row["domain_2"],
         )
         for row in _rows(directory / "machine_meta.csv", _MACHINE)
-        if row["cpu_num"] and row["mem_size"]
+        if row["cpu_num"] and _is_share(row["mem_size"])
     }
     seconds = _DAYS * 86400.0
+    forever = 2 * seconds
     containers: dict[str, Arrival] = {}
     for row in _rows(directory / "container_meta.csv", _CONTAINER):
         name, at = row["container_id"], float(row["time_stamp"])
+        known = containers.get(name)
         if row["status"] in _ENDED:
-            if name in containers:
-                containers[name] = replace(containers[name], ends=at)
-        elif name not in containers and row["cpu_request"] and row["mem_size"]:
+            if known is not None and at > 0:
+                containers[name] = replace(known, ends=min(known.ends, at))
+        elif known is not None:
+            containers[name] = replace(known, ends=forever)
+        elif row["cpu_request"] and _is_share(row["mem_size"]):
             containers[name] = Arrival(
                 name=name,
                 at=at,
-                ends=2 * seconds,
+                ends=forever,
                 vcpus=float(row["cpu_request"]) / 100,
                 memory=float(row["mem_size"]) / 100 * MEMORY,
                 group=row["app_du"] if grouped and row["app_du"] else None,
             )
     arrivals = sorted(containers.values(), key=lambda one: (one.at, one.name))
     return Trace(tuple(machines.values()), tuple(arrivals), seconds)
+
+
+def _is_share(text: str) -> bool:
+    return bool(text) and 0 < float(text) <= 100
 
 
 def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:

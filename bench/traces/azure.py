@@ -1,9 +1,11 @@
 """Microsoft's "Azure Trace for Packing 2020": a SQLite file with the tables ``vm`` and ``vmType``.
 
-https://github.com/Azure/AzurePublicDataset/blob/master/AzureTracesForPacking2020.md (CC-BY). Times
-are days, from before 0 (what was there already) to 90; ``endtime`` is NULL of what lived on. The
-amounts are shares of a machine, and differ by its model (``machineId``): a trace is read for one
-model, and those types that it cannot run are left out.
+https://github.com/Azure/AzurePublicDataset/blob/master/AzureTracesForPacking2020.md (CC-BY); the
+file is packing_trace_zone_a_v1.sqlite. Times are days: requests come from 0 to 14, and from before
+0 (what was there already); they end until 90, and ``endtime`` is NULL of what lived on. The amounts
+are shares of a machine, and differ by its model (``machineId``): a trace is read for one model, and
+those types that it cannot run are left out. Disks and network cards (``hdd``, ``ssd``, ``nic``) are
+not looked at, nor is ``priority``: what could be evicted lives as long as it did.
 """
 
 from __future__ import annotations

@@ -140,11 +140,13 @@ def test_the_alibaba_trace(tmp_path: Path) -> None:
         "m_1932,10,1,2,96,100,USING\n"
         "m_7,5,3,4,64,50,USING\n"
         "m_8,5,3,4,,,USING\n"
+        "m_9,5,3,4,96,-1,USING\n"
     )
     (tmp_path / "container_meta.csv").write_text(
         "c_2,m_7,300,app_1,started,800,800,3.12\n"
         "c_1,m_1932,0,app_1,started,400,800,1.56\n"
         "c_1,m_1932,86400,app_1,stopped,400,800,1.56\n"
+        "c_1,m_1932,90000,app_1,stopped,400,800,1.56\n"  # told again
         "c_3,m_7,20,,allocated,400,400,1.56\n"
     )
     trace = alibaba.read(tmp_path)
@@ -160,3 +162,23 @@ def test_the_alibaba_trace(tmp_path: Path) -> None:
     assert (third.name, third.group) == ("c_3", None)
     assert second.ends > trace.seconds
     assert isinstance(trace, Trace)
+
+
+def test_alibaba_containers_that_stop_and_run_again_or_stop_at_no_time(tmp_path: Path) -> None:
+    (tmp_path / "machine_meta.csv").write_text("m_1,0,1,2,96,100,USING\n")
+    (tmp_path / "container_meta.csv").write_text(
+        "again,m_1,0,app,started,400,400,1.56\n"
+        "again,m_1,100,app,stopped,400,400,1.56\n"
+        "again,m_1,200,app,started,400,400,1.56\n"
+        "again,m_1,300,app,stopped,400,400,1.56\n"
+        "again,m_1,400,app,stopped,400,400,1.56\n"
+        "later,m_1,0,app,stopped,400,400,1.56\n"  # 0: before the trace, or after it
+        "later,m_1,50,app,started,400,400,1.56\n"
+        "never,m_1,0,app,stopped,400,400,1.56\n"
+        "odd,m_1,0,app,started,400,400,101\n"
+    )
+    trace = alibaba.read(tmp_path)
+    assert [(one.name, one.at, one.ends) for one in trace.arrivals] == [
+        ("again", 0, 300),
+        ("later", 50, 2 * trace.seconds),
+    ]

@@ -144,6 +144,9 @@ def test_what_the_inventory_has_may_leave_and_come_back() -> None:
     assert tally.claimed.row(0) == Amounts(1.0, GIB, GIB)
 
 
+_EIGHT = {"capacity_vcpus": 8, "capacity_memory": 8 * GIB}
+
+
 def test_pack_strands_nothing_where_it_can() -> None:
     lopsided = host(1, claimed_vcpus=6, claimed_memory=2 * GIB)  # what is left is memory
     even = host(2, claimed_vcpus=4, claimed_memory=3 * GIB)
@@ -152,9 +155,20 @@ def test_pack_strands_nothing_where_it_can() -> None:
     assert decision.host_id == even.id
 
 
+def test_pack_takes_little_of_what_is_scarce() -> None:
+    few_vcpus = host(1, claimed_vcpus=3, claimed_memory=2 * GIB, **_EIGHT)
+    little_memory = host(2, claimed_vcpus=2, claimed_memory=3 * GIB, **_EIGHT)
+    there = cluster(policy=SchedulingPolicy.PACK, overcommit_vcpus=1.0)
+    fleet = Fleet([there], [few_vcpus, little_memory])
+    for vcpus, memory, best in ((2, GIB, little_memory), (1, 2 * GIB, few_vcpus)):
+        (decision,) = place(fleet, [request(vcpus=vcpus, memory=memory)])
+        assert decision.host_id == best.id
+        assert "least taken of what is scarce" in decision.explanation.summary
+
+
 def test_pack_opens_the_largest_of_empty_hosts() -> None:
     small = host(1, capacity_vcpus=4, capacity_memory=4 * GIB)
     fleet = Fleet([cluster(policy=SchedulingPolicy.PACK)], [small, host(2)])
     (decision,) = place(fleet, [request()])
     assert decision.host_id == "host-002"
-    assert "most claimed and least stranded" in decision.explanation.summary
+    assert "most claimed, least stranded" in decision.explanation.summary
