@@ -66,7 +66,7 @@ def decide(
         ports=_published(uow, moving) if with_ports else None,
         ha=uow.workloads.ha_claims() if reserves else None,
     )
-    return place(view, requests)
+    return place(view, requests, explained=True)
 
 
 def fleet(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from virtmgr.domain.scheduling.explanation import Explanation
 from virtmgr.domain.scheduling.fleet import Fleet
 from virtmgr.domain.scheduling.model import PlacementRequest
-from virtmgr.domain.scheduling.replay import Replay
-from virtmgr.domain.scheduling.standing import Standing
-from virtmgr.domain.scheduling.tally import Tally
+from virtmgr.domain.scheduling.replay import Replay, Standings
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,9 @@ class Decision:
     explanation: Explanation
 
 
-def place(fleet: Fleet, requests: Iterable[PlacementRequest]) -> tuple[Decision, ...]:
+def place(
+    fleet: Fleet, requests: Iterable[PlacementRequest], *, explained: bool = False
+) -> tuple[Decision, ...]:
     """Decide for all requests together, in their order.
 
     What earlier requests were given counts for later ones: their claims, their labels in affinity
@@ -42,17 +42,19 @@ def place(fleet: Fleet, requests: Iterable[PlacementRequest]) -> tuple[Decision,
     - The same fleet and requests give the same decisions. Requests with different ids choose
       differently among equally good hosts, so that schedulers at work at the same time collide
       less.
+
+    :param explained: every explanation will be read: work them out on the way, which is faster
+        than to play the batch again.
     """
-    tally = Tally(fleet)
-    replay = Replay(fleet, tally.taken)
-    standings: dict[Hashable, Standing] = {}
+    standings = Standings(fleet)
+    tally = standings.tally
+    replay = Replay(fleet, tally.taken, standings)
     decisions = []
     for request in requests:
-        standing = standings.get(request.shape)
-        if standing is None:
-            standing = standings[request.shape] = Standing(tally, request)
-        chosen = standing.choose(request)
+        chosen = standings.of(request).choose(request)
         explanation = Explanation(partial(replay.explain, request, chosen, len(tally.taken)))
+        if explained:
+            explanation.work_out()
         if chosen is None:
             decisions.append(Decision(request.id, None, None, explanation))
             continue

@@ -6,7 +6,7 @@ Those of ``fixed_rules`` are the same for a whole batch, those of ``moving_rules
 
 from __future__ import annotations
 
-from virtmgr.domain.scheduling.fixed_rules import FixedRules, fixed_rules
+from virtmgr.domain.scheduling.fixed_rules import fixed_rules
 from virtmgr.domain.scheduling.model import PlacementRequest
 from virtmgr.domain.scheduling.moving_rules import (
     has_room,
@@ -16,15 +16,14 @@ from virtmgr.domain.scheduling.moving_rules import (
     near,
     refused_besides_room,
 )
-from virtmgr.domain.scheduling.rule import Rule, count_rejected, examples, failing_first
+from virtmgr.domain.scheduling.rule import Filtered, Rule, filtered, first
 from virtmgr.domain.scheduling.tally import Tally
 
 __all__ = [
-    "FixedRules",
+    "Filtered",
     "Rule",
-    "count_rejected",
-    "examples",
-    "failing_first",
+    "filtered",
+    "first",
     "fixed_rules",
     "has_room",
     "largest_free",
