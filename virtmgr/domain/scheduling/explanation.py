@@ -234,10 +234,11 @@ def _blame(tally: Tally, outcome: Outcome, said: Said) -> Callable[[], Iterable[
         return tuple
     claimed, limit = tally.claimed.rows(refused), fleet.limits.rows(refused)
     passes = np.array([rule.passes[refused] for rule in rules]).T.tolist()
+    numbers = tuple(rule.numbers for rule in outcome.moving.rules)
 
     def verdict(row: int, host: int) -> HostVerdict:
         amounts = claimed.row(row)
-        key = (host, amounts, *passes[row])
+        key = (host, amounts, numbers, *passes[row])
         if key not in said:
             view, limits = fleet.hosts[host], limit.row(row)
             reasons = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +29,7 @@ class Rule:
     many: str  # "2 lack memory"
     why: Why
     resource: Resource | None = None  # of a capacity rule, whose summary tells the largest free
+    numbers: Hashable = None  # of the whole cluster, in the reason: a batch changes them
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from virtmgr.domain.scheduling.fixed_rules import fixed_rules
 from virtmgr.domain.scheduling.model import PlacementRequest
 from virtmgr.domain.scheduling.moving_rules import (
     has_room,
+    keeps_reserve_anywhere,
     largest_free,
     leaves_nobody_alone,
     moving_rules,
@@ -26,6 +27,7 @@ __all__ = [
     "first",
     "fixed_rules",
     "has_room",
+    "keeps_reserve_anywhere",
     "largest_free",
     "leaves_nobody_alone",
     "moving_rules",

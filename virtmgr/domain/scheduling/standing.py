@@ -19,6 +19,7 @@ from virtmgr.domain.scheduling.rules import (
     filtered,
     fixed_rules,
     has_room,
+    keeps_reserve_anywhere,
     moving_rules,
     refused_besides_room,
 )
@@ -60,10 +61,9 @@ class Standing:
         self._filtered: Filtered | None = None
         self._weights: tuple[Weight, ...] | None = None
         self._equals: Mask | None = None
+        self._steady: bool | None = None
         self._possible = bool(self.fixed.passing.any())
         if self._possible:
-            cluster = tally.fleet.clusters[request.cluster_id]
-            self._alone = self._alone and (request.from_reserve or not cluster.reserve)
             self._unmoved = unmoved(tally, request)
             self._look_at(slice(None))
 
@@ -73,7 +73,7 @@ class Standing:
         Among equally good ones the request's id chooses.
         """
         self.catch_up()
-        if self._is_steady(request):
+        if self._is_steady():
             equals = self._best()
         else:
             refused = refused_besides_room(self._tally, request)
@@ -85,7 +85,7 @@ class Standing:
 
     def moving(self, request: PlacementRequest) -> Filtered:
         """What the rules say that a batch moves."""
-        if not self._is_steady(request):
+        if not self._is_steady():
             rules = moving_rules(self._tally, request, self._room)
             return filtered(rules, self.fixed.passing)
         if self._filtered is None:
@@ -95,7 +95,7 @@ class Standing:
 
     def ranked(self, request: PlacementRequest, fitting: Mask) -> Ranked:
         """What the weighers say."""
-        if not self._is_steady(request):
+        if not self._is_steady():
             weights = weights_for(self._tally, request, fitting, self._liked)
             scores = np.where(fitting, total(weights), NEVER)
             return Ranked(weights, scores, best_of(scores))
@@ -113,14 +113,23 @@ class Standing:
         taken = self._tally.taken
         hosts = {host for _, host in taken[self._up_to :]}
         self._up_to = len(taken)
+        if hosts:
+            self._steady = None
         if len(hosts) <= _FEW:
             for host in hosts:
                 self._look_at(host)
         else:
             self._look_at(np.fromiter(hosts, np.intp, len(hosts)))
 
-    def _is_steady(self, request: PlacementRequest) -> bool:
-        return self._alone and self._tally.kept_apart(request) is None
+    def _is_steady(self) -> bool:
+        if self._steady is None:
+            request = self._request
+            self._steady = (
+                self._alone
+                and self._tally.kept_apart(request) is None
+                and keeps_reserve_anywhere(self._tally, request)
+            )
+        return self._steady
 
     def _look_at(self, hosts: Hosts) -> None:
         fitting = self.fixed.passing[hosts]
