@@ -222,7 +222,7 @@ def _claim(services: Services, name: str, batch: int) -> int:
             known = services.known_hosts
             decisions = placement.decide(uow, requests, known=known, alone=tries > 0)
             try:
-                placement.commit(uow, requests, decisions, known=known)
+                placement.commit(uow, requests, decisions, known=known, moving=False)
             except Overtaken:
                 tries += 1
             else:

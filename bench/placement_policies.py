@@ -80,7 +80,10 @@ class Virtmgr:
 
     def __init__(self, machines: Sequence[Machine], policy: SchedulingPolicy) -> None:
         cluster = ClusterView(id="c", name="c", policy=policy, overcommit_vcpus=1.0)
-        self._fleet = Fleet([cluster], [_view(n, machine) for n, machine in enumerate(machines)])
+        views = [_view(number, machine) for number, machine in enumerate(machines)]
+        self._fleet = Fleet([cluster], views)
+        self._ids = [view.id for view in views]
+        self._numbers = {id: number for number, id in enumerate(self._ids)}
         self._changed: dict[int, HostView] = {}
 
     def choose(self, wanted: Arrival, near: Sequence[int], _: npt.NDArray[np.bool_]) -> int:
@@ -91,7 +94,7 @@ class Virtmgr:
             PlacedWorkload(
                 id=f"{wanted.group}-{host}",
                 project_id="p",
-                host_id=self._fleet.hosts[host].id,
+                host_id=self._ids[host],
                 labels=labels,
             )
             for host in near
@@ -99,7 +102,7 @@ class Virtmgr:
         (decision,) = place(self._fleet.beside(placed), [_request(wanted, labels)])
         if decision.host_id is None:
             raise RuntimeError(f"no host for {wanted.name}: {decision.explanation.summary}")
-        return self._fleet.index[decision.host_id]
+        return self._numbers[decision.host_id]
 
     def claim(self, host: int, vcpus: float, memory: float) -> None:
         view = self._view(host)
@@ -114,7 +117,7 @@ class Virtmgr:
         self._changed[host] = replace(self._view(host), state=state)
 
     def _view(self, host: int) -> HostView:
-        return self._changed.get(host) or self._fleet.hosts[host]
+        return self._changed.get(host) or self._fleet.hosts[self._fleet.index[self._ids[host]]]
 
 
 def first_fit(shares: Shares) -> Column:

@@ -149,7 +149,7 @@ def insert(
     requests = _requests(project_id, wanted)
     known = context.services.known_hosts
     decisions = placement.decide(uow, requests, known=known, alone=context.overtaken)
-    revisions = placement.commit(uow, requests, decisions, known=known)
+    revisions = placement.commit(uow, requests, decisions, known=known, moving=False)
     ipam.lock_networks(uow, wanted[0].networks)
     lock_volumes(uow, [volume for one in wanted for volume in one.volumes])
     made = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -39,9 +40,9 @@ def place(
     - For a request by itself: a further host that nothing is placed on never turns a decision for
       a host into a refusal. (For batches nobody can promise that: a further host may lead a first
       request to where a later one finds no room.)
-    - The same fleet and requests give the same decisions. Requests with different ids choose
-      differently among equally good hosts, so that schedulers at work at the same time collide
-      less.
+    - The same fleet and requests give the same decisions. Among equally good hosts a batch takes
+      one after the other, from where its first request's id says: so batches that are placed at
+      the same time seldom choose the same hosts.
 
     :param explained: every explanation will be read: work them out on the way, which is faster
         than to play the batch again.
@@ -50,8 +51,11 @@ def place(
     tally = standings.tally
     replay = Replay(fleet, tally.taken, standings)
     decisions = []
+    start: int | None = None
     for request in requests:
-        chosen = standings.of(request).choose(request)
+        if start is None:
+            start = zlib.crc32(request.id.encode())
+        chosen = standings.of(request).choose(start)
         explanation = Explanation(partial(replay.explain, request, chosen, len(tally.taken)))
         if explained:
             explanation.work_out()
@@ -62,3 +66,23 @@ def place(
         host = fleet.hosts[chosen]
         decisions.append(Decision(request.id, host.id, host.version, explanation))
     return tuple(decisions)
+
+
+def still_take(fleet: Fleet, decided: Iterable[tuple[PlacementRequest, str]]) -> bool:
+    """Whether hosts, as they are by now, take together what was decided for them earlier.
+
+    ``False`` also where that cannot be said by these hosts alone: for what publishes ports, is
+    spread or has affinity rules, and where a cluster keeps a reserve.
+
+    :param fleet: these hosts; others may be missing.
+    :param decided: requests, and the ids of their hosts.
+    """
+    standings = Standings(fleet)
+    for request, host_id in decided:
+        host, cluster = fleet.index.get(host_id), fleet.clusters.get(request.cluster_id)
+        if host is None or cluster is None or cluster.reserve:
+            return False
+        if not standings.of(request).takes(host):
+            return False
+        standings.tally.take(request, host)
+    return True

@@ -53,12 +53,12 @@ class Replay:
             standing = self._now.of(request)
             standing.catch_up()
             said = self._said.setdefault(request.shape, {})
-            return tell(tally, request, work_out(request, standing, chosen), said)
+            return tell(tally, request, work_out(standing, chosen), said)
 
 
-def work_out(request: PlacementRequest, standing: Standing, chosen: int | None) -> Outcome:
+def work_out(standing: Standing, chosen: int | None) -> Outcome:
     """What every rule and every weigher says, as the tally is now."""
-    fixed, moving = standing.fixed, standing.moving(request)
+    fixed, moving = standing.fixed, standing.moving()
     if chosen is None:
         return Outcome(fixed, moving)
-    return Outcome(fixed, moving, standing.ranked(request, moving.passing), chosen)
+    return Outcome(fixed, moving, standing.ranked(), chosen)

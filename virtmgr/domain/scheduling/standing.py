@@ -6,8 +6,6 @@ worked out anew. ``replay.work_out`` puts explanations together from the same.
 
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
 
 from virtmgr.domain.scheduling.capacity import Resource
@@ -17,6 +15,7 @@ from virtmgr.domain.scheduling.policies import liked
 from virtmgr.domain.scheduling.rules import (
     Filtered,
     filtered,
+    first,
     fixed_rules,
     has_room,
     keeps_reserve_anywhere,
@@ -67,46 +66,56 @@ class Standing:
             self._unmoved = unmoved(tally, request)
             self._look_at(slice(None))
 
-    def choose(self, request: PlacementRequest) -> int | None:
+    def choose(self, start: int) -> int | None:
         """The host that the next request of this shape is to get; None: none fits.
 
-        Among equally good ones the request's id chooses.
+        :param start: of equally good ones, the first from this place on, going round: who says the
+            same again gets the next one, once the first is not as good any more.
         """
         self.catch_up()
         if self._is_steady():
             equals = self._best()
         else:
-            refused = refused_besides_room(self._tally, request)
-            scores = moved(self._tally, request, self._scores)
+            refused = refused_besides_room(self._tally, self._request)
+            scores = moved(self._tally, self._request, self._scores)
             np.copyto(scores, NEVER, where=refused)
             equals = best_of(scores)
-        hosts = np.flatnonzero(equals)
-        return int(hosts[zlib.crc32(request.id.encode()) % hosts.size]) if hosts.size else None
+        begin = start % max(equals.size, 1)
+        found = first(equals[begin:], 1)
+        if found:
+            return begin + found[0]
+        return next(iter(first(equals[:begin], 1)), None)
 
-    def moving(self, request: PlacementRequest) -> Filtered:
+    def moving(self) -> Filtered:
         """What the rules say that a batch moves."""
         if not self._is_steady():
-            rules = moving_rules(self._tally, request, self._room)
+            rules = moving_rules(self._tally, self._request, self._room)
             return filtered(rules, self.fixed.passing)
         if self._filtered is None:
-            rules = moving_rules(self._tally, request, self._room)
+            rules = moving_rules(self._tally, self._request, self._room)
             self._filtered = filtered(rules, self.fixed.passing)
         return self._filtered
 
-    def ranked(self, request: PlacementRequest, fitting: Mask) -> Ranked:
+    def ranked(self) -> Ranked:
         """What the weighers say."""
+        fitting = self.moving().passing
         if not self._is_steady():
-            weights = weights_for(self._tally, request, fitting, self._liked)
+            weights = weights_for(self._tally, self._request, fitting, self._liked)
             scores = np.where(fitting, total(weights), NEVER)
             return Ranked(weights, scores, best_of(scores))
         if self._weights is None:
-            self._weights = weights_for(self._tally, request, fitting, self._liked)
+            self._weights = weights_for(self._tally, self._request, fitting, self._liked)
         return Ranked(self._weights, self._scores, self._best())
 
     def _best(self) -> Mask:
         if self._equals is None:
             self._equals = best_of(self._scores)
         return self._equals
+
+    def takes(self, host: int) -> bool:
+        """Whether a host takes one more, if nothing but the host itself has to be looked at."""
+        self.catch_up()
+        return self._is_steady() and bool(self.moving().passing[host])
 
     def catch_up(self) -> None:
         """Look again at the hosts that were taken since the last time."""
