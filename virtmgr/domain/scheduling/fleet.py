@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -93,7 +94,7 @@ class Fleet:
         :raises ValueError: two hosts have one id, or a host's cluster is not in ``clusters``.
         """
         self.clusters: Mapping[str, ClusterView] = {cluster.id: cluster for cluster in clusters}
-        self.hosts: tuple[HostView, ...] = tuple(sorted(hosts, key=_place_of))
+        self.hosts: tuple[HostView, ...] = tuple(sorted(sorted(hosts, key=_id), key=_hash))
         self.index: Mapping[str, int] = {host.id: i for i, host in enumerate(self.hosts)}
         if len(self.index) < len(self.hosts):
             raise ValueError("a fleet has each host once; two with the same id were given")
@@ -265,8 +266,11 @@ def in_domains(counts: Counts, domains: Counts) -> Counts:
     return sums.astype(np.int64)[domains]
 
 
-def _place_of(host: HostView) -> tuple[int, str]:
-    return zlib.crc32(host.id.encode()), host.id
+_id = attrgetter("id")
+
+
+def _hash(host: HostView) -> int:
+    return zlib.crc32(host.id.encode())
 
 
 def _domain(host: HostView, scope: str) -> Hashable:

@@ -43,7 +43,7 @@ class Standing:
 
     Everything is as it was at the last ``choose`` or ``catch_up``. Where nothing but room and the
     policy's liking can change (``_is_steady``), what the rules and the weighers say is kept until
-    a host that had room has none.
+    a host that was taken does not fit any more.
     """
 
     def __init__(self, tally: Tally, request: PlacementRequest) -> None:
@@ -143,11 +143,11 @@ class Standing:
     def _look_at(self, hosts: Hosts) -> None:
         fitting = self.fixed.passing[hosts]
         for resource, mask in has_room(self._tally, self._asked, hosts).items():
-            room = self._room[resource]
-            if np.any(room[hosts] != mask):
-                room[hosts] = mask
-                self._filtered = self._weights = None
+            self._room[resource][hosts] = mask
             fitting = fitting & mask
+        still = fitting & (self._scores[hosts] > NEVER)
+        if not (still if isinstance(hosts, int) else still.all()):
+            self._filtered = self._weights = None  # one that fitted may not fit any more
         if not self._possible:
             return
         self._equals = None
