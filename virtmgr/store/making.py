@@ -29,7 +29,7 @@ def _initialiser(entity: type[Any], tracked: frozenset[str]) -> Callable[..., No
         if each.default_factory is not MISSING
     }
     needed = known.keys() - usual.keys() - made.keys()
-    noticed = tracked & known.keys()
+    tracked &= known.keys()
     as_declared = entity.__init__
 
     def __init__(self: Any, **given: Any) -> None:
@@ -39,9 +39,9 @@ def _initialiser(entity: type[Any], tracked: frozenset[str]) -> Callable[..., No
         for name, make in made.items():
             if name not in given:
                 values[name] = make()
-        vars(self).update(values)
-        for name in noticed:
-            if values[name] is not None:
-                setattr(self, name, values[name])
+        noticed = {name: values.pop(name) for name in tracked if values[name] is not None}
+        vars(self).update(values)  # without those: what is there already is no news
+        for name, value in noticed.items():
+            setattr(self, name, value)
 
     return __init__
