@@ -20,7 +20,7 @@ from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import Nic, Workload
 from virtmgr.store import tables
 from virtmgr.store.making import fill_at_once
-from virtmgr.store.types import Document
+from virtmgr.store.types import Tracked
 
 mappers = registry(metadata=tables.metadata)
 
@@ -54,7 +54,7 @@ def map_domain() -> None:
     if any(mappers.mappers):
         return
     for entity, table in (_PLAIN | _OTHERS).items():
-        tracked = [column.key for column in table.c if isinstance(column.type, Document)]
+        tracked = [column.key for column in table.c if isinstance(column.type, Tracked)]
         fill_at_once(entity, tracked)
     for entity, table in _PLAIN.items():
         mappers.map_imperatively(entity, table)

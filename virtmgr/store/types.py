@@ -137,9 +137,15 @@ class Document(Json):
         return None if value is None else from_json(value)
 
 
+class Tracked(Document):
+    """What ``document`` gives columns."""
+
+    cache_ok = True
+
+
 def document() -> TypeEngine[Any]:
     """A JSON object whose top-level changes in place are noticed; deeper ones: assign anew."""
-    return MutableDict.as_mutable(Document())
+    return MutableDict.as_mutable(Tracked())
 
 
 _PARSED: Final = 512  # texts of a kind whose values are kept; each takes some 6 KB
