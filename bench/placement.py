@@ -10,9 +10,9 @@ are ``plain`` and ``flavours`` in a cluster that packs, ``with a reserve`` is ``
 keeps room for two failures. The floor is what no scheduler can do without: compare three columns,
 score, take the best; no rules, no reasons, no running claims.
 
-Explanations are made when they are read: "explain" is the time for a decision and its explanation
-as JSON. "build" is the time to make the fleet of the inventory's rows, which is done once; "renew"
-to bring 100 hosts of it up to date.
+Explanations are made when they are read, or on the way where all of them will be: "explain" is the
+time for a decision and its explanation as JSON. "build" is the time to make the fleet of the
+inventory's rows, which is done once; "renew" to bring 100 hosts of it up to date.
 
 ``--commits`` adds what ``bench.placement_commits`` measures, which takes a minute.
 """
@@ -88,7 +88,10 @@ def _show_the_rest(
     fleet: Fleet, cluster: ClusterView, hosts: list[HostView], seconds: float
 ) -> None:
     explain = measure(
-        lambda: [one.explanation.to_json() for one in place(fleet, batches()["plain"])], seconds
+        lambda: [
+            one.explanation.to_json() for one in place(fleet, batches()["plain"], explained=True)
+        ],
+        seconds,
     )
     build = measure(lambda: Fleet([cluster], hosts), seconds)
     some = [dataclasses.replace(host, version=2, claimed_vcpus=1) for host in hosts[:100]]

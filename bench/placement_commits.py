@@ -7,7 +7,8 @@ and processes that call ``services.workloads.create``: quota, placement, claims,
 operation, event and the explanation that is kept, in one transaction. ``single`` makes one workload
 a transaction in one process, ``batches`` makes ``--batch`` of them, in ``--processes`` at the same
 time; each try that was overtaken is made again, as by the API. Beside each rate stands the one that
-the process's CPU time alone would allow: what other processes take of the machine is not in it.
+the process's CPU time alone would allow: what other processes take of the machine is not in it. The
+collector of garbage runs as seldom as in the web process.
 ``claims`` are batches of which only the hosts are decided and claimed, and no workloads are made.
 """
 
@@ -31,6 +32,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.fleet_site import AS_IN_PRODUCTION
+from bench.request_costs import collect_garbage_as_in_production
 from tests.fixtures.control_plane import add_hosts, add_images
 from tests.fixtures.postgresql import running_server
 from virtmgr.domain.access import Action, Principal
@@ -151,6 +153,7 @@ def _create(
         overtaken = 0
         once = _once if make else _claim
         once(services, f"{name}-first", batch)
+        collect_garbage_as_in_production()
         time.sleep(max(0.0, begin - time.time()))
         each = []
         if profile is not None:
@@ -222,7 +225,7 @@ def _claim(services: Services, name: str, batch: int) -> int:
             known = services.known_hosts
             decisions = placement.decide(uow, requests, known=known, alone=tries > 0)
             try:
-                placement.commit(uow, requests, decisions, known=known)
+                placement.commit(uow, requests, decisions, known=known, moving=False)
             except Overtaken:
                 tries += 1
             else:

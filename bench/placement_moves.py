@@ -45,9 +45,39 @@ class Moving(Virtmgr):
         aim = Aim(cluster_id="c", most_moves=self._most_moves)
         if not is_out(fleet, aim.cluster_id, aim.threshold):
             return []
-        fleet = fleet.beside(_placed(fleet, there))
-        plan = plan_rebalance(fleet, _movables(fleet, there, aim), aim)
-        return [(move.workload_id, fleet.index[move.target_id]) for move in plan.moves]
+        fleet = fleet.beside(self._placed(there))
+        plan = plan_rebalance(fleet, self._movables(fleet, there, aim), aim)
+        return [(move.workload_id, self.numbers[move.target_id]) for move in plan.moves]
+
+    def _placed(self, there: Sequence[Mapping[str, Arrival]]) -> list[PlacedWorkload]:
+        found = []
+        for host_id, workloads in zip(self.ids, there, strict=True):
+            for one in workloads.values():
+                request = request_for(one)
+                found.append(
+                    PlacedWorkload(
+                        id=one.name,
+                        project_id=request.project_id,
+                        host_id=host_id,
+                        labels=request.labels,
+                        affinity=request.affinity,
+                    )
+                )
+        return found
+
+    def _movables(
+        self, fleet: Fleet, there: Sequence[Mapping[str, Arrival]], aim: Aim
+    ) -> list[Movable]:
+        everywhere = frozenset(fleet.index)
+        found: list[Movable] = []
+        for host_id in worth_looking(fleet, aim):
+            some = there[self.numbers[host_id]].values()
+            if len(found) + len(some) > _LOOKED_AT:
+                break
+            found += [
+                Movable(request=request_for(one, everywhere), host_id=host_id) for one in some
+            ]
+        return found
 
 
 HOURLY = "virtmgr pack, 20 moves an hour"
@@ -56,31 +86,3 @@ MOVING: dict[str, Callable[[Sequence[Machine]], Policy]] = {
     HOURLY: lambda machines: Moving(machines, Rounds(every=3600.0)),
 }
 """The first has the product's own bounds and patience, as if its moves took no time."""
-
-
-def _placed(fleet: Fleet, there: Sequence[Mapping[str, Arrival]]) -> list[PlacedWorkload]:
-    found = []
-    for host, workloads in zip(fleet.hosts, there, strict=True):
-        for one in workloads.values():
-            request = request_for(one)
-            found.append(
-                PlacedWorkload(
-                    id=one.name,
-                    project_id=request.project_id,
-                    host_id=host.id,
-                    labels=request.labels,
-                    affinity=request.affinity,
-                )
-            )
-    return found
-
-
-def _movables(fleet: Fleet, there: Sequence[Mapping[str, Arrival]], aim: Aim) -> list[Movable]:
-    everywhere = frozenset(fleet.index)
-    found: list[Movable] = []
-    for host_id in worth_looking(fleet, aim):
-        some = there[fleet.index[host_id]].values()
-        if len(found) + len(some) > _LOOKED_AT:
-            break
-        found += [Movable(request=request_for(one, everywhere), host_id=host_id) for one in some]
-    return found

@@ -95,7 +95,10 @@ class Virtmgr:
 
     def __init__(self, machines: Sequence[Machine], policy: SchedulingPolicy) -> None:
         cluster = ClusterView(id="c", name="c", policy=policy, overcommit_vcpus=1.0)
-        self._fleet = Fleet([cluster], [_view(n, machine) for n, machine in enumerate(machines)])
+        views = [_view(number, machine) for number, machine in enumerate(machines)]
+        self._fleet = Fleet([cluster], views)
+        self.ids = [view.id for view in views]  # of machines, by their numbers
+        self.numbers = {id: number for number, id in enumerate(self.ids)}
         self._changed: dict[int, HostView] = {}
 
     @property
@@ -112,7 +115,7 @@ class Virtmgr:
             PlacedWorkload(
                 id=f"{wanted.group}-{host}",
                 project_id=request.project_id,
-                host_id=fleet.hosts[host].id,
+                host_id=self.ids[host],
                 labels=request.labels,
             )
             for host in near
@@ -120,7 +123,7 @@ class Virtmgr:
         (decision,) = place(fleet.beside(placed), [request])
         if decision.host_id is None:
             raise RuntimeError(f"no host for {wanted.name}: {decision.explanation.summary}")
-        return fleet.index[decision.host_id]
+        return self.numbers[decision.host_id]
 
     def claim(self, host: int, vcpus: float, memory: float) -> None:
         view = self._view(host)
@@ -135,7 +138,7 @@ class Virtmgr:
         self._changed[host] = replace(self._view(host), state=state)
 
     def _view(self, host: int) -> HostView:
-        return self._changed.get(host) or self._fleet.hosts[host]
+        return self._changed.get(host) or self._fleet.hosts[self._fleet.index[self.ids[host]]]
 
 
 def first_fit(shares: Shares) -> Column:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -101,6 +102,26 @@ def test_claims_never_exceed_capacity(
         host = uow.hosts.get(inventory.host.id)
         assert host is not None
         assert (host.claimed_vcpus, host.claimed_memory, host.version) == (70.0, 100, 102)
+
+
+def test_placements_never_exceed_capacity(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, url: str
+) -> None:
+    driver = {"name": "oci", "healthy": True, "kinds": ["container"], "inits": ["app"]}
+    more = [
+        inventory.make_host(name=f"more{number}", capacity_vcpus=10, facts={"drivers": [driver]})
+        for number in range(6)
+    ]
+    with units() as uow:
+        for host in more:
+            uow.hosts.add(host)
+        uow.commit()
+    done = _everywhere(units, url, "place", inventory.cluster.id)
+    with units(read_only=True) as uow:
+        hosts = [host for host in uow.hosts.all() if host.id != inventory.host.id]
+    assert all(40 - host.claimed_vcpus >= 0 for host in hosts)  # overcommitted four times
+    assert {host.id: host.claimed_memory for host in hosts} == Counter(done)
+    assert len(done) > 6 * 57 - 2 * workers.THREADS * 3
 
 
 def test_addresses_are_unique(units: SqlUnitOfWorkFactory, inventory: Inventory, url: str) -> None:

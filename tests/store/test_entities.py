@@ -11,6 +11,7 @@ from sqlalchemy.exc import InvalidRequestError
 from structlog.testing import capture_logs
 
 from tests.store.inventory import GIB, NOW, Inventory, make_event
+from virtmgr.domain.errors import Conflict, InvalidRequest, NameTaken
 from virtmgr.domain.host import Pool
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.image import (
@@ -21,7 +22,7 @@ from virtmgr.domain.image import (
     ImageType,
 )
 from virtmgr.domain.network import NetworkType
-from virtmgr.domain.operation import IdempotencyKey, OperationState, StreamTicket
+from virtmgr.domain.operation import IdempotencyKey, Operation, OperationState, StreamTicket
 from virtmgr.domain.project import Role, RoleBinding, Token
 from virtmgr.domain.scheduling import PlacedWorkload
 from virtmgr.domain.workload import Affinity, Init, Port, State, Usage, Workload, WorkloadStatus
@@ -121,6 +122,90 @@ def test_round_trip(units: SqlUnitOfWorkFactory, inventory: Inventory) -> None:
                 assert found is not entity
                 assert _facts(found) == _facts(entity)
         assert _facts(uow.quotas.get(inventory.project.id)) == _facts(inventory.quota)
+
+
+_ODD = "tab\t, line\n, return\r, \\N, \\., 'quotes\", {braces}, ünïcödé 🐍"
+
+
+def test_many_rows_come_back_as_they_went_in(
+    units: SqlUnitOfWorkFactory, inventory: Inventory
+) -> None:
+    workloads = [
+        inventory.make_workload(
+            f"web{number}",
+            claim_vcpus=0.1 * number,
+            host_id=None if number % 2 else inventory.host.id,
+            placement={"summary": _ODD, "score": 0.1 + 0.2, "none": None} if number % 3 else None,
+        )
+        for number in range(12)
+    ]
+    operations = [
+        inventory.make_operation(one.id, message=_ODD, progress=0.5, error={"said": _ODD})
+        for one in workloads
+    ]
+    with units() as uow:
+        uow.workloads.add_all(workloads)
+        uow.operations.add_all(operations)
+        for one in workloads:
+            uow.events.append(make_event(message=f"workload {one.name} {_ODD}"))
+        uow.commit()
+    with units(read_only=True) as uow:
+        for workload in workloads:
+            found = uow.workloads.get(workload.id)
+            assert found is not None
+            assert found.claim_vcpus == pytest.approx(workload.claim_vcpus)
+            workload.claim_vcpus = found.claim_vcpus
+            assert _facts(found) == _facts(workload)
+            assert uow.workloads.explanation(workload.id) == workload.placement
+        for operation in operations:
+            assert _facts(uow.operations.get(operation.id)) == _facts(operation)
+        assert [one.message for one in uow.events.after(0, limit=20)] == [
+            f"workload {one.name} {_ODD}" for one in workloads
+        ]
+
+
+def test_what_many_rows_break_is_told_as_of_one(
+    units: SqlUnitOfWorkFactory, inventory: Inventory
+) -> None:
+    workloads = [inventory.make_workload(f"web{number}") for number in range(12)]
+    twice = [*workloads[1:], inventory.make_workload("web5")]
+    with units() as uow, pytest.raises(NameTaken, match="its name is taken in this project"):
+        uow.workloads.add_all(twice)
+    astray = [inventory.make_workload(f"web{number}", host_id=new_id()) for number in range(12)]
+    with units() as uow, pytest.raises(Conflict, match="something that it refers to is gone"):
+        uow.workloads.add_all(astray)
+    too_much = [inventory.make_workload(f"web{number}", revision=-1) for number in range(12)]
+    with units() as uow, pytest.raises(InvalidRequest, match="breaks the inventory's rule"):
+        uow.workloads.add_all(too_much)
+    with units() as uow:  # and the connection is as good as before
+        uow.workloads.add_all(workloads)
+        uow.commit()
+
+
+def test_entities_are_made_as_their_classes_say(inventory: Inventory) -> None:
+    one, other = inventory.make_operation("a"), inventory.make_operation("b")
+    assert one.parameters == {}
+    assert one.parameters is not other.parameters
+    assert one.finished_at is None
+    with pytest.raises(TypeError, match="target_id"):
+        Operation(id="x", verb="create")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="colour"):
+        inventory.make_operation("a", colour="red")
+
+
+def test_a_change_in_place_of_what_was_just_made_is_kept(
+    units: SqlUnitOfWorkFactory, inventory: Inventory
+) -> None:
+    operation = inventory.make_operation("a", parameters={"from": "a"})
+    with units() as uow:
+        uow.operations.add(operation)
+        operation.parameters["to"] = "b"
+        operation.message = "on its way"
+        uow.commit()
+    with units(read_only=True) as uow:
+        found = uow.operations.get(operation.id)
+    assert found is not None
+    assert (found.parameters, found.message) == ({"from": "a", "to": "b"}, "on its way")
 
 
 def test_a_workload_is_found_without_its_explanation(

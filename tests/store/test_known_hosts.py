@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from tests.store.inventory import GIB, Inventory
 from virtmgr.domain.host import HostState
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.scheduling import Amounts, Decision, PlacementRequest
-from virtmgr.domain.workload import Kind
+from virtmgr.domain.workload import Affinity, Kind, PlacementSpec, WorkloadSpec
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import placement
 from virtmgr.services.known_hosts import KnownHosts, brought_up_to_date, changed_ids
@@ -151,6 +152,75 @@ def test_who_is_overtaken_claims_nothing(
         host = uow.hosts.get(inventory.host.id)
     assert host is not None
     assert host.claimed_memory == 2 * GIB
+
+
+@pytest.mark.parametrize("memory", [GIB, 63 * GIB])
+def test_what_somebody_else_claimed_first_is_looked_at_again(
+    units: SqlUnitOfWorkFactory, inventory: Inventory, known: KnownHosts, memory: int
+) -> None:
+    claim(units, inventory, known)
+    with units(read_only=True) as uow:
+        request, decision = decide(uow, inventory, known)
+    claim(units, inventory, KnownHosts(), memory=memory)
+    with units() as uow:
+        if memory == GIB:
+            placement.commit(uow, [request], [decision], known=known, moving=False)
+        else:
+            with pytest.raises(placement.Overtaken):
+                placement.commit(uow, [request], [decision], known=known, moving=False)
+        uow.commit()
+    with units(read_only=True) as uow:
+        host = uow.hosts.get(inventory.host.id)
+        _, after = decide(uow, inventory, known)
+    assert host is not None
+    assert host.claimed_memory == (3 * GIB if memory == GIB else 64 * GIB)
+    assert (after.host_id is None) == (memory != GIB)
+    assert after.host_version in (host.version, None)
+
+
+def cordon(uow: UnitOfWork, inventory: Inventory) -> None:
+    host = uow.hosts.get(inventory.host.id)
+    assert host is not None
+    host.scheduling_state = host.state = HostState.CORDONED
+
+
+def keep_apart(uow: UnitOfWork, inventory: Inventory) -> None:
+    rule = Affinity(mode="apart", labels={"tier": "web"}, scope="host", required=True)
+    spec = WorkloadSpec(
+        name="alone", kind=Kind.VM, image="debian", placement=PlacementSpec(affinity=(rule,))
+    )
+    uow.workloads.add(inventory.make_workload("alone", spec=spec, kind=Kind.VM))
+    uow.hosts.claim(inventory.host.id, version_of(uow, inventory), vcpus=1, memory=GIB, disk=0)
+
+
+def keep_a_reserve(uow: UnitOfWork, inventory: Inventory) -> None:
+    cluster = uow.clusters.get(inventory.cluster.id)
+    assert cluster is not None
+    cluster.reserve = 1
+    uow.hosts.claim(inventory.host.id, version_of(uow, inventory), vcpus=1, memory=GIB, disk=0)
+
+
+def version_of(uow: UnitOfWork, inventory: Inventory) -> int:
+    host = uow.hosts.get(inventory.host.id)
+    assert host is not None
+    return host.version
+
+
+@pytest.mark.parametrize("change", [cordon, keep_apart, keep_a_reserve])
+def test_more_than_a_claim_makes_placing_start_again(
+    units: SqlUnitOfWorkFactory,
+    inventory: Inventory,
+    known: KnownHosts,
+    change: Callable[[UnitOfWork, Inventory], None],
+) -> None:
+    claim(units, inventory, known)
+    with units(read_only=True) as uow:
+        request, decision = decide(uow, inventory, known)
+    with units() as uow:
+        change(uow, inventory)
+        uow.commit()
+    with units() as uow, pytest.raises(placement.Overtaken):
+        placement.commit(uow, [request], [decision], known=known, moving=False)
 
 
 def test_a_batch_claims_each_host_once(

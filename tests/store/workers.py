@@ -15,9 +15,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.store.inventory import NOW, make_event
-from virtmgr.domain.errors import NameTaken, QuotaExceeded
+from virtmgr.domain.errors import NameTaken, NoPlacement, QuotaExceeded
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.network import Address, free_addresses
+from virtmgr.domain.scheduling import PlacementRequest
+from virtmgr.domain.workload import Init, Kind
+from virtmgr.services import placement
+from virtmgr.services.known_hosts import KnownHosts
 from virtmgr.store.engine import make_engine
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
@@ -51,6 +55,32 @@ def claim(units: Units, host_id: str) -> list[str]:
             if uow.hosts.claim(host_id, host.version, vcpus=0.7, memory=1, disk=1):
                 uow.commit()
                 taken.append("one")
+
+
+def place(units: Units, cluster_id: str) -> list[str]:
+    """Place containers of 0.7 vCPUs, three at a time, as creates do, until no host takes them."""
+    taken: list[str] = []
+    known, overtaken = KnownHosts(), False
+    while True:
+        requests = [
+            PlacementRequest(
+                id=new_id(), name="w", project_id=new_id(), cluster_id=cluster_id,
+                kind=Kind.CONTAINER, init=Init.APP, vcpus=0.7, memory=1, disk=1,
+            )
+            for _ in range(3)
+        ]  # fmt: skip
+        try:
+            with units() as uow:
+                found = placement.decide(uow, requests, known=known, alone=overtaken)
+                placement.commit(uow, requests, found, known=known, moving=False)
+                uow.commit()
+        except placement.Overtaken:
+            overtaken = True
+        except NoPlacement:
+            return taken
+        else:
+            overtaken = False
+            taken += [str(one.host_id) for one in found]
 
 
 def reserve(units: Units, network_id: str) -> list[str]:
@@ -136,7 +166,7 @@ def dawdle(units: Units, key: str) -> list[str]:
 
 
 JOBS: dict[str, Callable[[Units, str], list[str]]] = {
-    job.__name__: job for job in (charge, claim, reserve, take, number, redeem, log, dawdle)
+    job.__name__: job for job in (charge, claim, place, reserve, take, number, redeem, log, dawdle)
 }
 
 

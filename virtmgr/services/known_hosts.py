@@ -90,8 +90,13 @@ def brought_up_to_date(
     return Seen(now, marks if complete else frozenset(map(_mark, now.hosts)))
 
 
+def mark(host_id: str, version: int) -> str:
+    """A host at a version, as ``HostRepository.marks`` tells it."""
+    return f"{host_id}:{version}"
+
+
 def _mark(view: HostView) -> str:
-    return f"{view.id}:{view.version}"
+    return mark(view.id, view.version)
 
 
 def _with_claim(view: HostView, claim: Amounts) -> HostView:

@@ -20,11 +20,12 @@ from virtmgr.domain.scheduling import (
     PlacedWorkload,
     PlacementRequest,
     place,
+    still_take,
 )
 from virtmgr.domain.workload import Workload
 from virtmgr.ports.driver import Feature
 from virtmgr.ports.unit_of_work import ListQuery, UnitOfWork
-from virtmgr.services.known_hosts import KnownHosts, brought_up_to_date, changed_ids
+from virtmgr.services.known_hosts import KnownHosts, brought_up_to_date, changed_ids, mark
 from virtmgr.services.overlays import carried_mtu, no_tunnel_reason
 from virtmgr.services.references import host_port
 from virtmgr.services.vlans import makes_vlans
@@ -66,7 +67,7 @@ def decide(
         ports=_published(uow, moving) if with_ports else None,
         ha=uow.workloads.ha_claims() if reserves else None,
     )
-    return place(view, requests)
+    return place(view, requests, explained=True)
 
 
 def fleet(
@@ -203,27 +204,54 @@ def commit(
     decisions: Iterable[Decision],
     *,
     known: KnownHosts | None = None,
+    moving: bool = True,
 ) -> Mapping[str, int]:
     """Take the claims of a batch, each host's if it is as it was read.
 
     :param known: what this process knows of the hosts, to be told what was claimed.
+    :param moving: they are placed already and move; False: they are new, so that hosts which have
+        changed since may be looked at again, by the same rules.
     :return: by host, the next revision of what is desired there.
     :raises NoPlacement: a request fits nowhere; ``detail`` explains every host.
     :raises Overtaken: a host has changed since it was read.
     """
     claims: dict[str, Amounts] = {}
     versions: dict[str, int] = {}
+    decided: list[tuple[PlacementRequest, str]] = []
     for request, decision in zip(requests, decisions, strict=True):
         if decision.host_id is None or decision.host_version is None:
             raise refusal(request, decision)
+        decided.append((request, decision.host_id))
         versions[decision.host_id] = decision.host_version
         claims[decision.host_id] = claims.get(decision.host_id, _NOTHING) + request.asked
     revisions = uow.hosts.claim_all(claims, versions)
+    if revisions is None and not moving:
+        versions |= _looked_at_again(uow, decided, versions)
+        revisions = uow.hosts.claim_all(claims, versions)
     if revisions is None:
         raise Overtaken
     if known is not None:
         uow.after_commit(partial(known.claimed, claims, versions))
     return revisions
+
+
+def _looked_at_again(
+    uow: UnitOfWork, decided: Sequence[tuple[PlacementRequest, str]], versions: Mapping[str, int]
+) -> Mapping[str, int]:
+    """The versions of hosts that have changed since, and take what was decided for them all the
+    same: most often somebody else has claimed something there.
+
+    :raises Overtaken: one does not, or more has to be looked at than these hosts.
+    """
+    marks = uow.hosts.marks()
+    changed = {id for id, version in versions.items() if mark(id, version) not in marks}
+    if uow.workloads.with_affinity({request.project_id for request, _ in decided}):
+        raise Overtaken  # somebody may want to be apart from them by now
+    hosts = [host_view(host) for host in uow.hosts.those(changed)]
+    there = Fleet(map(cluster_view, uow.clusters.list(ListQuery(limit=500)).items), hosts)
+    if not still_take(there, [each for each in decided if each[1] in changed]):
+        raise Overtaken
+    return {host.id: host.version for host in hosts}
 
 
 def refusal(request: PlacementRequest, decision: Decision) -> NoPlacement:

@@ -18,6 +18,7 @@ from virtmgr.domain.operation import Operation, OperationState
 from virtmgr.domain.quota import amounts_of
 from virtmgr.domain.scheduling import Decision, PlacementRequest
 from virtmgr.domain.states import Outcome, check_verb
+from virtmgr.domain.values import Name, Value
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import PowerState, State, Workload, WorkloadSpec
 from virtmgr.ports.unit_of_work import UnitOfWork
@@ -29,6 +30,10 @@ from virtmgr.services.operation_end import end
 from virtmgr.services.references import References, placement_request, resolve
 
 MOST_AT_ONCE = 1000
+
+
+class _Named(Value):
+    name: Name
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def named(references: References, name: str) -> References:
 
     :raises pydantic.ValidationError: the name is none.
     """
-    WorkloadSpec.model_validate({**references.spec.model_dump(), "name": name})
+    _Named(name=name)
     return replace(references, spec=references.spec.model_copy(update={"name": name}))
 
 
@@ -141,10 +146,10 @@ def insert(
     refuse_taken(context, *(one.spec.name for one in wanted))
     amounts = _amounts(wanted[0], len(wanted))
     uow.quotas.check(project_id, amounts)
-    requests = [placement_request(project_id, new_id(), one) for one in wanted]
+    requests = _requests(project_id, wanted)
     known = context.services.known_hosts
     decisions = placement.decide(uow, requests, known=known, alone=context.overtaken)
-    revisions = placement.commit(uow, requests, decisions, known=known)
+    revisions = placement.commit(uow, requests, decisions, known=known, moving=False)
     ipam.lock_networks(uow, wanted[0].networks)
     lock_volumes(uow, [volume for one in wanted for volume in one.volumes])
     made = [
@@ -161,6 +166,12 @@ def insert(
     if spanned:
         overlays.announce(context.services, uow, spanned, told=revisions)
     return changed
+
+
+def _requests(project_id: str, wanted: Sequence[References]) -> list[PlacementRequest]:
+    """What the scheduler is asked. Volumes that differ are copies, all of them on one host."""
+    first = placement_request(project_id, new_id(), wanted[0])
+    return [first, *(first.renamed(new_id(), one.spec.name) for one in wanted[1:])]
 
 
 def _amounts(references: References, count: int) -> dict[str, float]:

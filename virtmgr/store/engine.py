@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -26,6 +25,7 @@ from sqlalchemy.pool import NullPool, Pool, QueuePool
 from virtmgr.domain.errors import InvalidRequest, Unavailable
 from virtmgr.store.errors import translate_errors
 from virtmgr.store.pool import WriterPool
+from virtmgr.store.types import json_text
 
 WRITER_PATIENCE = 15.0
 """Seconds to wait for another process's, or our own other units', write lock."""
@@ -188,7 +188,7 @@ def _sqlite(url: URL, *, pool: type[Pool], size: int, busy_timeout: float) -> En
 def _json() -> dict[str, Any]:
     """JSON out by pydantic (models, datetimes), in undecoded: ``store/types.py`` parses it."""
     return {
-        "json_serializer": lambda value: to_json(value).decode(),
+        "json_serializer": json_text,
         "json_deserializer": lambda data: data,
     }
 

@@ -76,9 +76,12 @@ def translate_errors(engine: Engine) -> None:
 
 
 def _translate(context: ExceptionContext) -> None:
-    error = context.original_exception
-    if context.is_pre_ping:
-        return
+    if not context.is_pre_ping:
+        raise_translated(context.original_exception)
+
+
+def raise_translated(error: BaseException) -> None:
+    """Raise the domain's error for what a driver says of its database, if there is one."""
     if isinstance(error, sqlite3.Error):
         translated = _from_sqlite(error)
     elif _is_postgresql(error):

@@ -19,6 +19,8 @@ from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
 from virtmgr.domain.volume import Volume
 from virtmgr.domain.workload import Nic, Workload
 from virtmgr.store import tables
+from virtmgr.store.making import fill_at_once
+from virtmgr.store.types import Tracked
 
 mappers = registry(metadata=tables.metadata)
 
@@ -44,12 +46,16 @@ _PLAIN = {
     StreamTicket: tables.stream_tickets,
     IdempotencyKey: tables.idempotency_keys,
 }
+_OTHERS = {Nic: tables.nics, Workload: tables.workloads}
 
 
 def map_domain() -> None:
     """Map every entity, once per process; further calls do nothing."""
     if any(mappers.mappers):
         return
+    for entity, table in (_PLAIN | _OTHERS).items():
+        tracked = [column.key for column in table.c if isinstance(column.type, Tracked)]
+        fill_at_once(entity, tracked)
     for entity, table in _PLAIN.items():
         mappers.map_imperatively(entity, table)
     mappers.map_imperatively(Nic, tables.nics, properties={"index": tables.nics.c.position})

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import psycopg
+from psycopg import sql
 from psycopg.types.string import TextLoader
-from sqlalchemy import Engine, event
+from sqlalchemy import Column, Connection, Engine, event
+
+from virtmgr.store.errors import raise_translated
+from virtmgr.store.types import Json, json_text
 
 _TRUSTED: Final = 5.0  # seconds; who is silent for longer may be gone without a word
 
@@ -72,3 +76,38 @@ def ping_when_in_doubt(engine: Engine) -> None:
         return True
 
     engine.dialect.do_ping = ping  # type: ignore[assignment, method-assign]
+
+
+def copy_in(
+    connection: Connection, columns: Sequence[Column[Any]], rows: Iterable[list[Any]]
+) -> None:
+    """Write many rows of one table as one stream: each takes half of what it does by INSERT.
+
+    :param rows: values in the order of the columns; they are used up.
+    """
+    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+    table = sql.Identifier(columns[0].table.name)
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(table, names)
+    prepare = [
+        (index, preparing)
+        for index, column in enumerate(columns)
+        if (preparing := _preparing(column, connection)) is not None
+    ]
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for values in rows:
+                for index, make in prepare:
+                    values[index] = make(values[index])
+                copy.write_row(values)
+    except psycopg.Error as error:
+        raise_translated(error)
+        raise
+
+
+def _preparing(column: Column[Any], connection: Connection) -> Callable[[Any], Any] | None:
+    """What is made of the column's values before the driver gets them; None: nothing."""
+    if isinstance(column.type, Json):
+        return lambda value: None if value is None else json_text(value)
+    dialect = connection.dialect
+    return column.type.dialect_impl(dialect).bind_processor(dialect)

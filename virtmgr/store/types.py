@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from pydantic import BaseModel
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Dialect, Integer, String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.types import PGUuid
@@ -112,7 +112,12 @@ class Thousandths(TypeDecorator[float]):
         return None if value is None else value / 1000
 
 
-class _Json(TypeDecorator[Any]):
+def json_text(value: Any) -> str:
+    """JSON by pydantic, which knows models and datetimes."""
+    return to_json(value).decode()
+
+
+class Json(TypeDecorator[Any]):
     """JSONB on PostgreSQL, JSON text on SQLite; None is SQL's NULL."""
 
     impl = JSON(none_as_null=True)
@@ -123,7 +128,7 @@ class _Json(TypeDecorator[Any]):
         return dialect.type_descriptor(json(none_as_null=True))
 
 
-class Document(_Json):
+class Document(Json):
     """Any JSON value, as dicts, lists and scalars."""
 
     cache_ok = True
@@ -132,15 +137,21 @@ class Document(_Json):
         return None if value is None else from_json(value)
 
 
+class Tracked(Document):
+    """What ``document`` gives columns."""
+
+    cache_ok = True
+
+
 def document() -> TypeEngine[Any]:
     """A JSON object whose top-level changes in place are noticed; deeper ones: assign anew."""
-    return MutableDict.as_mutable(Document())
+    return MutableDict.as_mutable(Tracked())
 
 
 _PARSED: Final = 512  # texts of a kind whose values are kept; each takes some 6 KB
 
 
-class Model(_Json):
+class Model(Json):
     """A frozen pydantic value as JSON.
 
     Equal texts give one shared value: a page of workloads repeats few specs, and validating one

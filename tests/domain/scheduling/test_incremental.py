@@ -17,6 +17,8 @@ from virtmgr.domain.scheduling import (
     PlacedWorkload,
     PlacementRequest,
     place,
+    shortfalls,
+    still_take,
 )
 from virtmgr.domain.scheduling.rules import rules_for
 from virtmgr.domain.scheduling.tally import Tally
@@ -172,3 +174,65 @@ def test_pack_opens_the_largest_of_empty_hosts() -> None:
     (decision,) = place(fleet, [request()])
     assert decision.host_id == "host-002"
     assert "most claimed, least stranded" in decision.explanation.summary
+
+
+@given(fleets(), batches(), batches())
+def test_hosts_that_still_take_a_batch_have_room_for_it_and_pass_every_rule(
+    fleet: Fleet, batch: list[PlacementRequest], others: list[PlacementRequest]
+) -> None:
+    decided = [
+        (one, decision.host_id)
+        for one, decision in zip(batch, place(fleet, batch), strict=True)
+        if decision.host_id is not None
+    ]
+    claims = [
+        (decision.host_id, one.asked)
+        for one, decision in zip(others, place(fleet, others), strict=True)
+    ]
+    chosen = {host_id for _, host_id in decided}
+    now = [_claimed(one, claims) for one in fleet.hosts if one.id in chosen]
+    there = Fleet(fleet.clusters.values(), now)
+    if not still_take(there, decided):
+        return
+    for one, host_id in decided:
+        (alone,) = place(there, [dataclasses.replace(one, host_id=host_id)])
+        assert alone.host_id == host_id
+    after = [_claimed(one, [(host_id, each.asked) for each, host_id in decided]) for one in now]
+    for one in after:
+        if any(host_id == one.id for _, host_id in decided):
+            assert not shortfalls(one, fleet.clusters[one.cluster_id], Amounts(0.0, 0, 0))
+
+
+def _claimed(one: HostView, claims: list[tuple[str | None, Amounts]]) -> HostView:
+    for host_id, asked in claims:
+        if host_id == one.id:
+            one = dataclasses.replace(
+                one,
+                claimed_vcpus=one.claimed_vcpus + asked.vcpus,
+                claimed_memory=one.claimed_memory + asked.memory,
+                claimed_disk=one.claimed_disk + asked.disk,
+            )
+    return one
+
+
+def test_what_was_decided_still_holds_beside_a_claim_that_leaves_room() -> None:
+    def there(**claims: int) -> Fleet:
+        return Fleet([cluster()], [host(1, **claims), host(2)])
+
+    decided = [(request(0), "host-001"), (request(1), "host-001")]
+    assert still_take(there(claimed_memory=6 * GIB), decided)
+    assert not still_take(there(claimed_memory=7 * GIB), decided)
+    assert not still_take(there(), [(request(2, spread_by="host"), "host-002")])
+    assert not still_take(Fleet([cluster(reserve=1)], [host(1), host(2)]), decided)
+    assert not still_take(there(), [(request(3), "host-gone")])
+
+
+def test_batches_on_equal_hosts_go_round_and_begin_in_different_places() -> None:
+    fleet = Fleet([cluster()], [host(number) for number in range(200)])
+    begins = set()
+    for first in range(20):
+        batch = [request(1000 * first + number) for number in range(30)]
+        places = [fleet.index[str(one.host_id)] for one in place(fleet, batch)]
+        begins.add(places[0])
+        assert places == [(places[0] + number) % 200 for number in range(30)]
+    assert len(begins) > 15

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
+from unittest.mock import patch
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from virtmgr.domain.host import HostState
 from virtmgr.domain.scheduling import (
+    Amounts,
     ClusterView,
+    Decision,
     Fleet,
     HostView,
     PlacementRequest,
+    greatest,
     place,
 )
 from virtmgr.domain.scheduling.reserve import failures_left, survived
@@ -92,6 +97,58 @@ def test_a_placement_leaves_room_for_every_failure(fleet: Fleet, memory: int, ha
 def test_what_a_cluster_survives(fleet: Fleet) -> None:
     count = survived(Tally(fleet), "c")
     assert all(survives(list(fleet.hosts), failures) for failures in range(count + 1))
+
+
+@given(fleets(), st.lists(st.tuples(st.integers(1, 3), st.booleans()), max_size=8))
+def test_a_batch_leaves_room_as_if_it_was_placed_one_by_one(
+    fleet: Fleet, asked: list[tuple[int, bool]]
+) -> None:
+    batch = [
+        PlacementRequest(
+            id=f"w{number}", name="w", project_id="p", cluster_id="c", kind=Kind.CONTAINER,
+            init=Init.APP, vcpus=0.1, memory=memory, disk=0, ha=ha,
+        )
+        for number, (memory, ha) in enumerate(asked)
+    ]  # fmt: skip
+    together = place(fleet, batch)
+    for request, decision in zip(batch, together, strict=True):
+        (alone,) = place(fleet, [replace(request, id="w0")])  # the batch's place to start from
+        assert decision.host_id == alone.host_id
+        assert decision.explanation.to_json() == alone.explanation.to_json()
+        fleet = Fleet(fleet.clusters.values(), [_after(request, decision, h) for h in fleet.hosts])
+
+
+def _after(request: PlacementRequest, decision: Decision, host: HostView) -> HostView:
+    if host.id != decision.host_id:
+        return host
+    ha = request.asked if request.ha else Amounts(0, 0, 0)
+    return replace(
+        host,
+        claimed_vcpus=host.claimed_vcpus + request.vcpus,
+        claimed_memory=host.claimed_memory + request.memory,
+        ha_vcpus=host.ha_vcpus + ha.vcpus,
+        ha_memory=host.ha_memory + ha.memory,
+    )
+
+
+numbers = st.sampled_from([0.0, 1.0, 1.5, 2.0, 3.0])
+
+
+@given(
+    st.lists(numbers, min_size=1, max_size=12),
+    st.lists(st.tuples(st.integers(0, 11), numbers, st.integers(0, 13)), max_size=40),
+    st.integers(0, 3),
+)
+def test_the_greatest_numbers_stay_the_greatest(
+    values: list[float], changes: list[tuple[int, float, int]], spare: int
+) -> None:
+    with patch.object(greatest, "_SPARE", spare):
+        kept = greatest.Greatest(np.array(values))
+        for index, value, count in changes:
+            kept.put(index % len(values), value)
+            values[index % len(values)] = value
+            assert kept.first(count) == sorted(values, reverse=True)[:count]
+            assert kept.values.tolist() == values
 
 
 def test_a_refusal_says_what_is_kept() -> None:

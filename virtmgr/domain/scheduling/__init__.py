@@ -34,7 +34,7 @@ from virtmgr.domain.scheduling.model import (
     PlacedWorkload,
     PlacementRequest,
 )
-from virtmgr.domain.scheduling.placing import Decision, place
+from virtmgr.domain.scheduling.placing import Decision, place, still_take
 
 __all__ = [
     "Amounts",
@@ -53,4 +53,5 @@ __all__ = [
     "limits",
     "place",
     "shortfalls",
+    "still_take",
 ]

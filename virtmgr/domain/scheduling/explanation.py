@@ -7,25 +7,20 @@ reason: what it says is true of the whole fleet, and it costs no more than a few
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import starmap
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from virtmgr.domain.scheduling.fleet import Fleet, Mask, Scores
+from virtmgr.domain.scheduling.fleet import Fleet
 from virtmgr.domain.scheduling.model import PlacementRequest
-from virtmgr.domain.scheduling.rules import (
-    FixedRules,
-    Rule,
-    count_rejected,
-    examples,
-    largest_free,
-)
+from virtmgr.domain.scheduling.rules import Filtered, Rule, first, largest_free
 from virtmgr.domain.scheduling.tally import Tally
-from virtmgr.domain.scheduling.weighers import Weight
+from virtmgr.domain.scheduling.weighers import NEVER, Ranked
 from virtmgr.domain.workload import Reason
 
 ALL, BEST = 100, 5
@@ -82,6 +77,10 @@ class Explanation:
     def _told(self) -> Told:
         return self._explain()
 
+    def work_out(self) -> None:
+        """Do so now: all that it needs is at hand."""
+        _ = self._told
+
     @property
     def summary(self) -> str:
         """One sentence."""
@@ -128,45 +127,43 @@ class Explanation:
 class Outcome:
     """All that one placement worked out, before it is put in words."""
 
-    fixed: FixedRules
-    moving: tuple[Rule, ...]
-    failing_first: tuple[Mask, ...]  # for each that moves, the hosts that pass all before it
-    fitting: Mask
-    weights: tuple[Weight, ...] = ()
-    ranked: Scores | None = None  # −∞ where it does not fit
+    fixed: Filtered
+    moving: Filtered
+    ranked: Ranked | None = None  # None: none fits
     chosen: int | None = None
-    equals: int = 1  # hosts with the best score
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """All of them, in their order."""
-        return (*self.fixed.rules, *self.moving)
+        return (*self.fixed.rules, *self.moving.rules)
 
 
 Said = dict[Hashable, HostVerdict]
-"""What was said of hosts that do not fit, of requests of one shape: a batch says it again."""
+"""What was said of hosts, of requests of one shape: a batch says it again."""
 
 
 def tell(tally: Tally, request: PlacementRequest, outcome: Outcome, said: Said) -> Told:
     """Put an outcome in words, as the tally is now (before the request takes its host)."""
-    fitting = int(np.count_nonzero(outcome.fitting))
+    fitting = outcome.moving.count
     if outcome.chosen is None:
         summary = _refusal(tally, request, outcome)
     else:
         summary = _choice(tally.fleet.hosts[outcome.chosen].name, outcome, fitting)
-    rejected = {**outcome.fixed.rejected, **count_rejected(outcome.moving)}
+    rejected = {**outcome.fixed.rejected, **outcome.moving.rejected}
     return Told(summary, len(tally.fleet), fitting, rejected, _writer(tally, outcome, said))
 
 
 def _choice(name: str, outcome: Outcome, fitting: int) -> str:
     if fitting == 1:
         return f"placed on {name}: the only host that fits"
-    phrases = [weight.phrase for weight in outcome.weights]
+    assert outcome.ranked is not None
+    phrases = [weight.phrase for weight in outcome.ranked.weights]
     if len(phrases) == 1:
         text = f"placed on {name}: {phrases[0]} of {fitting} that fit"
     else:
         text = f"placed on {name}: best of {fitting} that fit by {', '.join(phrases)}"
-    return text if outcome.equals == 1 else f"{text}, one of {outcome.equals} equal ones"
+    equals = int(np.count_nonzero(outcome.ranked.equals))
+    return text if equals == 1 else f"{text}, one of {equals} equal ones"
 
 
 def _refusal(tally: Tally, request: PlacementRequest, outcome: Outcome) -> str:
@@ -174,7 +171,7 @@ def _refusal(tally: Tally, request: PlacementRequest, outcome: Outcome) -> str:
     if not len(tally.fleet):
         return "no host fits: there is none to choose from"
     parts = []
-    failing_first = (*outcome.fixed.failing_first, *outcome.failing_first)
+    failing_first = (*outcome.fixed.failing_first, *outcome.moving.failing_first)
     for rule, failing in zip(outcome.rules, failing_first, strict=True):
         number = int(np.count_nonzero(failing))
         if number:
@@ -183,40 +180,65 @@ def _refusal(tally: Tally, request: PlacementRequest, outcome: Outcome) -> str:
     return "no host fits: " + ", ".join(parts)
 
 
-def _select(fleet: Fleet, outcome: Outcome) -> npt.NDArray[np.intp]:
-    """The hosts that get a verdict: all of a small fleet, the telling ones of a large one."""
-    if len(fleet) <= ALL:
-        return np.arange(len(fleet))
-    groups = [outcome.fixed.examples, examples(outcome.failing_first)]
-    if outcome.ranked is not None and outcome.chosen is not None:
-        groups.append(_best(outcome.ranked, outcome.chosen))
-    return np.concatenate(groups)
+def _writer(tally: Tally, outcome: Outcome, said: Said) -> Callable[[], tuple[HostVerdict, ...]]:
+    """Keep what the verdicts of the selected hosts need, and no more: a batch makes many."""
+    hosts, chosen = tally.fleet.hosts, outcome.chosen
+    praised, blame = _praised(tally.fleet, outcome, said), _blame(tally, outcome, said)
+
+    def rank(verdict: HostVerdict) -> tuple[bool, float, bool, str]:
+        is_chosen = chosen is not None and verdict.host_id == hosts[chosen].id
+        return (not verdict.fits, -(verdict.score or 0.0), not is_chosen, verdict.host_name)
+
+    return lambda: tuple(sorted((*praised, *blame()), key=rank))
 
 
-def _best(ranked: Scores, chosen: int) -> npt.NDArray[np.intp]:
-    """``BEST`` hosts that fit, ``chosen`` among them."""
-    left, found = ranked.copy(), [chosen]
-    left[chosen] = -np.inf
-    while len(found) < BEST and left[best := int(left.argmax())] > -np.inf:
-        found.append(best)
-        left[best] = -np.inf
+def _praised(fleet: Fleet, outcome: Outcome, said: Said) -> list[HostVerdict]:
+    """The hosts that fit: all of a small fleet, the best of a large one."""
+    ranked = outcome.ranked
+    if ranked is None:
+        return []
+    best = np.flatnonzero(outcome.moving.passing) if len(fleet) <= ALL else _best(outcome)
+    names = [weight.name for weight in ranked.weights]
+    values = [weight.values[best].tolist() for weight in ranked.weights]
+    keys = list(zip(best.tolist(), ranked.scores[best].tolist(), *values, strict=True))
+    for key in keys:
+        if key not in said:
+            view, scores = fleet.hosts[key[0]], dict(zip(names, key[2:], strict=True))
+            said[key] = HostVerdict(view.id, view.name, True, (), key[1], scores)
+    return [said[key] for key in keys]
+
+
+def _best(outcome: Outcome) -> npt.NDArray[np.intp]:
+    """``BEST`` hosts that fit, the chosen one among them."""
+    assert outcome.ranked is not None
+    assert outcome.chosen is not None
+    others = [host for host in first(outcome.ranked.equals, BEST) if host != outcome.chosen]
+    found = [outcome.chosen, *others[: BEST - 1]]
+    if len(found) < BEST < outcome.moving.count:
+        left = outcome.ranked.scores.copy()
+        left[found] = NEVER
+        while len(found) < BEST:
+            found.append(int(left.argmax()))
+            left[found[-1]] = NEVER
     return np.array(found, np.intp)
 
 
-def _writer(tally: Tally, outcome: Outcome, said: Said) -> Callable[[], tuple[HostVerdict, ...]]:
-    """Keep what the verdicts of the selected hosts need, and no more: a batch makes many."""
-    fleet = tally.fleet
-    selected = _select(fleet, outcome)
-    claimed, limit = tally.claimed.rows(selected), fleet.limits.rows(selected)
-    rules = outcome.rules
-    passes = np.array([rule.passes[selected] for rule in rules]).T.tolist()
-    values = {weight.name: weight.values[selected] for weight in outcome.weights}
-    scores = None if outcome.ranked is None else outcome.ranked[selected]
-    chosen = outcome.chosen
+def _blame(tally: Tally, outcome: Outcome, said: Said) -> Callable[[], Iterable[HostVerdict]]:
+    """The hosts that do not fit: all of a small fleet, a few for each rule of a large one."""
+    fleet, rules = tally.fleet, outcome.rules
+    if len(fleet) <= ALL:
+        refused = np.flatnonzero(~outcome.moving.passing)
+    else:
+        refused = np.concatenate([outcome.fixed.examples, outcome.moving.examples])
+    if not refused.size:
+        return tuple
+    claimed, limit = tally.claimed.rows(refused), fleet.limits.rows(refused)
+    passes = np.array([rule.passes[refused] for rule in rules]).T.tolist()
+    numbers = tuple(rule.numbers for rule in outcome.moving.rules)
 
-    def refused(row: int, host: int) -> HostVerdict:
+    def verdict(row: int, host: int) -> HostVerdict:
         amounts = claimed.row(row)
-        key = (host, amounts, *passes[row])
+        key = (host, amounts, numbers, *passes[row])
         if key not in said:
             view, limits = fleet.hosts[host], limit.row(row)
             reasons = tuple(
@@ -227,15 +249,4 @@ def _writer(tally: Tally, outcome: Outcome, said: Said) -> Callable[[], tuple[Ho
             said[key] = HostVerdict(view.id, view.name, False, reasons)
         return said[key]
 
-    def verdict(row: int) -> HostVerdict:
-        host = int(selected[row])
-        if scores is None or not all(passes[row]):
-            return refused(row, host)
-        view, each = fleet.hosts[host], {name: float(values[name][row]) for name in values}
-        return HostVerdict(view.id, view.name, True, (), float(scores[row]), each)
-
-    def rank(found: HostVerdict) -> tuple[bool, float, bool, str]:
-        is_chosen = chosen is not None and found.host_id == fleet.hosts[chosen].id
-        return (not found.fits, -(found.score or 0.0), not is_chosen, found.host_name)
-
-    return lambda: tuple(sorted(map(verdict, range(selected.size)), key=rank))
+    return lambda: starmap(verdict, enumerate(refused.tolist()))

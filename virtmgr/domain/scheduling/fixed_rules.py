@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from virtmgr.domain.host import HostState
 from virtmgr.domain.scheduling.capacity import Amounts
-from virtmgr.domain.scheduling.fleet import Fleet, Mask
+from virtmgr.domain.scheduling.fleet import Fleet
 from virtmgr.domain.scheduling.model import HostView, PlacementRequest
-from virtmgr.domain.scheduling.rule import (
-    Rule,
-    Why,
-    always,
-    count_rejected,
-    examples,
-    failing_first,
-)
+from virtmgr.domain.scheduling.rule import Filtered, Rule, Why, always, filtered
 
 
-@dataclass(frozen=True, eq=False)
-class FixedRules:
-    """The rules of which no batch changes the outcome, applied to requests of one shape."""
-
-    rules: tuple[Rule, ...]
-    passing: Mask  # all of them
-    failing_first: tuple[Mask, ...]  # for each rule, the hosts that pass all before it
-    rejected: Mapping[str, int]
-    """How many hosts have each reason, by its code."""
-
-    @cached_property
-    def examples(self) -> npt.NDArray[np.intp]:
-        """A few hosts that fail each rule first."""
-        return examples(self.failing_first)
-
-
-def fixed_rules(fleet: Fleet, request: PlacementRequest) -> FixedRules:
+def fixed_rules(fleet: Fleet, request: PlacementRequest) -> Filtered:
     """Those that the request must pass, first what says most about a host."""
 
-    def work_out() -> FixedRules:
-        rules = tuple(_fixed(fleet, request))
-        failing, passing = failing_first(rules, np.ones(len(fleet), bool))
-        return FixedRules(rules, passing, failing, count_rejected(rules))
+    def work_out() -> Filtered:
+        return filtered(tuple(_fixed(fleet, request)), np.ones(len(fleet), bool))
 
     return fleet.remember(("rules", *_shape(request)), work_out)
 

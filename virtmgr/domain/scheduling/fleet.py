@@ -1,10 +1,12 @@
-"""The hosts as arrays, one element each in the order of their ids, and what is placed on them."""
+"""The hosts as arrays, one element each in an order of their own, and what is placed on them."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -72,9 +74,10 @@ class Columns:
 class Fleet:
     """An immutable view of the hosts, at the time of a decision.
 
-    Hosts stand in the order of their ids, whatever order they are given in, so that nothing
-    depends on the order. What can be derived is derived when first asked for, and remembered;
-    fleets that are made of one another (``with_hosts``, ``beside``) share what is true of both.
+    Hosts stand in the order of a hash of their ids, whatever order they are given in: nothing
+    depends on that, and neighbours have nothing in common, such as a rack. What can be derived is
+    derived when first asked for, and remembered; fleets that are made of one another
+    (``with_hosts``, ``beside``) share what is true of both.
     Several threads may place on one fleet.
     """
 
@@ -91,7 +94,7 @@ class Fleet:
         :raises ValueError: two hosts have one id, or a host's cluster is not in ``clusters``.
         """
         self.clusters: Mapping[str, ClusterView] = {cluster.id: cluster for cluster in clusters}
-        self.hosts: tuple[HostView, ...] = tuple(sorted(hosts, key=lambda host: host.id))
+        self.hosts: tuple[HostView, ...] = tuple(sorted(sorted(hosts, key=_id), key=_hash))
         self.index: Mapping[str, int] = {host.id: i for i, host in enumerate(self.hosts)}
         if len(self.index) < len(self.hosts):
             raise ValueError("a fleet has each host once; two with the same id were given")
@@ -261,6 +264,13 @@ def in_domains(counts: Counts, domains: Counts) -> Counts:
     """For each host, the sum of ``counts`` over all hosts of its domain."""
     sums = np.bincount(domains, weights=counts, minlength=1)
     return sums.astype(np.int64)[domains]
+
+
+_id = attrgetter("id")
+
+
+def _hash(host: HostView) -> int:
+    return zlib.crc32(host.id.encode())
 
 
 def _domain(host: HostView, scope: str) -> Hashable:

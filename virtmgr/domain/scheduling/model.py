@@ -190,6 +190,12 @@ class PlacementRequest:
             self.from_reserve,
         )
 
+    def renamed(self, id: str, name: str) -> PlacementRequest:
+        """The same of another workload. It is checked already, and has the same shape."""
+        made = object.__new__(PlacementRequest)
+        vars(made).update(vars(self), id=id, name=name, shape=self.shape)
+        return made
+
     @property
     def runs_as(self) -> str:
         """What a host's drivers must run, in the words of ``HostView.kinds``."""

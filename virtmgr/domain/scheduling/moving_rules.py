@@ -17,7 +17,12 @@ from virtmgr.domain.scheduling.capacity import (
 )
 from virtmgr.domain.scheduling.fleet import Hosts, Mask
 from virtmgr.domain.scheduling.model import PlacementRequest, carries, write_labels
-from virtmgr.domain.scheduling.reserve import failures_left, keeps_reserve, room
+from virtmgr.domain.scheduling.reserve import (
+    failures_left,
+    is_kept_anywhere,
+    keeps_reserve,
+    room,
+)
 from virtmgr.domain.scheduling.rule import Rule, Why, always
 from virtmgr.domain.scheduling.tally import Tally
 from virtmgr.domain.workload import Affinity
@@ -165,11 +170,21 @@ def _room(asked: Amounts, room: Mapping[Resource, Mask]) -> Iterator[Rule]:
         )
 
 
+def keeps_reserve_anywhere(tally: Tally, request: PlacementRequest) -> bool:
+    """Whether no host is refused because of a reserve."""
+    if not _has_to_keep_reserve(tally, request):
+        return True
+    return is_kept_anywhere(tally, request.cluster_id, request.asked)
+
+
+def _has_to_keep_reserve(tally: Tally, request: PlacementRequest) -> bool:
+    cluster = tally.fleet.clusters.get(request.cluster_id)
+    return cluster is not None and cluster.reserve > 0 and not request.from_reserve
+
+
 def _reserve(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
     fleet = tally.fleet
-    if request.from_reserve or request.cluster_id not in fleet.clusters:
-        return
-    if not fleet.clusters[request.cluster_id].reserve:
+    if not _has_to_keep_reserve(tally, request):
         return
     failures = failures_left(fleet, request.cluster_id)
     lost = "a host" if failures == 1 else f"{failures} hosts"
@@ -186,6 +201,7 @@ def _reserve(tally: Tally, request: PlacementRequest) -> Iterator[Rule]:
                 f"{free} of {name} are free in the cluster, and {kept} are kept for the failure "
                 f"of {lost}"
             ),
+            numbers=(free, kept),
         )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from virtmgr.domain.scheduling.explanation import Explanation
 from virtmgr.domain.scheduling.fleet import Fleet
 from virtmgr.domain.scheduling.model import PlacementRequest
-from virtmgr.domain.scheduling.replay import Replay
-from virtmgr.domain.scheduling.standing import Standing
-from virtmgr.domain.scheduling.tally import Tally
+from virtmgr.domain.scheduling.replay import Replay, Standings
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,9 @@ class Decision:
     explanation: Explanation
 
 
-def place(fleet: Fleet, requests: Iterable[PlacementRequest]) -> tuple[Decision, ...]:
+def place(
+    fleet: Fleet, requests: Iterable[PlacementRequest], *, explained: bool = False
+) -> tuple[Decision, ...]:
     """Decide for all requests together, in their order.
 
     What earlier requests were given counts for later ones: their claims, their labels in affinity
@@ -39,20 +40,25 @@ def place(fleet: Fleet, requests: Iterable[PlacementRequest]) -> tuple[Decision,
     - For a request by itself: a further host that nothing is placed on never turns a decision for
       a host into a refusal. (For batches nobody can promise that: a further host may lead a first
       request to where a later one finds no room.)
-    - The same fleet and requests give the same decisions. Requests with different ids choose
-      differently among equally good hosts, so that schedulers at work at the same time collide
-      less.
+    - The same fleet and requests give the same decisions. Among equally good hosts a batch takes
+      one after the other, from where its first request's id says: so batches that are placed at
+      the same time seldom choose the same hosts.
+
+    :param explained: every explanation will be read: work them out on the way, which is faster
+        than to play the batch again.
     """
-    tally = Tally(fleet)
-    replay = Replay(fleet, tally.taken)
-    standings: dict[Hashable, Standing] = {}
+    standings = Standings(fleet)
+    tally = standings.tally
+    replay = Replay(fleet, tally.taken, standings)
     decisions = []
+    start: int | None = None
     for request in requests:
-        standing = standings.get(request.shape)
-        if standing is None:
-            standing = standings[request.shape] = Standing(tally, request)
-        chosen = standing.choose(request)
+        if start is None:
+            start = zlib.crc32(request.id.encode())
+        chosen = standings.of(request).choose(start)
         explanation = Explanation(partial(replay.explain, request, chosen, len(tally.taken)))
+        if explained:
+            explanation.work_out()
         if chosen is None:
             decisions.append(Decision(request.id, None, None, explanation))
             continue
@@ -60,3 +66,23 @@ def place(fleet: Fleet, requests: Iterable[PlacementRequest]) -> tuple[Decision,
         host = fleet.hosts[chosen]
         decisions.append(Decision(request.id, host.id, host.version, explanation))
     return tuple(decisions)
+
+
+def still_take(fleet: Fleet, decided: Iterable[tuple[PlacementRequest, str]]) -> bool:
+    """Whether hosts, as they are by now, take together what was decided for them earlier.
+
+    ``False`` also where that cannot be said by these hosts alone: for what publishes ports, is
+    spread or has affinity rules, and where a cluster keeps a reserve.
+
+    :param fleet: these hosts; others may be missing.
+    :param decided: requests, and the ids of their hosts.
+    """
+    standings = Standings(fleet)
+    for request, host_id in decided:
+        host, cluster = fleet.index.get(host_id), fleet.clusters.get(request.cluster_id)
+        if host is None or cluster is None or cluster.reserve:
+            return False
+        if not standings.of(request).takes(host):
+            return False
+        standings.tally.take(request, host)
+    return True

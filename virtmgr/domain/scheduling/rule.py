@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +29,37 @@ class Rule:
     many: str  # "2 lack memory"
     why: Why
     resource: Resource | None = None  # of a capacity rule, whose summary tells the largest free
+    numbers: Hashable = None  # of the whole cluster, in the reason: a batch changes them
 
 
-def failing_first(rules: tuple[Rule, ...], passing: Mask) -> tuple[tuple[Mask, ...], Mask]:
-    """For each rule the hosts of ``passing`` that it is the first to refuse, and who is left."""
+@dataclass(frozen=True, eq=False)
+class Filtered:
+    """What rules do together, one after the other."""
+
+    rules: tuple[Rule, ...]
+    passing: Mask  # all of them, and what was before them
+    failing_first: tuple[Mask, ...]  # for each rule, the hosts that pass all before it
+    rejected: Mapping[str, int]
+    """How many hosts have each reason, by its code."""
+
+    @cached_property
+    def count(self) -> int:
+        """How many hosts pass."""
+        return int(np.count_nonzero(self.passing))
+
+    @cached_property
+    def examples(self) -> npt.NDArray[np.intp]:
+        """A few hosts that fail each rule first."""
+        return np.array([host for mask in self.failing_first for host in first(mask)], np.intp)
+
+
+def filtered(rules: tuple[Rule, ...], passing: Mask) -> Filtered:
+    """Apply rules to the hosts of ``passing``."""
     failing = []
     for rule in rules:
         failing.append(passing & ~rule.passes)
         passing = passing & rule.passes
-    return tuple(failing), passing
+    return Filtered(rules, passing, tuple(failing), count_rejected(rules))
 
 
 def always(text: str) -> Why:
@@ -54,16 +77,11 @@ def count_rejected(rules: tuple[Rule, ...]) -> dict[str, int]:
     return {code: number for code, number in failing.items() if number}
 
 
-def examples(failing: tuple[Mask, ...]) -> npt.NDArray[np.intp]:
-    """Up to ``SOME`` hosts of each mask."""
-    return np.array([host for mask in failing for host in _first(mask)], np.intp)
-
-
-def _first(mask: Mask) -> list[int]:
-    """The first ``SOME``; a mask of thousands is not read to its end."""
+def first(mask: Mask, most: int = SOME) -> list[int]:
+    """The first hosts of a mask; one of thousands is not read to its end."""
     found: list[int] = []
     start = 0
-    while len(found) < SOME and start < mask.size:
+    while len(found) < most and start < mask.size:
         start += int(mask[start:].argmax())
         if not mask[start]:
             break

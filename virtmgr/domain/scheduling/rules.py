@@ -6,27 +6,28 @@ Those of ``fixed_rules`` are the same for a whole batch, those of ``moving_rules
 
 from __future__ import annotations
 
-from virtmgr.domain.scheduling.fixed_rules import FixedRules, fixed_rules
+from virtmgr.domain.scheduling.fixed_rules import fixed_rules
 from virtmgr.domain.scheduling.model import PlacementRequest
 from virtmgr.domain.scheduling.moving_rules import (
     has_room,
+    keeps_reserve_anywhere,
     largest_free,
     leaves_nobody_alone,
     moving_rules,
     near,
     refused_besides_room,
 )
-from virtmgr.domain.scheduling.rule import Rule, count_rejected, examples, failing_first
+from virtmgr.domain.scheduling.rule import Filtered, Rule, filtered, first
 from virtmgr.domain.scheduling.tally import Tally
 
 __all__ = [
-    "FixedRules",
+    "Filtered",
     "Rule",
-    "count_rejected",
-    "examples",
-    "failing_first",
+    "filtered",
+    "first",
     "fixed_rules",
     "has_room",
+    "keeps_reserve_anywhere",
     "largest_free",
     "leaves_nobody_alone",
     "moving_rules",

@@ -6,14 +6,25 @@ changes: nothing is counted anew for each request of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 
 from virtmgr.domain.scheduling.fleet import Counts, Fleet, Hosts, Mask, Scores, in_domains
 from virtmgr.domain.scheduling.model import HostPort, PlacedWorkload, PlacementRequest, carries
 from virtmgr.domain.workload import Affinity
+
+
+class Follower(Protocol):
+    """What is kept up to date with a tally."""
+
+    def look_at(self, host: int) -> None:
+        """See what is claimed of a host now."""
+
+
+F = TypeVar("F", bound=Follower)
 
 
 class Tally:
@@ -35,6 +46,7 @@ class Tally:
         self._near: dict[tuple[_Selection, str], Mask] = {}
         self._crowds: dict[tuple[_Selection, _Selection | None, str], Scores] = {}
         self._kept_apart: dict[_Selection, Mask] = {}
+        self._following: dict[Hashable, Follower] = {}
         self._gone: dict[str, tuple[PlacementRequest, int]] = {}  # placed before, and left
         self._has_rules = any(workload.affinity for workload in fleet.placed)
 
@@ -71,11 +83,20 @@ class Tally:
         self.taken = remaining
         self._forget()
 
+    def follow(self, key: Hashable, make: Callable[[], F]) -> F:
+        """What ``make`` returned when it was first called for ``key``; from then on it is told of
+        each host whose claims change."""
+        if key not in self._following:
+            self._following[key] = make()
+        return cast(F, self._following[key])
+
     def _claim(self, request: PlacementRequest, host: int, sign: int) -> None:
         for columns in (self.claimed, self.ha) if request.ha else (self.claimed,):
             columns.vcpus[host] += sign * request.vcpus
             columns.memory[host] += sign * request.memory
             columns.disk[host] += sign * request.disk
+        for follower in self._following.values():
+            follower.look_at(host)
 
     def _forget(self) -> None:
         """Count anew what is asked for next."""

@@ -27,6 +27,8 @@ FACTORS = {
     "policy": 1.0,
     "image": 0.5,
 }
+NEVER = -np.inf  # the score of a host that does not fit
+EQUAL = 1e-9  # scores no farther apart than this are the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,21 @@ class Weight:
     name: str  # a key of FACTORS
     values: Scores
     phrase: str  # for the summary: "placed on h2: … of 3 that fit"
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """What the weighers say of the hosts, as long as nothing is taken."""
+
+    weights: tuple[Weight, ...]
+    scores: Scores  # NEVER where it does not fit
+    equals: Mask  # hosts with the best score
+
+
+def best_of(scores: Scores) -> Mask:
+    """The hosts with the best score, if one fits."""
+    best = scores.max(initial=NEVER)
+    return scores >= best - EQUAL if best > NEVER else np.zeros(scores.size, bool)
 
 
 def weights_for(

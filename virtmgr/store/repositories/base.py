@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Insert,
     Select,
@@ -34,6 +35,8 @@ from virtmgr.store import tables
 from virtmgr.store.errors import noun, taken
 
 T = TypeVar("T")
+
+_MANY = 10  # rows from which on a stream of them is faster than statements
 
 
 class SqlRepository(Generic[T]):
@@ -194,27 +197,39 @@ class SqlRepository(Generic[T]):
 
 
 def write(session: Session, entities: Sequence[Any]) -> None:
-    """Insert entities of one kind as rows; they stay unknown to the session."""
+    """Write new entities of one kind as rows; they stay unknown to the session."""
     if not entities:
         return
+    connection = session.connection()
     kind: Any = type(entities[0])
-    statement, columns = _inserted(kind)
+    columns = _written(kind)
+    if len(entities) >= _MANY and connection.dialect.name == "postgresql":
+        from virtmgr.store.postgresql import copy_in  # psycopg, which SQLite does without
+
+        values = ([each[name] for name in columns] for each in map(vars, entities))
+        copy_in(connection, tuple(columns.values()), values)
+        return
     rows = [
-        {key: values[name] for name, key in columns if name in values}
-        for values in map(vars, entities)
+        {column.key: each[name] for name, column in columns.items()} for each in map(vars, entities)
     ]
-    session.connection().execute(statement, rows if len(rows) > 1 else rows[0])
+    connection.execute(_inserted(kind), rows if len(rows) > 1 else rows[0])
 
 
 @cache
-def _inserted(entity: Any) -> tuple[Insert, tuple[tuple[str, str], ...]]:
-    """The statement, and by attribute the column; what the database gives is left to it."""
+def _written(entity: Any) -> Mapping[str, Column[Any]]:
+    """By attribute the column; what the database gives is left to it."""
     mapper: Mapper[Any] = inspect(entity)
     table: Any = mapper.local_table
     given = table.autoincrement_column
-    columns = [(prop.key, prop.columns[0].key) for prop in mapper.column_attrs
-               if prop.columns[0] is not given]  # fmt: skip
-    return insert(table).inline(), tuple(columns)
+    columns: dict[str, Any] = {prop.key: prop.columns[0] for prop in mapper.column_attrs}
+    return {name: column for name, column in columns.items() if column is not given}
+
+
+@cache
+def _inserted(entity: Any) -> Insert:
+    mapper: Mapper[Any] = inspect(entity)
+    table: Any = mapper.local_table
+    return insert(table).inline()
 
 
 def among(column: ColumnElement[Any], name: str, *, arrays: bool) -> ColumnElement[bool]:
