@@ -291,6 +291,10 @@ def test_volumes_and_nics_come_and_go(kit: VmKit, bridge: str) -> None:
     until(lambda: b"eth1" in kit.run(workload_id, "ls /sys/class/net"), "the second NIC")
     assert other.mac.encode() in kit.run(workload_id, "cat /sys/class/net/eth1/address")
     assert Path(f"/sys/class/net/{bridge}/brif/{port_name(other.id)}").exists()
+    with_addresses = Path("/proc/net/if_inet6").read_text()
+    assert bridge in with_addresses
+    assert port_name(port.id) not in with_addresses
+    assert port_name(other.id) not in with_addresses
 
     only_second = workload(image, id=workload_id, volume_list=(second,), nic_list=(other,))
     assert driver.update(only_second, provision).needs_restart == ()
@@ -453,10 +457,9 @@ def test_what_ends_while_libvirtd_is_away_leaves_nothing(kit: VmKit, daemon: Lib
 def test_what_is_still_in_use_is_removed_later(kit: VmKit) -> None:
     partition = next(path for path in Path("/sys/fs/cgroup").glob("*/machine") if path.is_dir())
     left = partition / "qemu-4711-virtmgr-gone-0123456789ab.libvirt-qemu"
-    left.mkdir()
     sleeper = subprocess.Popen(["sleep", "1000"])
     try:
-        (left / "cgroup.procs").write_text(str(sleeper.pid))
+        until(lambda: _is_moved(sleeper.pid, left), "a process in the group")
         desired = workload(kit.kernel_image())
         kit.driver.prepare(desired, kit.provision())
         kit.driver.destroy(desired.id)
@@ -465,6 +468,16 @@ def test_what_is_still_in_use_is_removed_later(kit: VmKit) -> None:
         sleeper.kill()
         sleeper.wait()
     until(lambda: not left.exists(), "the sweep that follows")
+
+
+def _is_moved(pid: int, group: Path) -> bool:
+    """Try to move a process into a group; one that is empty may be swept away just then."""
+    group.mkdir(exist_ok=True)
+    try:
+        (group / "cgroup.procs").write_text(str(pid))
+    except OSError:
+        return False
+    return True
 
 
 def traces_of(workload_id: str) -> list[Path]:

@@ -7,9 +7,8 @@ from bisect import bisect_left, insort
 import numpy as np
 import numpy.typing as npt
 
-_SPARE = (
-    250  # more are kept than are asked for: as many can become smaller before all are looked at
-)
+# More are kept than are asked for: as many can become smaller before all are looked at again.
+_SPARE = 250
 
 
 class Greatest:

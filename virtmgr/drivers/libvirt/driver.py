@@ -45,6 +45,7 @@ from virtmgr.drivers.libvirt.layout import Layout, Layouts
 from virtmgr.drivers.libvirt.locks import Locks
 from virtmgr.drivers.libvirt.making import Maker
 from virtmgr.drivers.libvirt.migrates import Migrates
+from virtmgr.drivers.libvirt.taps import keep_without_addresses
 from virtmgr.ports.driver import (
     Capabilities,
     ExecRequest,
@@ -178,6 +179,7 @@ class LibvirtDriver(Migrates):
             try:
                 with attempt(f"start VM {workload.name}"):
                     power.start(domain)
+                keep_without_addresses(workload)
             except DriverError:
                 run.save(path, before)
                 raise
@@ -210,6 +212,7 @@ class LibvirtDriver(Migrates):
             self._maker.grant(blueprint)
             changes = shape.compare(running, shape.read(wanted))
             refused = live.apply(domain, running, changes, wanted, self._events)
+            keep_without_addresses(workload)
             live.grow_disks(domain, blueprint)
             self._connection.get().defineXML(domain_xml.to_text(wanted))
         return UpdateResult(needs_restart=tuple(dict.fromkeys((*changes.needs_restart, *refused))))
