@@ -25,6 +25,7 @@ blueprint = Blueprint("workload_create", __name__, url_prefix="/workloads/create
 
 _TRIED: Final = 20  # of many: to place all at each stroke of a key would keep the server busy
 _MOST: Final = 500  # of each noun to choose from
+_PLACEMENT: Final = ("placement.host", "placement.require", "placement.prefer")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,12 @@ def change() -> str:
     if request.form.get("remove"):
         fields = workload_form.without_row(fields, request.form["remove"])
     return _page(fields)
+
+
+@blueprint.get("/hosts")
+def hosts() -> str:
+    """The choice of a host, for those who open what is seldom needed: there may be many."""
+    return render_template("workloads/_host_choice.html", hosts=_hosts(), given={}, told=None)
 
 
 @blueprint.post("/preview")
@@ -229,7 +236,7 @@ def _told(refusal: Refusal, fields: Fields) -> Told:
 
 
 def _page(fields: Fields, told: Told | None = None) -> str:
-    """The form with what there is to choose from: always the same number of requests."""
+    """The form with what there is to choose from: a number of requests that does not grow."""
     choice = workload_form.choice_of(fields)
     projects = _all("/projects", "name")
     may_create = partial(g.rights.allows, Action.WORKLOADS_CREATE)
@@ -237,8 +244,10 @@ def _page(fields: Fields, told: Told | None = None) -> str:
     project = fields.get("project") or ("default" if "default" in names else (names or [""])[0])
     fields = {**fields, "project": project}
     images = _all("/images", "name,type,state,size")
-    networks = _all("/networks", "name,project.name,type,ipv4,ipv6")
+    networks = _all("/networks", "name,ipv4", project=project)
     volumes = g.rest.get("/volumes", {"project": project, "limit": _MOST})["items"]
+    rows = {group: workload_form.rows(fields, group) for group in workload_form.ROWS}
+    is_placed = rows["affinity"] or any(fields.get(name) for name in _PLACEMENT)
     return render_template(
         "workloads/create.html",
         given=fields,
@@ -247,21 +256,19 @@ def _page(fields: Fields, told: Told | None = None) -> str:
         usual_disk=usual_root_disk(Init(choice.init) if choice.init else None),
         kinds=workload_form.KINDS,
         unseen=workload_form.unseen(fields, choice.name),
-        rows={group: workload_form.rows(fields, group) for group in workload_form.ROWS},
+        rows=rows,
         projects=names,
         images=[one for one in images if one["type"] in choice.image_types],
         discs=[one for one in images if one["type"] == "iso"],
-        networks=[_pair(one, "ipv4") for one in networks if _of(one, project)],
+        networks=[_pair(one, "ipv4") for one in networks],
         volumes=[(one["name"], _volume(one)) for one in volumes if one["workload"] is None],
-        hosts=[_pair(one, "state") for one in _all("/hosts", "name,state")],
+        hosts=_hosts() if is_placed else None,
         clusters=[one["name"] for one in _all("/clusters", "name")],
     )
 
 
-def _of(network: Mapping[str, Any], project: str) -> bool:
-    """Whether the project may use the network: it is its own, or shared."""
-    owner = network.get("project")
-    return owner is None or owner["name"] == project
+def _hosts() -> Sequence[tuple[str, str]]:
+    return [_pair(one, "state") for one in _all("/hosts", "name,state")]
 
 
 def _pair(item: Mapping[str, Any], about: str) -> tuple[str, str]:
@@ -275,8 +282,7 @@ def _volume(volume: Mapping[str, Any]) -> str:
     return f"{volume['name']} · {amount(volume['size'])}{where}"
 
 
-def _all(path: str, fields: str) -> Sequence[Mapping[str, Any]]:
-    items: Sequence[Mapping[str, Any]] = g.rest.get(path, {"limit": _MOST, "fields": fields})[
-        "items"
-    ]
+def _all(path: str, fields: str, **filters: str) -> Sequence[Mapping[str, Any]]:
+    query = {"limit": _MOST, "fields": fields, **filters}
+    items: Sequence[Mapping[str, Any]] = g.rest.get(path, query)["items"]
     return items
