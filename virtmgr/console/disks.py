@@ -3,28 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-NEARLY_FULL: Final = 0.95
-"""From here on whatever writes to it is about to fail."""
-
-
-@dataclass(frozen=True)
-class Filling:
-    """The file system of one disk, in bytes."""
-
-    used: int
-    free: int
-
-    @property
-    def whole(self) -> int:
-        """What fits on it: less than the disk, since the file system takes some itself."""
-        return self.used + self.free
-
-    @property
-    def is_nearly_full(self) -> bool:
-        return self.used >= NEARLY_FULL * self.whole
+from virtmgr.domain.workload import Filling
 
 
 def root_filling(workload: Mapping[str, Any]) -> Filling | None:
@@ -32,14 +13,14 @@ def root_filling(workload: Mapping[str, Any]) -> Filling | None:
     usage = workload["status"]["usage"]
     if not usage or usage["disk_free"] is None:
         return None
-    return Filling(usage["disk"], usage["disk_free"])
+    return Filling(used=usage["disk"], free=usage["disk_free"])
 
 
 def volume_filling(workload: Mapping[str, Any], volume_id: str) -> Filling | None:
     """Of a volume that it has; None: its host does not see it."""
     usage = workload["status"]["usage"]
     found = (usage["volumes"] or {}).get(volume_id) if usage else None
-    return Filling(found["used"], found["free"]) if found else None
+    return Filling.model_validate(found) if found else None
 
 
 def nearly_full_volumes(workload: Mapping[str, Any]) -> Sequence[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -362,11 +362,24 @@ class Reason(Value):
         return cls(code=error.code, message=error.message, hint=error.hint)
 
 
+_NEARLY_FULL: Final = 0.95
+
+
 class Filling(Value):
     """How full a file system is, as its guest sees it; in bytes."""
 
     used: int
-    free: int  # that may still be written; used + free is less than the disk's size
+    free: int  # that may still be written
+
+    @property
+    def whole(self) -> int:
+        """What fits on it: less than the disk, since the file system takes some itself."""
+        return self.used + self.free
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether what writes to it is about to fail."""
+        return self.used >= _NEARLY_FULL * self.whole
 
 
 class Usage(Value):

@@ -10,12 +10,13 @@ from werkzeug.wrappers import Response
 
 from virtmgr.console import choices, forms, listing
 from virtmgr.console.answers import done
-from virtmgr.console.disks import Filling, volume_filling
+from virtmgr.console.disks import volume_filling
 from virtmgr.console.formatting import exact_size
 from virtmgr.console.listing import Choice, Column, ListPage
 from virtmgr.console.rest import Refusal
 from virtmgr.domain.access import Action
 from virtmgr.domain.difference import patch_for
+from virtmgr.domain.workload import Filling
 
 blueprint = Blueprint("volumes", __name__)
 
