@@ -61,9 +61,12 @@ def test_an_image_server_is_searched(viewer: Viewer) -> None:
 
 
 @pytest.mark.slow
-def test_an_image_says_what_it_holds_and_who_uses_it(viewer: Viewer) -> None:
-    reloads_until_it_sees(viewer, "/images/busybox", "host1")  # it is told by syncs
-    for text in ("What it holds", "sleep 1d", "web-1", "host1"):
+def test_an_image_says_what_it_holds_and_who_uses_it(
+    viewer: Viewer, installed: Installation
+) -> None:
+    host = installed.call("GET", "/projects/shop/workloads/web-1")["host"]["name"]
+    reloads_until_it_sees(viewer, "/images/busybox", host)  # it is told by syncs
+    for text in ("What it holds", "sleep 1d", "web-1", host):
         sees(viewer, text)
     is_fine(viewer)
     viewer.expected.append("409")

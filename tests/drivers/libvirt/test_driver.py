@@ -317,12 +317,13 @@ def test_disk_io_is_throttled_and_changed_live(kit: VmKit) -> None:
     desired = workload(image, volume_list=(volume,), resources=slow)
     workload_id = kit.booted(desired, provision)
 
-    def rate() -> float:
-        begin = time.monotonic()
-        kit.run(workload_id, "dd if=/dev/zero of=/dev/vda bs=64k count=16 conv=fsync 2>/dev/null")
-        return (1 << 20) / (time.monotonic() - begin)
-
-    assert rate() < 2 * limit
+    # Each block by itself: QEMU lets a request pass whole and makes the next one wait for it, and
+    # the guest would make one request of all of them where its pages lie side by side.
+    block = "dd if=/dev/zero of=/dev/vda bs=64k count=1 conv=fsync 2>/dev/null"
+    begin = time.monotonic()
+    kit.run(workload_id, f"for i in $(seq 16); do {block}; done")
+    rate = (1 << 20) / (time.monotonic() - begin)
+    assert rate < 2 * limit
     free = workload(image, id=workload_id, volume_list=(volume,))
     assert driver.update(free, provision).needs_restart == ()
     assert kit.domain(workload_id).blockIoTune("vda")["write_bytes_sec"] == 0
