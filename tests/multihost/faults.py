@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -94,7 +95,7 @@ def kill_control_plane(fleet: Fleet, *parts: str) -> None:
         with suppress(OSError):
             command = (path / "cmdline").read_bytes().decode(errors="replace")
             environment = (path / "environ").read_bytes().decode(errors="replace")
-            is_part = any(f"virtmgr.bootstrap.{part}\0" in command for part in parts)
+            is_part = any(re.search(rf"virtmgr\.bootstrap\.{part}\b", command) for part in parts)
             if is_part and data in environment:
                 os.kill(int(path.name), signal.SIGKILL)
 

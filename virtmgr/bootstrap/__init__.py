@@ -15,26 +15,16 @@ process loads only its own part.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtmgr.config.settings import (
-    PARENT_PROCESS,
-    AgentSettings,
-    BackedUp,
-    Initialised,
-    ServerSettings,
-)
+from virtmgr.config.settings import AgentSettings, BackedUp, Initialised, ServerSettings
 
 if TYPE_CHECKING:
     from virtmgr.sim.behaviour import Behaviour
     from virtmgr.sim.fleet import Course
-
-if PARENT_PROCESS in os.environ:  # this process serves, and has no terminal
-    sys.modules["rich"] = None  # type: ignore[assignment]  # structlog would load it: 5 MB
 
 
 def init(settings: ServerSettings) -> Initialised:
@@ -46,6 +36,7 @@ def init(settings: ServerSettings) -> Initialised:
 
 def serve(settings: ServerSettings) -> None:
     """Run the control plane in the foreground until SIGTERM or SIGINT."""
+    _do_without_rich()
     from virtmgr.bootstrap.processes import leave
     from virtmgr.bootstrap.supervisor import supervise
 
@@ -55,6 +46,7 @@ def serve(settings: ServerSettings) -> None:
 
 def agent(settings: AgentSettings) -> None:
     """Run this host's agent in the foreground until SIGTERM or SIGINT."""
+    _do_without_rich()
     from virtmgr.bootstrap.agent import run_agent
     from virtmgr.bootstrap.processes import leave
 
@@ -169,3 +161,8 @@ def run_simulation(
 
     run(directory, server=server, count=count, behaviour=behaviour, course=course, tell=tell)
     leave()
+
+
+def _do_without_rich() -> None:
+    """This process has no terminal to draw on. structlog would load it where it is: 5 MB."""
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]

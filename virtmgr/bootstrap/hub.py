@@ -1,6 +1,6 @@
 """The hub process: interactive streams.
 
-python -m virtmgr.bootstrap.hub    (started by ``virtmgr serve``)
+python -m virtmgr.bootstrap.hub    (``virtmgr serve`` forks its own)
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from virtmgr.config.settings import ServerSettings
 
 
 async def run(settings: ServerSettings) -> None:
-    """Serve until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -47,12 +46,18 @@ async def _keep(certificate: OwnCertificate) -> None:
         certificate.take_up()
 
 
-def main() -> None:
-    die_with_parent()
+def serve(settings: ServerSettings) -> None:
+    """Serve until SIGTERM or SIGINT."""
     allow_many_connections()
     logs.configure("hub")
-    uvloop.run(run(ServerSettings.load({}, os.environ)))
+    uvloop.run(run(settings))
     leave()
+
+
+def main() -> None:
+    """The same by itself, with settings from the environment."""
+    die_with_parent()
+    serve(ServerSettings.load({}, os.environ))
 
 
 if __name__ == "__main__":

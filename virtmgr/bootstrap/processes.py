@@ -6,7 +6,6 @@ import ctypes
 import os
 import resource
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +13,7 @@ from contextlib import suppress
 from multiprocessing import get_context
 from typing import NoReturn
 
-from virtmgr.config.settings import PARENT_PROCESS, ServerSettings
+from virtmgr.config.settings import ServerSettings
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -24,10 +23,11 @@ def die_with_parent(parent: int | None = None) -> None:
 
     A parent that ends in order ends its children first; after another end they must not linger.
 
-    :param parent: its process id; None: whoever ``spawn`` said.
+    :param parent: its process id, which the child cannot ask for once it has ended; None: that of
+        the parent at this moment.
     """
     if parent is None:
-        parent = int(os.environ.pop(PARENT_PROCESS, os.getppid()))
+        parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         number = ctypes.get_errno()
@@ -92,12 +92,3 @@ def environment(settings: ServerSettings) -> dict[str, str]:
         "VIRTMGR_REGISTRY_MIRRORS": settings.registry_mirrors,
         "VIRTMGR_WEB_PROCESSES": str(settings.web_processes),
     }
-
-
-def spawn(module: str, settings: ServerSettings) -> subprocess.Popen[bytes]:
-    """Start ``module`` as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module],
-        env={**environment(settings), PARENT_PROCESS: str(os.getpid())},
-        stdin=subprocess.DEVNULL,
-    )

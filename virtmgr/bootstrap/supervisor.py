@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
 from virtmgr.bootstrap import logs
+from virtmgr.bootstrap.forks import fork, load_common
 from virtmgr.bootstrap.listeners import check_free
-from virtmgr.bootstrap.processes import apart, spawn
+from virtmgr.bootstrap.processes import apart
 from virtmgr.config.settings import ServerSettings
 
 MODULES = (
@@ -21,15 +22,31 @@ MODULES = (
     "virtmgr.bootstrap.worker",  # imports, leases, cleaning up: threads
 )
 _STEADY = 10.0  # seconds; a process that ran so long is started again at once
+_DELAY_LEAST = 0.5
 _DELAY_MOST = 30.0
 _STOP_SECONDS = 15.0
-_LOOK = 0.2  # seconds between looks at signals and processes
+_LOOK = 5.0  # seconds; it is told when a process ends
+_STOP = (signal.SIGTERM, signal.SIGINT)
+_NEWS = (*_STOP, signal.SIGCHLD)
 
 _log = structlog.get_logger()
 
 
+@dataclass
+class _Kept:
+    """A process that is to run."""
+
+    module: str
+    pid: int | None = None
+    started: float = 0.0
+    delay: float = 0.0  # seconds from its last end to its next start
+    due: float = 0.0  # when it is to be started
+
+
 def supervise(settings: ServerSettings) -> None:
     """Run until SIGTERM or SIGINT; then stop every process and wait for it.
+
+    All of it is one thread, since it forks.
 
     :raises Unavailable: the database is not ready, or an address cannot be listened on.
     """
@@ -37,19 +54,25 @@ def supervise(settings: ServerSettings) -> None:
     apart(partial(_prepare, settings))
     for endpoint in (settings.listen, settings.agent_listen, settings.stream_listen):
         check_free(endpoint)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    keepers = [
-        threading.Thread(target=_keep, args=(module, settings, stop), name=module)
-        for module in MODULES
-    ]
-    for keeper in keepers:
-        keeper.start()
-    while not stop.wait(_LOOK):  # short: a signal that another thread got does not end a wait
-        pass
-    for keeper in keepers:
-        keeper.join()
+    load_common()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _NEWS)
+    kept = [_Kept(module) for module in MODULES]
+    news = None
+    while news not in _STOP:
+        for process in kept:
+            _keep(process, settings)
+        next_start = min((each.due for each in kept if each.pid is None), default=float("inf"))
+        news = _wait(min(_LOOK, next_start - time.monotonic()))
+    _end([process.pid for process in kept if process.pid is not None])
+
+
+def restart_delay(lasted: float, delay: float) -> float:
+    """Seconds until a process that ended is started again.
+
+    :param lasted: seconds that it ran.
+    :param delay: what this was the last time.
+    """
+    return 0.0 if lasted > _STEADY else min(_DELAY_MOST, max(_DELAY_LEAST, 2 * delay))
 
 
 def _prepare(settings: ServerSettings) -> None:
@@ -63,26 +86,43 @@ def _prepare(settings: ServerSettings) -> None:
         check_given(*settings.given_certificate)
 
 
-def _keep(module: str, settings: ServerSettings, stop: threading.Event) -> None:
-    delay = 0.0
-    while not stop.wait(delay):
-        started = time.monotonic()
-        process = spawn(module, settings)
-        _log.info("process.started", module=module, pid=process.pid)
-        while process.poll() is None and not stop.wait(_LOOK):
-            pass
-        if stop.is_set():
-            _end(process)
+def _keep(process: _Kept, settings: ServerSettings) -> None:
+    """Start a process that is due, and note the end of one."""
+    if process.pid is not None:
+        code = _code(process.pid)
+        if code is None:
             return
-        lasted = time.monotonic() - started
-        delay = 0.0 if lasted > _STEADY else min(_DELAY_MOST, max(0.5, 2 * delay))
-        _log.error("process.ended", module=module, code=process.returncode, again_in=delay)
+        ended = time.monotonic()
+        process.delay = restart_delay(ended - process.started, process.delay)
+        process.pid, process.due = None, ended + process.delay
+        _log.error("process.ended", module=process.module, code=code, again_in=process.delay)
+    if time.monotonic() >= process.due:
+        process.started = time.monotonic()
+        process.pid = fork(process.module, settings)
+        _log.info("process.started", module=process.module, pid=process.pid)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _code(pid: int) -> int | None:
+    """How a process ended: its exit status, or minus the signal; None: it runs."""
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def _wait(seconds: float) -> int | None:
+    """The signal that came; None: there was none for so long."""
+    news = signal.sigtimedwait(_NEWS, max(0.0, seconds))
+    return None if news is None else news.si_signo
+
+
+def _end(running: list[int]) -> None:
+    """Let processes end, and kill those that do not in time."""
+    for pid in running:
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while running := [pid for pid in running if _code(pid) is None]:
+        if time.monotonic() >= deadline:
+            for pid in running:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            return
+        _wait(deadline - time.monotonic())

@@ -1,6 +1,6 @@
 """The web process: gunicorn with gevent, one port for operators and one for agents.
 
-    python -m virtmgr.bootstrap.web    (started by ``virtmgr serve``)
+    python -m virtmgr.bootstrap.web    (``virtmgr serve`` forks its own)
 
 The agents' port asks for a client certificate of the private CA and does without, for those that
 are about to join; all else of the agents' API insists on one.
@@ -56,7 +56,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
             "limit_request_line": MAX_LINE,
             "limit_request_fields": MAX_FIELDS,
             "limit_request_field_size": MAX_FIELD,
-            "proc_name": "virtmgr-web",
+            "proc_name": "virtmgr.bootstrap.web",
             "worker_tmp_dir": str(self._settings.run_directory),
             "loglevel": "warning",
             "control_socket_disable": True,
@@ -155,16 +155,21 @@ class Operators:
         return (self._api if below else self._console)(environ, start_response)
 
 
-def main() -> None:
-    die_with_parent()
+def serve(settings: ServerSettings) -> None:
+    """Serve until SIGTERM or SIGINT."""
     allow_many_connections()
     logs.configure("web")
-    settings = ServerSettings.load({}, os.environ)
     settings.run_directory.mkdir(parents=True, exist_ok=True, mode=0o711)
     try:
         WebServer(settings).run()
     except SystemExit as end:  # how gunicorn ends
         leave(end.code if isinstance(end.code, int) else 1)
+
+
+def main() -> None:
+    """The same by itself, with settings from the environment."""
+    die_with_parent()
+    serve(ServerSettings.load({}, os.environ))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from virtmgr.bootstrap import serving
+from virtmgr.bootstrap.forks import adopt_gevent
 from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.bootstrap.serving import AGENT_CONNECTIONS, BoundedWorker, check_host
 from virtmgr.bootstrap.stream_relay import Asked, is_stream
@@ -38,6 +39,11 @@ class WebWorker(BoundedWorker):
     def init_process(self) -> None:
         die_with_parent(self.ppid)
         super().init_process()
+
+    def patch(self) -> None:
+        """Put gevent's sockets, locks and threads in the place of Python's."""
+        super().patch()
+        adopt_gevent()
 
     def run(self) -> None:
         servers = [

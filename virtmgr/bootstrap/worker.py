@@ -1,6 +1,6 @@
 """The worker process: makes images, installs hosts, notices silent hosts, removes what is stale.
 
-python -m virtmgr.bootstrap.worker    (started by ``virtmgr serve``)
+python -m virtmgr.bootstrap.worker    (``virtmgr serve`` forks its own)
 """
 
 from __future__ import annotations
@@ -60,10 +60,9 @@ _IDEMPOTENCY_LIFE = timedelta(hours=24)
 _log = structlog.get_logger()
 
 
-def main() -> None:
-    die_with_parent()
+def serve(settings: ServerSettings) -> None:
+    """Work until SIGTERM or SIGINT."""
     logs.configure("worker")
-    settings = ServerSettings.load({}, os.environ)
     certificate = OwnCertificate(settings)
     services = replace(
         build_services(settings, dial=WebSocketDialler(certificate.for_agents())),
@@ -176,6 +175,12 @@ def _every(seconds: float, stop: threading.Event, work: Callable[[], object]) ->
             _log.warning("worker.failed", error=error.message)
         except Exception:  # noqa: BLE001  a thread's last resort: logged, and tried again
             _log.exception("worker.crashed")
+
+
+def main() -> None:
+    """The same by itself, with settings from the environment."""
+    die_with_parent()
+    serve(ServerSettings.load({}, os.environ))
 
 
 if __name__ == "__main__":

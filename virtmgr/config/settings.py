@@ -16,8 +16,6 @@ from urllib.parse import parse_qs, urlsplit
 
 SERVER_PREFIX = "VIRTMGR_"
 AGENT_PREFIX = "VIRTMGR_AGENT_"
-PARENT_PROCESS = "VIRTMGR_PARENT_PROCESS"
-"""Its id, for processes that ``virtmgr serve`` has started: it may end before they say anything."""
 _MOST_HOURS = 24 * 3650
 _MOST_PROCESSES = 64
 _SECRET_PARAMETERS = {"password", "sslpassword"}  # of libpq

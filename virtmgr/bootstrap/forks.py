@@ -1,0 +1,124 @@
+"""The processes of ``virtmgr serve`` are forks of one that has loaded what they have in common.
+
+So most of what they import is in memory once (docs/adr/0026). Web processes put gevent's sockets,
+locks and threads in the place of Python's after the fork: ``adopt_gevent`` does it for what was
+loaded before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from importlib import import_module, reload
+from typing import Final, NoReturn
+
+from gevent import monkey
+
+from virtmgr.bootstrap.processes import die_with_parent, environment, leave
+from virtmgr.config.settings import ServerSettings
+
+COMMON: Final = (
+    "cryptography.x509",
+    "gunicorn.workers.ggevent",
+    "numpy",
+    "pydantic",
+    "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.dialects.sqlite",
+    "virtmgr.api.app",
+    "virtmgr.api.dialling",
+    "virtmgr.bootstrap.control_plane",
+    "virtmgr.console.app",
+    "virtmgr.services.container",
+    "virtmgr.store.postgresql",
+    "virtmgr.store.unit_of_work",
+)
+"""Modules that most processes need, but for those that derive classes of what gevent replaces, as
+``live_context`` does."""
+
+_KNOW_GEVENT: Final = sys.stdlib_module_names | {"gevent"}
+_M_ARENA_MAX: Final = -8  # mallopt(3)
+_ARENAS: Final = 2
+
+
+def load_common() -> None:
+    """Load what the processes share, and let the collector of garbage leave it alone.
+
+    Call it before any thread is started, which a fork would lose.
+    """
+    # A process's name is written over its first arguments only, not over its variables: that is
+    # decided when setproctitle is loaded, which gunicorn does.
+    os.environ["SPT_NOENV"] = "1"
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads when it loads
+    # glibc would keep one heap for each of many threads; the variable is read before a fork only.
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+    for module in COMMON:
+        import_module(module)
+    import_module("sqlalchemy.orm").configure_mappers()
+    gc.collect()
+    gc.freeze()  # a look at an object writes to it, and its page would be copied
+
+
+def adopt_gevent() -> None:
+    """Give modules that took what gevent has replaced into names of their own gevent's instead.
+
+    To be called once ``gevent.monkey`` has done so in Python's own modules. psycopg decides when it
+    is loaded whether it waits as gevent wants it.
+    """
+    replaced = {id(old): new for old, new in _replaced()}
+    for loaded, module in list(sys.modules.items()):
+        if module is None or loaded.split(".")[0] in _KNOW_GEVENT:
+            continue
+        for name, value in list(vars(module).items()):
+            if id(value) in replaced:
+                setattr(module, name, replaced[id(value)])
+    if "psycopg.waiting" in sys.modules:
+        reload(sys.modules["psycopg.waiting"])
+
+
+def _replaced() -> Iterator[tuple[object, object]]:
+    for module, names in monkey.saved.items():
+        for name, old in names.items():
+            new = getattr(sys.modules.get(module), name, None)  # some it takes away
+            if callable(old) and new is not None and new is not old:
+                yield old, new
+
+
+def fork(module: str, settings: ServerSettings) -> int:
+    """Run ``serve(settings)`` of a module in a process of its own; its process id.
+
+    It is called in a single thread. The process has the settings as variables too, for its own
+    children, and ends at once when this one does.
+    """
+    parent = os.getpid()
+    process = os.fork()
+    if process == 0:
+        _run(module, settings, parent)
+    return process
+
+
+def _run(module: str, settings: ServerSettings, parent: int) -> NoReturn:
+    try:
+        die_with_parent(parent)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _read_nothing()
+        os.environ.update(environment(settings))
+        import_module("setproctitle").setproctitle(module)
+        serve: Callable[[ServerSettings], None] = import_module(module).serve
+        serve(settings)
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 1)
+    except BaseException:  # noqa: BLE001  this is where the process ends
+        traceback.print_exc(file=sys.stderr)
+        leave(1)
+    leave()
+
+
+def _read_nothing() -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
