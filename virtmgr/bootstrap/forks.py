@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator
 from importlib import import_module, reload
 from typing import Final, NoReturn
 
-from gevent import monkey
-
 from virtmgr.bootstrap.processes import die_with_parent, environment, leave
 from virtmgr.config.settings import ServerSettings
 
@@ -40,7 +38,12 @@ COMMON: Final = (
 """Modules that most processes need, but for those that derive classes of what gevent replaces, as
 ``live_context`` does."""
 
-_KNOW_GEVENT: Final = sys.stdlib_module_names | {"gevent"}
+_CHANGED: Final = (  # by gevent.monkey.patch_all; each thing stands for its last place here
+    *("ssl", "os", "subprocess", "queue", "select", "signal"),
+    *("socket", "threading", "_thread", "time"),
+)
+_AT_HOME: Final = {*_CHANGED, "posix", "_queue", "_signal", "_socket", "_ssl"}
+_taken: list[tuple[str, str, str, str]] = []
 _M_ARENA_MAX: Final = -8  # mallopt(3)
 _ARENAS: Final = 2
 
@@ -59,6 +62,9 @@ def load_common() -> None:
     for module in COMMON:
         import_module(module)
     import_module("sqlalchemy.orm").configure_mappers()
+    for module in _CHANGED:
+        import_module(module)
+    _taken.extend(_taken_names())
     gc.collect()
     gc.freeze()  # a look at an object writes to it, and its page would be copied
 
@@ -69,23 +75,29 @@ def adopt_gevent() -> None:
     To be called once ``gevent.monkey`` has done so in Python's own modules. psycopg decides when it
     is loaded whether it waits as gevent wants it.
     """
-    replaced = {id(old): new for old, new in _replaced()}
-    for loaded, module in list(sys.modules.items()):
-        if module is None or loaded.split(".")[0] in _KNOW_GEVENT:
-            continue
-        for name, value in list(vars(module).items()):
-            if id(value) in replaced:
-                setattr(module, name, replaced[id(value)])
+    for module, name, origin, original in _taken:
+        setattr(sys.modules[module], name, getattr(sys.modules[origin], original))
     if "psycopg.waiting" in sys.modules:
         reload(sys.modules["psycopg.waiting"])
 
 
-def _replaced() -> Iterator[tuple[object, object]]:
-    for module, names in monkey.saved.items():
-        for name, old in names.items():
-            new = getattr(sys.modules.get(module), name, None)  # some it takes away
-            if callable(old) and new is not None and new is not old:
-                yield old, new
+def _taken_names() -> Iterator[tuple[str, str, str, str]]:
+    """What loaded modules have taken from those that gevent may change: module and name of both.
+
+    It is looked for before the fork, since a look at an object writes to it.
+    """
+    origins = {
+        id(value): (origin, name)
+        for origin in _CHANGED
+        for name, value in vars(sys.modules[origin]).items()
+        if callable(value) and getattr(value, "__module__", None) in _AT_HOME
+    }
+    for module, loaded in list(sys.modules.items()):
+        if loaded is None or module.split(".")[0] in sys.stdlib_module_names | {"gevent"}:
+            continue
+        for name, value in vars(loaded).items():
+            if id(value) in origins:
+                yield module, name, *origins[id(value)]
 
 
 def fork(module: str, settings: ServerSettings) -> int:
