@@ -22,13 +22,15 @@ _HELD = """
 import json, sys, threading
 from virtmgr import bootstrap
 bootstrap._do_without_rich()
-from virtmgr.bootstrap.forks import adopt_gevent, load_common
+from virtmgr.bootstrap.forks import adopt_gevent, load_common, names_taken
 load_common()
+import virtmgr.bootstrap.web_worker
 locks = (type(threading.Lock()), type(threading.RLock()))
 threads = len(threading.enumerate())
 from gevent import monkey
+taken = names_taken()
 monkey.patch_all()
-adopt_gevent()
+adopt_gevent(taken)
 from psycopg import waiting
 replaced = {
     id(old)

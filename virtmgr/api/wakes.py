@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -21,14 +22,45 @@ from virtmgr.ports.unit_of_work import Heartbeat
 from virtmgr.services import enrolment
 from virtmgr.services.container import Services
 from virtmgr.services.heartbeats import Heartbeats
+from virtmgr.services.signal import Signal
 from virtmgr.services.wake import HostWake
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Wsgi = Callable[[Environ, StartResponse], Iterable[bytes]]
 
+MEDIA_TYPE: Final = "application/json"
 _USUAL_WAIT: Final = 25.0  # seconds
 _LONGEST_WAIT: Final = 60.0
+
+
+@dataclass(slots=True)
+class Waiting:
+    """The answer to a poll that has to wait. Who iterates it, as WSGI has it, waits for it.
+
+    A server may also watch ``signal`` itself, for at most ``timeout`` seconds beyond ``seen``, and
+    then send ``content``.
+    """
+
+    signal: Signal
+    seen: int
+    timeout: float
+    start_response: StartResponse | None
+    known: dict[str, object]  # of the answer, beforehand
+
+    @property
+    def woken(self) -> bool:
+        return self.signal.count > self.seen
+
+    @property
+    def content(self) -> bytes:
+        """JSON: what is known, and whether it was woken up to now."""
+        return json.dumps({"wake": self.woken, **self.known}).encode()
+
+    def __iter__(self) -> Iterator[bytes]:
+        assert self.start_response is not None  # else a server has promised not to wait here
+        self.signal.wait(self.seen, self.timeout)
+        yield from _respond(self.content, self.start_response)
 
 
 class Wakes:
@@ -49,18 +81,13 @@ class Wakes:
         if environ["PATH_INFO"] != self._path or environ["REQUEST_METHOD"] != "GET":
             return self._otherwise(environ, start_response)
         try:
-            content = json.dumps(self._answer(environ)).encode()
+            return self._answer(environ, start_response)
         except VirtmgrError as error:
             return problems.respond(error)(environ, start_response)
         except Exception as error:  # noqa: BLE001  the last resort, as Flask's: logged, and told
             return problems.respond_to_defect(error)(environ, start_response)
-        start_response(
-            f"{HTTPStatus.OK.value} {HTTPStatus.OK.phrase}",
-            [("Content-Type", "application/json"), ("Content-Length", str(len(content)))],
-        )
-        return (content,)
 
-    def _answer(self, environ: Environ) -> dict[str, object]:
+    def _answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         host_id, serial = host_certificate(environ)
         asked = dict(parse_qsl(environ.get("QUERY_STRING", "")))
         timeout = min(_number(asked.get("timeout"), _USUAL_WAIT), _LONGEST_WAIT)
@@ -68,13 +95,25 @@ class Wakes:
         signal = self._wake.signal(host_id)
         seen = signal.count
         if not _number(asked.get("renew"), 0.0):
-            host = enrolment.authenticate(self._services, host_id, serial)
-            return {"wake": host.revision > known or signal.wait(seen, timeout)}
-        beat = self._heartbeats.beat(Heartbeat(host_id, serial))
-        if beat is None:  # the sync that is due then says why
-            return {"wake": True}
-        woken = beat.revision > known or signal.wait(seen, timeout)
-        return {"wake": woken, "renewed": True, "pause": beat.pause}
+            revision = enrolment.authenticate(self._services, host_id, serial).revision
+            answer: dict[str, object] = {}
+        else:
+            beat = self._heartbeats.beat(Heartbeat(host_id, serial))
+            if beat is None:  # the sync that is due then says why
+                return _respond(b'{"wake": true}', start_response)
+            revision = beat.revision
+            answer = {"renewed": True, "pause": beat.pause}
+        if revision > known:
+            return _respond(json.dumps({"wake": True, **answer}).encode(), start_response)
+        return Waiting(signal, seen, timeout, start_response, answer)
+
+
+def _respond(content: bytes, start_response: StartResponse) -> tuple[bytes]:
+    start_response(
+        f"{HTTPStatus.OK.value} {HTTPStatus.OK.phrase}",
+        [("Content-Type", MEDIA_TYPE), ("Content-Length", str(len(content)))],
+    )
+    return (content,)
 
 
 def _number(text: str | None, default: float) -> float:

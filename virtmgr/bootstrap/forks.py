@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module, reload
 from typing import Final, NoReturn
 
@@ -27,6 +27,7 @@ COMMON: Final = (
     "pydantic",
     "sqlalchemy.dialects.postgresql",
     "sqlalchemy.dialects.sqlite",
+    "virtmgr.api.agent",
     "virtmgr.api.app",
     "virtmgr.api.dialling",
     "virtmgr.bootstrap.control_plane",
@@ -43,7 +44,9 @@ _CHANGED: Final = (  # by gevent.monkey.patch_all; each thing stands for its las
     *("socket", "threading", "_thread", "time"),
 )
 _AT_HOME: Final = {*_CHANGED, "posix", "_queue", "_signal", "_socket", "_ssl"}
-_taken: list[tuple[str, str, str, str]] = []
+Taken = tuple[str, str, str, str]
+"""A module, a name in it, and the module and name that it was taken from."""
+_taken: list[Taken] = []
 _M_ARENA_MAX: Final = -8  # mallopt(3)
 _ARENAS: Final = 2
 
@@ -62,34 +65,38 @@ def load_common() -> None:
     for module in COMMON:
         import_module(module)
     import_module("sqlalchemy.orm").configure_mappers()
-    for module in _CHANGED:
-        import_module(module)
-    _taken.extend(_taken_names())
+    _taken.extend(_names_taken())
     gc.collect()
     gc.freeze()  # a look at an object writes to it, and its page would be copied
 
 
-def adopt_gevent() -> None:
+def names_taken() -> Sequence[Taken]:
+    """What loaded modules have taken from those that gevent may change.
+
+    Before the fork it was looked for once: a look at an object writes to it, and copies its page.
+    """
+    return _taken or list(_names_taken())
+
+
+def adopt_gevent(taken: Sequence[Taken]) -> None:
     """Give modules that took what gevent has replaced into names of their own gevent's instead.
 
     To be called once ``gevent.monkey`` has done so in Python's own modules. psycopg decides when it
     is loaded whether it waits as gevent wants it.
+
+    :param taken: what ``names_taken`` said before that.
     """
-    for module, name, origin, original in _taken:
+    for module, name, origin, original in taken:
         setattr(sys.modules[module], name, getattr(sys.modules[origin], original))
     if "psycopg.waiting" in sys.modules:
         reload(sys.modules["psycopg.waiting"])
 
 
-def _taken_names() -> Iterator[tuple[str, str, str, str]]:
-    """What loaded modules have taken from those that gevent may change: module and name of both.
-
-    It is looked for before the fork, since a look at an object writes to it.
-    """
+def _names_taken() -> Iterator[Taken]:
     origins = {
         id(value): (origin, name)
         for origin in _CHANGED
-        for name, value in vars(sys.modules[origin]).items()
+        for name, value in vars(import_module(origin)).items()
         if callable(value) and getattr(value, "__module__", None) in _AT_HOME
     }
     for module, loaded in list(sys.modules.items()):

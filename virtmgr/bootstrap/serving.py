@@ -72,8 +72,12 @@ def refusal(status: HTTPStatus, detail: str, *fields: str) -> bytes:
 
 
 class BoundedSocket(ssl.SSLSocket):  # type: ignore[misc]
-    """A connection that is given up when its client takes too long, or has too many of them."""
+    """A connection that is given up when its client takes too long, or has too many of them.
 
+    ``kept`` says that whoever served it is not to close it: it is served further elsewhere.
+    """
+
+    kept = False
     _counted: str | None = None
 
     def do_handshake(self) -> None:
@@ -104,6 +108,8 @@ class BoundedSocket(ssl.SSLSocket):  # type: ignore[misc]
             raise BrokenPipeError(f"the client read nothing for {SEND_SECONDS} s") from error
 
     def close(self) -> None:
+        if self.kept:
+            return
         if self._counted is not None:
             _connections[self._counted] -= 1
             if not _connections[self._counted]:

@@ -16,16 +16,28 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
+from virtmgr.api.wakes import Waiting
 from virtmgr.bootstrap import serving
-from virtmgr.bootstrap.forks import adopt_gevent
+from virtmgr.bootstrap.forks import adopt_gevent, names_taken
 from virtmgr.bootstrap.processes import die_with_parent, leave
 from virtmgr.bootstrap.serving import AGENT_CONNECTIONS, BoundedWorker, check_host
 from virtmgr.bootstrap.stream_relay import Asked, is_stream
+from virtmgr.bootstrap.waiting_hosts import Kept, response
 
 _BEAT = 1.0  # seconds between signs of life for the arbiter
 _QUIET = 0.1  # seconds without any request, after which none is on its way
 _patience: ContextVar[float] = ContextVar("patience")
 """Seconds for a request's head, of the connection that a greenlet serves."""
+_listener: ContextVar[Any] = ContextVar("listener")
+"""By which the connection came that a greenlet serves."""
+
+
+class _Waits(Exception):
+    """A request's answer is not there yet."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        super().__init__()
+        self.waiting = waiting
 
 
 class WebWorker(BoundedWorker):
@@ -42,8 +54,9 @@ class WebWorker(BoundedWorker):
 
     def patch(self) -> None:
         """Put gevent's sockets, locks and threads in the place of Python's."""
+        taken = names_taken()
         super().patch()
-        adopt_gevent()
+        adopt_gevent(taken)
 
     def run(self) -> None:
         servers = [
@@ -77,6 +90,7 @@ class WebWorker(BoundedWorker):
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         operators = self.app.is_for_operators(listener.getsockname()[1])
         _patience.set(serving.HEAD_SECONDS if operators else serving.AGENT_HEAD_SECONDS)
+        _listener.set(listener)
         super().handle(listener, client, addr)
 
     def timeout_ctx(self) -> gevent.Timeout:
@@ -94,8 +108,37 @@ class WebWorker(BoundedWorker):
         self._busy += 1
         try:
             super().handle_request(listener_name, req, sock, addr)
+        except _Waits as waits:
+            self._keep(_listener.get(), sock, addr, req, waits.waiting)
+            raise StopIteration from None  # whoever serves it now is done with it
         finally:
             self._busy -= 1
+
+    def is_already_handled(self, respiter: Any) -> bool:
+        if isinstance(respiter, Waiting):
+            raise _Waits(respiter)
+        return bool(super().is_already_handled(respiter))
+
+    def _keep(self, listener: Any, client: Any, addr: Any, req: Any, waiting: Waiting) -> None:
+        # What a client sent ahead would be lost with its parser; agents send nothing ahead.
+        ahead = client.pending() or req.unreader.buf.getbuffer().nbytes
+        last = req.should_close() or bool(ahead)
+        Kept(client, addr, listener, waiting, last, self._go_on).begin()
+
+    def _go_on(self, kept: Kept) -> None:
+        """Answer a poll that has waited, and serve what else comes by its connection."""
+        last = kept.last or not self.alive
+        self._busy += 1
+        try:
+            kept.client.sendall(response(kept.waiting.content, last=last))
+        except OSError:
+            last = True
+        finally:
+            self._busy -= 1
+        if last:
+            kept.client.close()
+        else:
+            self.handle(kept.listener, kept.client, kept.address)
 
     def _answer_the_last(self) -> None:
         """Let requests in flight be answered, and those that were sent just now."""

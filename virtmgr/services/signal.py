@@ -26,6 +26,7 @@ class Signal:
         self._changed = Condition()
         self._count = 0
         self._closed = False
+        self._watchers: tuple[Callable[[], None], ...] = ()
 
     @property
     def closed(self) -> bool:
@@ -47,18 +48,42 @@ class Signal:
         with self._changed:
             self._count += 1
             self._changed.notify_all()
+        self._tell_watchers()
 
     def close(self) -> None:
         """Let everybody who waits, or will wait, go on at once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self._tell_watchers()
 
     def wait(self, seen: int, timeout: float) -> bool:
         """Wait until the count is past ``seen``, at most ``timeout`` seconds; whether it is."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._count > seen, timeout)
             return self._count > seen
+
+    def watch(self, seen: int, told: Callable[[], None]) -> bool:
+        """Have ``told`` called once when there is no more need to wait, instead of waiting.
+
+        :returns: whether there is such need. Otherwise it is not called.
+        """
+        with self._changed:
+            if self._closed or self._count > seen:
+                return False
+            self._watchers += (told,)
+            return True
+
+    def unwatch(self, told: Callable[[], None]) -> None:
+        """``told`` is not to be called any more."""
+        with self._changed:
+            self._watchers = tuple(each for each in self._watchers if each != told)
+
+    def _tell_watchers(self) -> None:
+        with self._changed:
+            watchers, self._watchers = self._watchers, ()
+        for told in watchers:
+            told()
 
 
 class Done:
