@@ -39,6 +39,9 @@ _ROUNDS = 7
 _PROJECTS = 20
 _IMAGES = 30
 _CHUNK = 5000  # rows of one statement
+# In few names, in none, in all; of two letters in many and in none, of one in many and in none.
+_PARTS = ("0123", "zzz", "workload", "99", "zz", "9", "z")
+_ORDERS_OF_PARTS = {"by name": "name", "newest first": "-created_at", "by host": "host"}
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,12 @@ def queries(project: str) -> dict[str, ListQuery]:
         "failed, by host": ListQuery(filters=failed, sort="host", limit=50),
         "of a project, by name": ListQuery(filters=own, sort="name", limit=50),
         "of a project, by host": ListQuery(filters=own, sort="host", limit=50),
-        "name contains 0123": ListQuery(text="0123", limit=50),
-        "name contains nothing that is": ListQuery(text="zzz", limit=50),
+        **{
+            f"name contains {part}, {order}": ListQuery(text=part, sort=sort, limit=50)
+            for part in _PARTS
+            for order, sort in _ORDERS_OF_PARTS.items()
+        },
+        "of a project, name contains 0123": ListQuery(text="0123", filters=own, limit=50),
         "labelled": ListQuery(labels={"tier": "web"}, sort="-created_at", limit=50),
         "counted": ListQuery(count=True, limit=50),
         "failed, counted": ListQuery(filters=failed, count=True, limit=50),

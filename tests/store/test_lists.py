@@ -15,6 +15,7 @@ from virtmgr.domain.ids import new_id
 from virtmgr.domain.project import Project
 from virtmgr.domain.workload import Kind, State, Workload, WorkloadSpec, WorkloadStatus
 from virtmgr.ports.unit_of_work import ListQuery
+from virtmgr.store import name_order
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
 COUNT = 23
@@ -140,6 +141,28 @@ def test_text(units: SqlUnitOfWorkFactory) -> None:
     assert _names(units, text="W1") == set(range(10, 20))
     assert _names(units, text="%") == set()
     assert _names(units, text="w_1") == set()
+
+
+def test_text_is_found_wherever_it_stands(
+    units: SqlUnitOfWorkFactory, inventory: Inventory
+) -> None:
+    """Whatever of a text an index can look for (``store/trigrams.py``)."""
+    names = ("a", "ab", "abc", "web-01", "web-1-a", "x--y", "0-1", "weba", "1ab", "database-web")
+    with units() as uow:
+        for name in names:
+            uow.workloads.add(inventory.make_workload(name))
+            uow.volumes.add(inventory.make_volume(name=name))
+        uow.commit()
+    ends = [(begin, begin + size) for begin in range(12) for size in (1, 2, 3, 5)]
+    parts = {name[begin:end] for name in names for begin, end in ends} - {""}
+    absent = {"zz", "z", "zzz", "-z", "z-", "--a", ".", "a.b", "%", "é", "a'"}
+    for part in sorted(parts | absent):
+        expected = sorted(name for name in names if part in name)
+        with units(read_only=True) as uow:
+            for repository in (uow.workloads, uow.volumes):
+                for sort in ("name", "-created_at"):
+                    page = repository.list(ListQuery(text=part.upper(), sort=sort))
+                    assert sorted(item.name for item in page.items) == expected, part
 
 
 @pytest.mark.parametrize(
@@ -276,11 +299,19 @@ def test_events_newest_first_and_resumed(units: SqlUnitOfWorkFactory) -> None:
 
 @pytest.mark.parametrize("sort", ["host", "-host", "project", "-image"])
 @pytest.mark.parametrize("limit", [1, 3, 50])
+@pytest.mark.parametrize(("text", "few"), [("", 9), ("1", 99), ("1", 9)])
 def test_pages_in_the_order_of_names(
-    units: SqlUnitOfWorkFactory, inventory: Inventory, sort: str, limit: int
+    units: SqlUnitOfWorkFactory,
+    inventory: Inventory,
+    sort: str,
+    limit: int,
+    text: str,
+    few: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Those that refer to nothing come first, or last; within a name they are in order of their
-    ids."""
+    ids. The order is the same where few are asked for as where many are."""
+    monkeypatch.setattr(name_order, "_FEW", few)
     other = Project(id=new_id(), name="aaa", created_at=NOW)
     hosts = [inventory.make_host(name=name) for name in ("host9", "host0", "host5")]
     images = [inventory.make_image(name=name) for name in ("alpine", "zeus")]
@@ -303,13 +334,15 @@ def test_pages_in_the_order_of_names(
             )
             uow.workloads.add(workload)
             referred = {"host": host, "image": image, "project": project}[sort.removeprefix("-")]
-            names[workload.id] = (referred.name if referred else "", workload.id)
+            if text in workload.name:
+                names[workload.id] = (referred.name if referred else "", workload.id)
         uow.commit()
     found: list[str] = []
     cursor = None
     with units(read_only=True) as uow:
         while True:
-            page = uow.workloads.list(ListQuery(sort=sort, limit=limit, cursor=cursor))
+            query = ListQuery(sort=sort, limit=limit, cursor=cursor, text=text)
+            page = uow.workloads.list(query)
             found += [workload.id for workload in page.items]
             cursor = page.next_cursor
             if cursor is None:

@@ -10,13 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select, text
+from sqlalchemy.orm import Session
+from structlog.testing import capture_logs
 
+from tests.fixtures.postgresql import PostgresqlServer
 from virtmgr.config.resources import resource_path
 from virtmgr.domain.errors import InvalidRequest, Unavailable
-from virtmgr.store import migrate
+from virtmgr.store import migrate, trigrams
 from virtmgr.store.engine import make_engine, make_migration_engine
-from virtmgr.store.tables import metadata
+from virtmgr.store.tables import metadata, workloads
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
 
@@ -144,3 +147,77 @@ def _columns(url: str) -> dict[tuple[str, str], tuple[str, bool]]:
             for table in inspector.get_table_names()
             for column in inspector.get_columns(table)
         }
+
+
+_NAMES_INDEXES = {"ix_workloads_name_trigrams", "ix_volumes_name_trigrams"}
+
+
+@pytest.mark.postgresql
+def test_names_are_indexed_once_that_is_possible(postgresql: PostgresqlServer) -> None:
+    """Who may not extend the database gets the rest of the schema, and the indexes later."""
+    name = postgresql.create_database()
+    admin = make_migration_engine(postgresql.url(name))
+    user = f"user_{name}"
+    url = postgresql.url(name).replace("user=postgres", f"user={user}")
+    try:
+        with admin.begin() as connection:
+            connection.execute(text(f"CREATE USER {user}"))
+            connection.execute(text(f"GRANT ALL ON SCHEMA public TO {user}"))
+        with capture_logs() as logged:
+            migrate.upgrade(url)
+        assert [line["log_level"] for line in logged] == ["warning"]
+        assert "contrib" in logged[0]["hint"]
+        assert migrate.pending_changes(url) == []
+        assert not _NAMES_INDEXES & _indexes(url)
+        with admin.begin() as connection:  # not in a schema that is searched, either
+            connection.execute(text("CREATE SCHEMA apart"))
+            connection.execute(text("CREATE EXTENSION pg_trgm SCHEMA apart"))
+        with capture_logs() as logged:
+            migrate.upgrade(url)
+        assert "apart" in logged[0]["reason"]
+        with admin.begin() as connection:
+            connection.execute(text(f"GRANT USAGE ON SCHEMA apart TO {user}"))
+        assert {change[0] for change in migrate.pending_changes(url)} == {"add_index"}
+        with capture_logs() as logged:
+            migrate.upgrade(url)
+        assert logged == []
+        assert migrate.pending_changes(url) == []
+        assert _indexes(url) >= _NAMES_INDEXES
+        migrate.downgrade(url, "0019")
+        assert not _NAMES_INDEXES & _indexes(url)
+    finally:
+        postgresql.drop_database(name)
+        with make_migration_engine(postgresql.url("postgres")).begin() as connection:
+            connection.execute(text(f"DROP USER IF EXISTS {user}"))
+
+
+@pytest.mark.postgresql
+def test_text_in_names_is_looked_up_in_the_index(postgresql: PostgresqlServer) -> None:
+    """What the planner can do, where it may not read the table from end to end."""
+    name = postgresql.create_database()
+    url = postgresql.url(name)
+    migrate.upgrade(url)
+    engine = make_engine(url)
+    try:
+        with Session(engine) as session:
+            session.execute(text("SET LOCAL enable_seqscan = off"))
+            session.execute(text("SET LOCAL enable_indexscan = off"))
+            for part, is_looked_up in (("web", True), ("zz", True), ("1-", False), ("z", False)):
+                found = trigrams.contains(session, workloads.c.name, part)
+                query = (
+                    select(workloads.c.id)
+                    .where(found)
+                    .compile(engine, compile_kwargs={"literal_binds": True})
+                )
+                plan = session.execute(text(f"EXPLAIN {query}".replace(":", "\\:"))).scalars()
+                assert ("ix_workloads_name_trigrams" in "".join(plan)) == is_looked_up, part
+    finally:
+        engine.dispose()
+        postgresql.drop_database(name)
+
+
+def _indexes(url: str) -> set[str | None]:
+    with migrate.locked(make_migration_engine(url)) as connection:
+        inspector = inspect(connection)
+        names = inspector.get_table_names()
+        return {index["name"] for table in names for index in inspector.get_indexes(table)}

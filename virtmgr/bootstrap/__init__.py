@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 def init(settings: ServerSettings) -> Initialised:
     """Set up database, private CA, first administrator, default project, cluster and network."""
+    from virtmgr.bootstrap import logs
     from virtmgr.bootstrap.setup import initialise
 
+    logs.configure("init")
     return initialise(settings)
 
 
@@ -56,8 +58,10 @@ def agent(settings: AgentSettings) -> None:
 
 def upgrade_database(settings: ServerSettings) -> None:
     """Bring the database to this version's schema."""
+    from virtmgr.bootstrap import logs
     from virtmgr.store.migrate import upgrade
 
+    logs.configure("db-upgrade")
     settings.data_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     upgrade(settings.database)
 
@@ -92,15 +96,18 @@ def back_up(settings: ServerSettings, path: Path, *, images: bool, replace: bool
 
 def restore(settings: ServerSettings, path: Path, *, replace: bool) -> BackedUp:
     """Make the control plane what a backup holds."""
-    from virtmgr.bootstrap import backup
+    from virtmgr.bootstrap import backup, logs
 
+    logs.configure("restore")
     return backup.restore(settings, path, replace=replace)
 
 
 def convert_database(settings: ServerSettings, target: str) -> list[tuple[str, int, str]]:
     """Copy the database into another, empty one; each table's name, rows and checksum in both."""
+    from virtmgr.bootstrap import logs
     from virtmgr.store.transfer import convert
 
+    logs.configure("db-convert")
     return [(one.table, one.rows, one.sha256) for one in convert(settings.database, target)]
 
 

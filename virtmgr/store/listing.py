@@ -31,7 +31,7 @@ from sqlalchemy.orm import Session
 from virtmgr.domain.errors import InvalidRequest
 from virtmgr.domain.ids import is_id
 from virtmgr.ports.unit_of_work import ListQuery, Page
-from virtmgr.store import cursor
+from virtmgr.store import cursor, trigrams
 from virtmgr.store.name_order import Named, NameOrder, directed
 from virtmgr.store.types import Enumerated, UtcDateTime
 
@@ -160,7 +160,7 @@ def _criteria(session: Session, listing: Listing, query: ListQuery) -> list[Expr
         if listing.text is None:
             raise _unknown("search the text of", "q", "q", ())
         searched = listing.text if listing.is_lower else func.lower(listing.text)
-        criteria.append(searched.contains(query.text.lower(), autoescape=True))
+        criteria.append(trigrams.contains(session, searched, query.text.lower()))
     if query.labels:
         if listing.labels is None:
             raise _unknown("select by", "label", "label", listing.filters)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import structlog
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.autogenerate.api import AutogenContext
@@ -23,8 +24,11 @@ from sqlalchemy.types import TypeDecorator
 
 from virtmgr.config.resources import resource_path
 from virtmgr.domain.errors import Unavailable
+from virtmgr.store import trigrams
 from virtmgr.store.engine import make_migration_engine, shown
-from virtmgr.store.tables import ONLY_ON, metadata
+from virtmgr.store.tables import EXTENSION, ONLY_ON, metadata
+
+_log = structlog.get_logger(__name__)
 
 _LOCK = 0x76697274_6D696772  # "virtmigr"
 
@@ -35,7 +39,10 @@ def upgrade(url: str, revision: str = "head") -> None:
     :raises Unavailable: the database cannot be opened.
     """
     with _opened(url) as connection:
-        command.upgrade(_config(connection), revision)
+        if revision == "head":
+            raise_to_newest(connection)
+        else:
+            command.upgrade(_config(connection), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -87,8 +94,20 @@ def remake(connection: Connection, revision: str) -> None:
 
 
 def raise_to_newest(connection: Connection) -> None:
-    """The rest of the migrations."""
+    """The rest of the migrations, and indexes that the database could not have before."""
     command.upgrade(_config(connection), "head")
+    searched = [
+        table.name
+        for table in metadata.sorted_tables
+        if any(EXTENSION in index.info for index in table.indexes)
+    ]
+    if reason := trigrams.index_names(connection, searched):
+        _log.warning(
+            "names.not_indexed",
+            reason=reason,
+            hint="install PostgreSQL's contrib modules, or let an administrator of the database "
+            "run CREATE EXTENSION pg_trgm in it; then run 'virtmgr db upgrade' again",
+        )
 
 
 def pending_changes(url: str) -> list[Any]:
@@ -136,10 +155,14 @@ def _config(connection: Connection | None) -> Config:
 def compare_options(connection: Connection) -> dict[str, Any]:
     """How Alembic compares and renders on this connection's database."""
     dialect = connection.dialect.name
+    is_extended = trigrams.has_extension(connection)
 
     def concerns(item: Any, _name: Any, kind: str, _reflected: bool, _compared_to: Any) -> bool:
-        """Leave out indexes that only the other database has."""
-        return kind != "index" or item.info.get(ONLY_ON, dialect) == dialect
+        """Leave out indexes that only the other database has, or one that is extended."""
+        if kind != "index":
+            return True
+        possible = is_extended or EXTENSION not in item.info
+        return possible and item.info.get(ONLY_ON, dialect) == dialect
 
     return {
         "target_metadata": metadata,

@@ -74,6 +74,9 @@ metadata = MetaData(
 ONLY_ON = "only_on"
 """Key of ``Index.info``: the one dialect that has the index."""
 
+EXTENSION = "extension"
+"""Key of ``Index.info``: what PostgreSQL must have been extended by; else the index is left out."""
+
 
 def _id() -> Column[str]:
     return Column("id", identifier(), primary_key=True)
@@ -99,6 +102,24 @@ def _labels(table: str) -> tuple[Column[object], Index]:
 def _labels_index(table: str, column: Column[object]) -> Index:
     """PostgreSQL finds labels by a GIN index; SQLite has no such thing and scans."""
     return Index(f"ix_{table}_labels", column, postgresql_using="gin", info={ONLY_ON: "postgresql"})
+
+
+def trigrams_of_names(table: str, operators: str = "gin_trgm_ops") -> Index:
+    """What finds text in the names of a table's rows (``store/trigrams.py``).
+
+    A row that changes is indexed anew. That is done for some hundred rows together: one by one it
+    would double what a change costs, and what waits for it is read by each search.
+
+    :param operators: the class of them, with its schema where that is not searched.
+    """
+    return Index(
+        f"ix_{table}_name_trigrams",
+        "name",
+        postgresql_using="gin",
+        postgresql_ops={"name": operators},
+        postgresql_with={"gin_pending_list_limit": 256},  # KiB
+        info={ONLY_ON: "postgresql", EXTENSION: "pg_trgm"},
+    )
 
 
 def _created_at() -> Column[object]:
@@ -489,6 +510,7 @@ workloads = Table(
     Column("state", Enumerated(State), Computed("status ->> 'state'", persisted=True)),
     _workload_labels,
     _labels_index("workloads", _workload_labels),
+    trigrams_of_names("workloads"),
     UniqueConstraint("project_id", "name"),
     Index("ix_workloads_state_id", "state", "id"),
     Index("ix_workloads_kind_id", "kind", "id"),
@@ -538,6 +560,7 @@ volumes = Table(
     _reference("pool_id", "pools", "RESTRICT", nullable=True),
     _reference("workload_id", "workloads", "SET NULL", nullable=True),
     *_labels("volumes"),
+    trigrams_of_names("volumes"),
     Column("revision", Count, nullable=False),
     _reference("copy_of", "volumes", "SET NULL", nullable=True, index=False),
     _created_at(),
