@@ -81,7 +81,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(vlans, "netlink", netlink)
     monkeypatch.setattr(vlans, "find_link", made.find)
     monkeypatch.setattr(vlans, "delete_link", delete)
-    monkeypatch.setattr(vlans, "write_sysctl", lambda *_: None)
+    monkeypatch.setattr(vlans, "deny_addresses", lambda _: None)
     return made
 
 

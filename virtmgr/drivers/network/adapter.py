@@ -29,9 +29,9 @@ from virtmgr.drivers.network.publications import (
 )
 from virtmgr.drivers.network.reservations import Reservations
 from virtmgr.drivers.network.ruleset import ruleset
-from virtmgr.drivers.network.sysctl import enable_forwarding
 from virtmgr.drivers.network.tunnels import Tunnels
 from virtmgr.drivers.network.vlans import Vlans
+from virtmgr.drivers.sysctl import enable_forwarding
 
 _PORT_PREFIX = port_name("0")[:3]
 _TRUST = 30.0  # seconds after which the kernel is asked again whether a bridge is as it was made

@@ -20,7 +20,7 @@ from virtmgr.drivers.network.netlink import (
     netlink,
 )
 from virtmgr.drivers.network.spoofing import link_local
-from virtmgr.drivers.network.sysctl import write_sysctl
+from virtmgr.drivers.sysctl import write_sysctl
 
 _PREFIX = bridge_name("0")[:3]
 _NO_LINK_LOCAL = "1"  # addr_gen_mode none: the kernel makes no link-local address itself

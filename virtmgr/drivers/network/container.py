@@ -12,7 +12,7 @@ from virtmgr.domain.network import port_name
 from virtmgr.domain.sync import DesiredNic
 from virtmgr.drivers.network.namespace import in_namespace_of, is_own_namespace
 from virtmgr.drivers.network.netlink import Link, add_address, delete_link, find_link, netlink
-from virtmgr.drivers.network.sysctl import write_sysctl
+from virtmgr.drivers.sysctl import deny_addresses, write_sysctl
 
 _KERNEL_METRIC6 = 1024  # what the kernel takes where none is given
 
@@ -33,7 +33,7 @@ def connect_container(nic: DesiredNic, bridge: str, pid: int) -> None:
         )
     with netlink(f"connecting {inside} of process {pid} to bridge {bridge}") as ip:
         _ensure_pair(ip, nic, bridge, pid)
-        write_sysctl("1", "ipv6", "conf", port, "disable_ipv6")  # a port has no address itself
+        deny_addresses(port)
         ip.link("set", ifname=port, state="up")
         in_namespace_of(pid, lambda: _configure(nic, inside))
 

@@ -43,7 +43,7 @@ from virtmgr.drivers.network.netlink import (
     netlink,
 )
 from virtmgr.drivers.network.routing import VXLAN_PORT
-from virtmgr.drivers.network.sysctl import write_sysctl
+from virtmgr.drivers.sysctl import deny_addresses
 
 _PREFIX = tunnel_name("0")[:3]
 _QUIET = {  # nothing reaches other hosts but what is known to be there, and nothing is learned
@@ -110,7 +110,7 @@ class Tunnels:
             delete_link(ip, name)
             link = None
         link = link or _make(ip, network, name)
-        write_sysctl("1", "ipv6", "conf", name, "disable_ipv6")  # a port has no address itself
+        deny_addresses(name)
         if link.master != bridge.index:
             ip.link("set", index=link.index, master=bridge.index)
         ip.brport("set", index=link.index, **_QUIET)

@@ -14,7 +14,7 @@ from virtmgr.domain.errors import NetworkError
 from virtmgr.domain.network import vlan_name
 from virtmgr.domain.sync import DesiredNetwork
 from virtmgr.drivers.network.netlink import Link, delete_link, find_link, marked, netlink
-from virtmgr.drivers.network.sysctl import write_sysctl
+from virtmgr.drivers.sysctl import deny_addresses
 
 _PREFIX = vlan_name("0")[:3]
 
@@ -38,7 +38,7 @@ class Vlans:
             if bridge is None:
                 raise NetworkError(f"bridge {network.bridge} vanished while its VLAN was made")
             link = self._device(ip, network, name, interface)
-            write_sysctl("1", "ipv6", "conf", name, "disable_ipv6")  # a port has no address itself
+            deny_addresses(name)
             if link.master != bridge.index:
                 ip.link("set", index=link.index, master=bridge.index)
             alias = self._mark + network.id

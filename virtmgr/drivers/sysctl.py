@@ -33,6 +33,21 @@ def write_sysctl(value: str, *parts: str) -> None:
         ) from error
 
 
+def deny_addresses(port: str) -> None:
+    """Give a port of a bridge no address of its own, unless it is gone or there is no IPv6.
+
+    The kernel would make it a link-local one. Nobody can use it, and programs on the host take a
+    new address for another network: browsers break off what they load.
+
+    :raises NetworkError: the kernel refuses.
+    """
+    try:
+        write_sysctl("1", "ipv6", "conf", port, "disable_ipv6")
+    except NetworkError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+
+
 def enable_forwarding() -> None:
     """Make this machine pass packets between its bridges and the outside.
 
