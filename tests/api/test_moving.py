@@ -141,6 +141,23 @@ def migration(api: Api) -> Any:
     return api.get("/migrations").body["items"][0]
 
 
+def test_those_on_their_way_are_listed_apart(api: Api, pair: Pair) -> None:
+    api.post(ALL, {"name": "web2", "kind": "container", "image": "busybox"})
+
+    def listed(moving: bool) -> list[str]:
+        found = api.get("/workloads", moving=moving).body["items"]
+        return [item["name"] for item in found]
+
+    assert (listed(True), listed(False)) == ([], ["web1", "web2"])
+    api.post(f"{ONE}/move")
+    assert (listed(True), listed(False)) == (["web1"], ["web2"])
+    pair.move()
+    pair.target.converge()
+    assert listed(True) == ["web1"]
+    pair.source.converge()
+    assert (listed(True), listed(False)) == ([], ["web1", "web2"])
+
+
 def test_a_move_goes_through_its_phases(api: Api, pair: Pair) -> None:
     before = api.get(ONE).body
     begun = api.post(f"{ONE}/move")

@@ -70,6 +70,7 @@ class WorkloadParameters(ListParameters):
     address: Annotated[str, AfterValidator(known_address)] | None = Field(
         None, max_length=64, description="IP address or MAC of one of its NICs, the whole of it."
     )
+    moving: bool | None = Field(None, description="Whether it is on its way to another host.")
 
 
 class AllWorkloadsParameters(WorkloadParameters):

@@ -40,7 +40,7 @@ LIST: Final = ListPage(
 )
 
 
-_MOST: Final = 500  # workloads that are looked at for what holds moves up
+_MOST: Final = 500  # what fails on its way and is told of
 
 
 def held_up(migrations: Iterable[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
@@ -51,7 +51,7 @@ def held_up(migrations: Iterable[Mapping[str, Any]]) -> Mapping[str, Mapping[str
     under_way = [one for one in migrations if one["finished_at"] is None]
     if not under_way:
         return {}
-    query = {"state": State.FAILED, "limit": _MOST, "fields": "id,status.reason"}
+    query = {"state": State.FAILED, "moving": "true", "limit": _MOST, "fields": "id,status.reason"}
     failed = g.rest.get("/workloads", query)["items"]
     reasons = {one["id"]: one["status"]["reason"] for one in failed}
     found = ((one["id"], reasons.get(one["workload"]["id"])) for one in under_way)

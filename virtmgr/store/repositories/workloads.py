@@ -79,6 +79,13 @@ def _has_address(address: str) -> ColumnElement[bool]:
     return _workloads.id.in_(by_mac.union_all(by_ip))
 
 
+def _is_moving(wanted: bool) -> ColumnElement[bool]:
+    """By whether it is on its way to another host."""
+    moved = tables.migrations.c
+    under_way = _workloads.id.in_(select(moved.workload_id).where(moved.finished_at.is_(None)))
+    return under_way if wanted else ~under_way
+
+
 class SqlWorkloads(SqlProjectRepository[Workload]):
     entity = Workload
     table = tables.workloads
@@ -97,7 +104,7 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
             "cdrom": _workloads.cdrom_image_id,
             "deleting": _workloads.deleting,
         },
-        conditions={"network": _has_nic_on, "address": _has_address},
+        conditions={"network": _has_nic_on, "address": _has_address, "moving": _is_moving},
         sorts={
             "name": _workloads.name,
             "created_at": _workloads.created_at,
