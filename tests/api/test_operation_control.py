@@ -9,6 +9,7 @@ import pytest
 
 from tests.api.contract import Api
 from tests.api.host import PretendHost
+from tests.fixtures.control_plane import add_images
 from virtmgr.domain.image import ImageState
 from virtmgr.domain.operation import OperationState
 from virtmgr.services import rebalancing_worker
@@ -152,6 +153,50 @@ def test_an_import_is_cancelled_or_tried_again(api: Api, services: Services) -> 
     assert api.delete("/images/tiny").status == 204
     gone = api.post(f"/operations/{build}/retry")
     assert gone.status == 404
+
+
+def needing_somebody(api: Api) -> list[str]:
+    """The verbs of the failed operations that the overview tells of."""
+    told = [
+        one for one in api.get("/overview").body["alerts"] if one["code"] == "operations_failed"
+    ]
+    if not told:
+        return []
+    found = api.get("/operations", **told[0]["filters"]).body["items"]
+    assert told[0]["count"] == len(found)
+    return [one["verb"] for one in found]
+
+
+def test_what_succeeds_at_a_further_try_needs_nobody(
+    api: Api, services: Services, hosts: list[PretendHost]
+) -> None:
+    id = begin(api, f"{ONE}/stop", {"force": True})
+    fail(services, id)
+    again = begin(api, f"/operations/{id}/retry")
+    assert needing_somebody(api) == ["stop"]
+    hosts[0].converge()
+    assert api.get(f"/operations/{again}").body["state"] == "succeeded"
+    assert needing_somebody(api) == []
+    assert [one["id"] for one in api.get("/operations", mended=True).body["items"]] == [id]
+    begin(api, f"{ONE}/start")
+    hosts[0].converge()
+    fail(services, begin(api, f"{ONE}/stop"))
+    assert needing_somebody(api) == ["stop"], "what succeeded before says nothing of it"
+
+
+def test_an_image_that_is_made_at_a_further_try_needs_nobody(api: Api, services: Services) -> None:
+    id = begin(api, "/images/import", {"name": "web", "source": "https://example.org/web.qcow2"})
+    fail(services, id)
+    begin(api, f"/operations/{id}/retry")
+    assert needing_somebody(api) == ["import"]
+    with services.units() as uow:
+        add_images(uow)
+        image, other = uow.images.find("web"), uow.images.find("busybox")
+        assert image is not None
+        assert other is not None
+        image.type, image.manifest, image.state = other.type, other.manifest, ImageState.READY
+        uow.commit()
+    assert needing_somebody(api) == []
 
 
 def test_the_role_has_to_do_for_what_it_is_about(

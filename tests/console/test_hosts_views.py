@@ -38,6 +38,8 @@ def test_an_alert_leads_to_the_list_with_its_filters() -> None:
     assert overview.link_to(alert) == "/hosts?state=unreachable&state=fenced"
     alert = {"noun": "hosts", "filters": {"drain_incomplete": True}}
     assert overview.link_to(alert) == "/hosts?drain_incomplete=true"
+    alert = {"noun": "operations", "filters": {"state": ["failed"], "mended": False}}
+    assert overview.link_to(alert) == "/operations?state=failed&mended=false"
 
 
 def test_workloads_stand_by_kind_with_a_list_behind_each_number() -> None:

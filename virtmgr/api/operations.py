@@ -39,6 +39,9 @@ class OperationParameters(ListParameters):
     project: str | None = Field(None, max_length=128, description="Project, by name or id.")
     user: str | None = Field(None, max_length=128, description="Who asked, by name or id.")
     since: Moment | None = Field(None, description="Those that were asked for since then.")
+    mended: bool | None = Field(
+        None, description="Whether the same has succeeded later, as when it was tried again."
+    )
 
 
 class OperationLogQuery(Query):

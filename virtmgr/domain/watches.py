@@ -97,9 +97,14 @@ def watched(now: datetime) -> tuple[Watch, ...]:
             code="operations_failed",
             severity=Severity.WARNING,
             noun="operations",
-            filters={"state": (OperationState.FAILED,), "since": now - LATELY},
+            filters={
+                "state": (OperationState.FAILED,),
+                "since": now - LATELY,
+                "mended": False,
+            },
             one="an operation failed within the last day",
             many="{count} operations failed within the last day",
-            hint="each says what was attempted and why it failed",
+            hint="each says what was attempted and why it failed; one that succeeds when it is "
+            "tried again is told no more",
         ),
     )

@@ -108,7 +108,11 @@ def least_survived(clusters: Iterable[Mapping[str, Any]]) -> int | None:
 
 def link_to(alert: Mapping[str, Any]) -> str:
     """The list that shows all that an alert is about."""
-    return f"/{alert['noun']}?{urlencode(alert['filters'], doseq=True).replace('True', 'true')}"
+    filters = {
+        name: str(value).lower() if isinstance(value, bool) else value
+        for name, value in alert["filters"].items()
+    }
+    return f"/{alert['noun']}?{urlencode(filters, doseq=True)}"
 
 
 def host_states(counts: Iterable[Mapping[str, Any]]) -> list[Counted]:

@@ -6,15 +6,46 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 
-from sqlalchemy import Select, bindparam, insert, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    bindparam,
+    cast,
+    exists,
+    insert,
+    or_,
+    select,
+)
 from sqlalchemy.orm import Session
 
+from virtmgr.domain.image import ImageState
 from virtmgr.domain.operation import UNFINISHED, LogLine, Operation, OperationState
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing
 from virtmgr.store.repositories.base import SqlRepository, among
 
 _operations = tables.operations.c
+
+
+def _is_mended(wanted: bool) -> ColumnElement[bool]:
+    """By whether the same has succeeded later. An image that was not made is made anew under its
+    name."""
+    later, images = tables.operations.alias().c, tables.images.c
+    done = exists().where(
+        later.target_id == _operations.target_id,
+        later.verb == _operations.verb,
+        later.state == OperationState.SUCCEEDED,
+        later.id > _operations.id,  # ids grow
+    )
+    made = exists().where(
+        _operations.target_type == "image",
+        images.name == _operations.target_name,
+        images.state == ImageState.READY,
+        cast(images.id, String) != _operations.target_id,
+    )
+    mended = or_(done, made)
+    return mended if wanted else ~mended
 
 
 class SqlOperations(SqlRepository[Operation]):
@@ -31,7 +62,7 @@ class SqlOperations(SqlRepository[Operation]):
             "project": _operations.project_id,
             "user": _operations.user_id,
         },
-        conditions={"since": lambda at: _operations.created_at >= at},
+        conditions={"since": lambda at: _operations.created_at >= at, "mended": _is_mended},
         sorts={
             "created_at": _operations.created_at,
             "updated_at": _operations.updated_at,
