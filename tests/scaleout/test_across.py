@@ -14,9 +14,9 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.fixtures.control_plane import Client
+from tests.fixtures.processes import Process, processes
 from tests.scaleout.client import Follower, wait_until
 from tests.scaleout.plane import Installation, Plane, installation
-from tests.system.machine import Process, processes
 from virtmgr.domain.streaming import Channel
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgresql, pytest.mark.timeout(1200)]

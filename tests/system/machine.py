@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from tests.fixtures.processes import Process, processes
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT_DATA = Path("/var/lib/virtmgr-agent")
@@ -16,23 +15,6 @@ AGENT_RUN = Path("/run/virtmgr-agent")
 _SHARED_TREES = ("/etc", "/run", "/var/lib", "/var/log")
 # What other labs keep on the machine below this one shows through.
 _NOT_OURS = ("/run/lab", "/run/libvirt", "/var/lib/libvirt/qemu/", "/var/lib/virtmgr-lab")
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process of this host; ``start`` tells it from a later one of the same id."""
-
-    pid: int
-    parent: int
-    start: int
-    command: str
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
-
-    def is_there(self) -> bool:
-        found = _process(self.pid)
-        return found is not None and found.start == self.start
 
 
 def guests() -> set[Process]:
@@ -64,46 +46,6 @@ def start_agent() -> None:
 
 def start_serve() -> None:
     start("serve", "serve")
-
-
-def processes(*words: str) -> list[Process]:
-    """Every process whose command line has all ``words``, but for this test and its kin."""
-    found = (_process(int(path.name)) for path in Path("/proc").glob("[0-9]*"))
-    kin = set(_ancestors(os.getpid()))
-    return [
-        each
-        for each in found
-        if each is not None
-        and each.pid not in kin
-        and each.parent != os.getpid()
-        and all(word in each.command for word in words)
-    ]
-
-
-def process(*words: str) -> Process:
-    """The one process whose command line has all ``words``, but for its own forks."""
-    every = processes(*words)
-    found = [each for each in every if each.parent not in {other.pid for other in every}]
-    assert len(found) == 1, (words, found)
-    return found[0]
-
-
-def _process(pid: int) -> Process | None:
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    if status[0] == "Z":
-        return None
-    return Process(pid, int(status[1]), int(status[19]), command.strip())
-
-
-def _ancestors(pid: int) -> Iterator[int]:
-    while pid:
-        yield pid
-        found = _process(pid)
-        pid = found.parent if found is not None else 0
 
 
 def logs() -> str:

@@ -11,6 +11,8 @@ from functools import partial
 from signal import SIGKILL
 from typing import Any
 
+from tests.fixtures.processes import Process, processes
+
 from . import machine
 from .conftest import VIRTMGR, Product
 
@@ -92,8 +94,8 @@ class Storm:
 
     def _story(self) -> list[str]:
         """For who reads a failure."""
-        processes = [str(process) for process in machine.processes("virtmgr")]
-        return [*self.done[-_STORY:], *processes, machine.logs()]
+        alive = [str(each) for each in processes("virtmgr")]
+        return [*self.done[-_STORY:], *alive, machine.logs()]
 
     # ---- asking
 
@@ -145,7 +147,7 @@ class Storm:
 
     def _wrong_processes(self, runs: set[str]) -> list[str]:
         """Each one that runs runs once; nothing else does. A container outlives its monitor."""
-        guests = machine.processes("/usr/bin/conmon") + machine.processes("guest=virtmgr-")
+        guests = processes("/usr/bin/conmon") + processes("guest=virtmgr-")
         commands = [each.command for each in guests]
         counts = {id: sum(id in command for command in commands) for id in self.ids}
         twice = [f"{id} runs {count} times" for id, count in counts.items() if count > 1]
@@ -171,7 +173,7 @@ class Storm:
             machine.start_agent()
         elif victim == "serve":
             deadline = time.monotonic() + 60
-            while left := machine.processes("virtmgr.bootstrap."):
+            while left := processes("virtmgr.bootstrap."):
                 assert time.monotonic() < deadline, "\n".join([str(left), *self._story()])
                 time.sleep(0.1)
             machine.start_serve()
@@ -179,32 +181,32 @@ class Storm:
             machine.start_libvirt()
 
 
-def _first(*words: str) -> list[machine.Process]:
+def _first(*words: str) -> list[Process]:
     """Processes with these words, without the forks of one another."""
-    every = machine.processes(*words)
+    every = processes(*words)
     pids = {each.pid for each in every}
     return [each for each in every if each.parent not in pids]
 
 
-def _inits() -> list[machine.Process]:
-    conmons = {each.pid for each in machine.processes("/usr/bin/conmon")}
-    return [each for each in machine.processes() if each.parent in conmons]
+def _inits() -> list[Process]:
+    conmons = {each.pid for each in processes("/usr/bin/conmon")}
+    return [each for each in processes() if each.parent in conmons]
 
 
-_VICTIMS: dict[str, Callable[[], list[machine.Process]]] = {
+_VICTIMS: dict[str, Callable[[], list[Process]]] = {
     "agent": partial(_first, AGENT),
     "serve": partial(_first, SERVE),
     "web": partial(_first, "virtmgr.bootstrap.web"),
     "hub": partial(_first, "virtmgr.bootstrap.hub"),
     "worker": partial(_first, "virtmgr.bootstrap.worker"),
     "libvirtd": partial(_first, "libvirtd"),
-    "conmon": partial(machine.processes, "/usr/bin/conmon"),
-    "QEMU": partial(machine.processes, "qemu-system", "guest=virtmgr-"),
+    "conmon": partial(processes, "/usr/bin/conmon"),
+    "QEMU": partial(processes, "qemu-system", "guest=virtmgr-"),
     "init": _inits,
 }
 
 
-def _kill_one(dice: random.Random) -> tuple[str, machine.Process]:
+def _kill_one(dice: random.Random) -> tuple[str, Process]:
     """Kill one process, of a kind that is there; the kind and the process."""
     while True:
         kind = dice.choice(list(_VICTIMS))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.processes import processes
+
 from . import machine
 from .conftest import ROOT, Product
 
@@ -36,8 +38,8 @@ def test_down_leaves_nothing_running_and_an_agent_alone_brings_all_back(
     assert not [path for path in found["cgroups"] if any(id in path for id in ids.values())]
 
     machine.start_agent()  # and no control plane: the host was rebooted while that is away
-    product.wait_until(lambda: len(machine.processes("/usr/bin/conmon")) == 2)
-    assert not machine.processes("qemu-system", "guest=virtmgr-")  # libvirtd is not there yet
+    product.wait_until(lambda: len(processes("/usr/bin/conmon")) == 2)
+    assert not processes("qemu-system", "guest=virtmgr-")  # libvirtd is not there yet
     script(product, "up")
     assert {name: states(product)[name] for name in NAMES} == dict.fromkeys(NAMES, "running")
     assert {item["name"]: item["id"] for item in product.json("list")} == ids

@@ -6,8 +6,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from signal import SIGKILL
 
 import pytest
+
+from tests.fixtures.processes import process
 
 from . import machine
 from .conftest import Product
@@ -80,10 +83,10 @@ def test_the_agent_and_the_worker_die_meanwhile(product: Product, names: list[st
 
     product.wait_until(lambda: _received() != set())
     before = _received()
-    machine.process("virtmgr agent").signal(machine.signal.SIGKILL)
+    process("virtmgr agent").signal(SIGKILL)
     machine.start_agent()
     product.wait_until(lambda: _received() - before != set())  # it has begun anew
-    machine.process("virtmgr.bootstrap.worker").signal(machine.signal.SIGKILL)
+    process("virtmgr.bootstrap.worker").signal(SIGKILL)
     product.wait_until(lambda: _operation(product, operation)["state"] == "succeeded", 180)
     product.run("run", "golden-large", "--name", "from-golden-large", *large, "--", "sleep", "99")
     seen = product.run("exec", "from-golden-large", "--", "sha256sum", "/large").stdout

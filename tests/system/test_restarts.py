@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.processes import Process, process, processes
+
 from . import machine
 from .conftest import ROOT, VIRTMGR, Product
 
@@ -38,7 +40,7 @@ def check_control(product: Product) -> None:
         assert running(product, name)
 
 
-def kill(process: machine.Process, number: Signals = SIGKILL) -> None:
+def kill(process: Process, number: Signals = SIGKILL) -> None:
     process.signal(number)
     deadline = time.monotonic() + 20
     while process.is_there():
@@ -47,7 +49,7 @@ def kill(process: machine.Process, number: Signals = SIGKILL) -> None:
 
 
 def restart_agent(number: Signals = SIGKILL) -> None:
-    kill(machine.process(*AGENT), number)
+    kill(process(*AGENT), number)
     machine.start_agent()
 
 
@@ -76,7 +78,7 @@ def make(product: Product) -> Iterator[Callable[..., Any]]:
 
 
 def test_a_silent_host_is_unreachable_and_recovers(product: Product) -> None:
-    agent = machine.process(*AGENT)
+    agent = process(*AGENT)
     with nothing_stops():
         agent.signal(SIGSTOP)
         try:
@@ -102,11 +104,11 @@ def test_the_agent_restarts(product: Product, number: Signals) -> None:
 def test_a_process_of_the_control_plane_is_killed(product: Product, module: str) -> None:
     name = f"virtmgr.bootstrap.{module}"
     with nothing_stops():
-        killed = machine.processes(name)
+        killed = processes(name)
         assert killed
         for each in killed:
             each.signal(SIGKILL)
-        product.wait_until(lambda: len(machine.processes(name)) == len(killed))
+        product.wait_until(lambda: len(processes(name)) == len(killed))
         product.wait_until(lambda: product.run("list", check=False).returncode == 0)
         check_control(product)
 
@@ -114,9 +116,9 @@ def test_a_process_of_the_control_plane_is_killed(product: Product, module: str)
 @pytest.mark.parametrize("number", [SIGTERM, SIGKILL])
 def test_the_control_plane_ends_whole_and_comes_back(product: Product, number: Signals) -> None:
     with nothing_stops():
-        kill(machine.process(*SERVE), number)
-        product.wait_until(lambda: not machine.processes("virtmgr.bootstrap."), 20)
-        assert machine.process(*AGENT)
+        kill(process(*SERVE), number)
+        product.wait_until(lambda: not processes("virtmgr.bootstrap."), 20)
+        assert process(*AGENT)
         machine.start_serve()
         product.wait_until(lambda: product.run("list", check=False).returncode == 0)
         check_control(product)
@@ -124,7 +126,7 @@ def test_the_control_plane_ends_whole_and_comes_back(product: Product, number: S
 
 def test_libvirtd_is_killed_and_its_guests_are_taken_up_again(product: Product) -> None:
     with nothing_stops():
-        kill(machine.process("libvirtd"))
+        kill(process("libvirtd"))
         product.script("up")
         check_control(product)
 
@@ -151,8 +153,8 @@ def test_the_agent_is_killed_in_a_create_and_in_a_delete(
     restart_agent()
     product.wait_until(lambda: running(product, name) and running(product, vm))
     ids = [product.workload(each)["id"] for each in (name, vm)]
-    assert len(machine.processes("/usr/bin/conmon", ids[0])) == 1
-    assert len(machine.processes("qemu-system", ids[1])) == 1
+    assert len(processes("/usr/bin/conmon", ids[0])) == 1
+    assert len(processes("qemu-system", ids[1])) == 1
     assert len(machine.guests() - before) == 3
 
     product.run("delete", name, vm, "--yes", "--no-wait")
@@ -170,8 +172,8 @@ def test_a_killed_container_is_reported_and_restarted_as_its_policy_says(
 ) -> None:
     for policy in ("never", "on-failure"):
         made = make(f"killed-{policy}", "--restart", policy)
-        conmon = machine.process("/usr/bin/conmon", made["id"])
-        init = next(each for each in machine.processes("sleep") if each.parent == conmon.pid)
+        conmon = process("/usr/bin/conmon", made["id"])
+        init = next(each for each in processes("sleep") if each.parent == conmon.pid)
         kill(init)
     product.wait_until(lambda: not running(product, "killed-never"))
     status = product.workload("killed-never")["status"]
@@ -182,18 +184,18 @@ def test_a_killed_container_is_reported_and_restarted_as_its_policy_says(
 
 def test_a_container_outlives_its_conmon(product: Product, make: Callable[..., Any]) -> None:
     made = make("lonely", "--restart", "always")
-    kill(machine.process("/usr/bin/conmon", made["id"]))
+    kill(process("/usr/bin/conmon", made["id"]))
     assert running(product, "lonely")
     product.run("exec", "lonely", "--", "true")
     product.run("stop", "lonely", "--force")
     assert product.workload("lonely")["status"]["state"] == "stopped"
     product.run("start", "lonely")
-    assert len(machine.processes("/usr/bin/conmon", made["id"])) == 1
+    assert len(processes("/usr/bin/conmon", made["id"])) == 1
 
 
 def test_a_killed_qemu_is_reported_and_restarted(product: Product) -> None:
     before = product.workload("vm1")["status"]["restarts"]
-    kill(machine.process("qemu-system", "guest=virtmgr-vm1"))
+    kill(process("qemu-system", "guest=virtmgr-vm1"))
     product.wait_until(lambda: product.workload("vm1")["status"]["restarts"] == before + 1)
     product.wait_until(lambda: running(product, "vm1"))
     types = {event["type"] for event in product.json("events")}
