@@ -11,11 +11,13 @@ from sqlalchemy.engine import Engine
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
+from tests.api.host import PretendHost
 from tests.fixtures.control_plane import add_hosts, add_images
 from virtmgr.domain.failover import Failover
 from virtmgr.domain.host import Host, HostState, Pool
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.operation import Operation, OperationState
+from virtmgr.domain.sync import ObservedFileSystem, SyncRequest
 from virtmgr.domain.workload import State
 from virtmgr.services.container import Services
 
@@ -75,6 +77,7 @@ def test_each_alert_has_the_filters_of_the_list_that_shows_it(
         "drains_incomplete",
         "certificates_expire",
         "pools_nearly_full",
+        "file_systems_nearly_full",
         "operations_failed",
         "reserve_not_kept",
     }
@@ -95,6 +98,7 @@ def _break_everything(services: Services, clock: StillClock, fleet: list[str]) -
         silent, cordoned = (_host(uow.hosts.find(name)) for name in fleet)
         silent.state = HostState.UNREACHABLE
         silent.certificate_expires_at = now + timedelta(days=3)
+        silent.fullness, cordoned.fullness = 0.9, 0.5
         cordoned.state = cordoned.scheduling_state = HostState.CORDONED
         cordoned.certificate_expires_at = now + timedelta(days=60)
         for used, name in ((90, "full"), (10, "empty")):
@@ -141,6 +145,27 @@ def _break_everything(services: Services, clock: StillClock, fleet: list[str]) -
 def _host(found: Host | None) -> Host:
     assert found is not None
     return found
+
+
+def test_a_hosts_own_file_systems_are_told_of(api: Api, services: Services) -> None:
+    host = PretendHost(services)
+
+    def told(*observed: ObservedFileSystem) -> bool:
+        host.sync(SyncRequest(known_revision=host.known_revision, file_systems=observed))
+        return "file_systems_nearly_full" in _alerts(api)
+
+    assert api.get(f"/hosts/{host.id}").body["file_systems"] is None
+    full = ObservedFileSystem(path="/", capacity=100, used=90)
+    assert told(full, ObservedFileSystem(path="/var", capacity=100, used=10))
+    assert [one["path"] for one in api.get(f"/hosts/{host.id}").body["file_systems"]] == [
+        "/",
+        "/var",
+    ]
+    host.sync_down()
+    assert "file_systems_nearly_full" in _alerts(api), "what is not said is as before"
+    assert not told(full.model_copy(update={"used": 84}))
+    assert not told()
+    assert api.get(f"/hosts/{host.id}").body["file_systems"] == []
 
 
 @pytest.mark.usefixtures("fleet")

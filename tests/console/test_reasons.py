@@ -12,8 +12,8 @@ import pytest
 
 from tests.api.host import PretendHost, fall_silent
 from tests.console.without_browser import Console, console_of, services_of
-from virtmgr.domain.sync import ObservedWorkload, SyncRequest
-from virtmgr.domain.workload import MIB, Filling, Reason, State, Usage, WorkloadStatus
+from virtmgr.domain.sync import ObservedFileSystem, ObservedWorkload, SyncRequest
+from virtmgr.domain.workload import GIB, MIB, Filling, Reason, State, Usage, WorkloadStatus
 from virtmgr.services.container import Services
 
 HERE = "/projects/default/workloads/web"
@@ -122,3 +122,14 @@ def test_a_move_that_does_not_get_on_says_why(
     tell(host, state=State.FAILED, reason=REFUSED)
     for path in ("/migrations", f"/migrations/{migration['id']}"):
         assert "blob x is refused" in text_of(console, path), path
+
+
+def test_a_hosts_own_file_systems_are_shown(console: Console, host: PretendHost) -> None:
+    page = f"/hosts/{host.id}"
+    assert "Its own file systems" not in text_of(console, page)
+    full = ObservedFileSystem(path="/var/log", capacity=10 * GIB, used=9 * GIB)
+    host.sync(SyncRequest(known_revision=host.known_revision, file_systems=(full,)))
+    own = text_of(console, page).split("Its own file systems")[1]
+    assert "/var/log" in own
+    assert "9 GiB of 10 GiB" in own
+    assert "file system of a host is nearly full" in text_of(console, "/")

@@ -24,7 +24,13 @@ from virtmgr.agent.watchdog import boottime
 from virtmgr.domain.errors import StorageError, VirtmgrError
 from virtmgr.domain.host import Fingerprint
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.sync import SyncRequest, SyncResponse
+from virtmgr.domain.sync import (
+    FILE_SYSTEMS,
+    USAGE_HISTORY,
+    ObservedFileSystem,
+    SyncRequest,
+    SyncResponse,
+)
 from virtmgr.domain.sync_order import OVERTAKEN
 from virtmgr.domain.usage_history import Measured
 from virtmgr.domain.workload import Reason, Usage
@@ -55,6 +61,7 @@ class Parts:
     trust: Callable[[str], None] = lambda _: None  # these CAs from now on, in PEM
     tell: Callable[[VirtmgrError | None], None] = lambda _: None  # how the last sync went
     host_usage: Callable[[], Usage | None] = lambda: None  # of the host as a whole
+    file_systems: Callable[[], tuple[ObservedFileSystem, ...] | None] = lambda: None  # its own
 
 
 class Agent:
@@ -204,7 +211,7 @@ class Agent:
         return {"arrivals": found} if found else {}
 
     def _slow_news(self) -> dict[str, object]:
-        """Usage and pools, which change all the time and are not worth a sync of their own."""
+        """Usage and how full disks are: they change all the time, and are not worth a sync."""
         if not self._pace.tells_usage(time.monotonic() - self._usage_sent):
             return {}
         self._usage_sent = time.monotonic()
@@ -212,8 +219,10 @@ class Agent:
         self._recorder.note(Measured(datetime.now(UTC), self._parts.host_usage(), usage))
         news: dict[str, object] = {"usage": usage, "pools": self._parts.storage.pools()}
         slices = self._recorder.take()
-        if slices and self._control_plane.takes_usage_history:
+        if slices and USAGE_HISTORY in self._control_plane.accepts:
             news["usage_history"] = slices
+        if FILE_SYSTEMS in self._control_plane.accepts:
+            news["file_systems"] = self._parts.file_systems()
         return news
 
     def _usage(self) -> dict[str, Usage]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from virtmgr.domain.errors import Forbidden, ImageError, Unavailable
 from virtmgr.domain.machine import Machine
-from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest, SyncResponse
+from virtmgr.domain.sync import ACCEPTS, SyncRequest, SyncResponse
 from virtmgr.domain.values import Message, first_fault
 
 NOT_UNDERSTOOD = "not_understood"
@@ -38,7 +38,7 @@ class ControlPlane:
 
     def __init__(self, server: str, context: ssl.SSLContext) -> None:
         self._client = httpx.Client(base_url=server, verify=context, timeout=_TIMEOUT)
-        self.takes_usage_history = False  # until it has said so: those before do not know of it
+        self.accepts: frozenset[str] = frozenset()  # beyond what the first of them knew
 
     def close(self) -> None:
         self._client.close()
@@ -57,7 +57,7 @@ class ControlPlane:
             request.model_dump_json(exclude_unset=True).encode(),
             timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
         )
-        self.takes_usage_history = USAGE_HISTORY in response.headers.get(ACCEPTS, "").split()
+        self.accepts = frozenset(response.headers.get(ACCEPTS, "").split())
         return _understood(SyncResponse, response, "/agent/v1/sync")
 
     def wait_for_wake(self, revision: int, timeout: float, *, renew: bool = False) -> Wake:

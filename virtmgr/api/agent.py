@@ -19,7 +19,7 @@ from virtmgr.api.wakes import Wakes
 from virtmgr.domain.errors import InvalidRequest, NotFound
 from virtmgr.domain.host import Host
 from virtmgr.domain.machine import Machine
-from virtmgr.domain.sync import ACCEPTS, USAGE_HISTORY, SyncRequest
+from virtmgr.domain.sync import ACCEPTS, FILE_SYSTEMS, USAGE_HISTORY, SyncRequest
 from virtmgr.domain.values import Message, first_fault
 from virtmgr.ports.certificates import Authority
 from virtmgr.services import enrolment
@@ -91,7 +91,7 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
         return Response(
             response.model_dump_json(exclude_unset=True),
             mimetype="application/json",
-            headers={ACCEPTS: USAGE_HISTORY},
+            headers={ACCEPTS: f"{USAGE_HISTORY} {FILE_SYSTEMS}"},
         )
 
     @routes.get("/blobs/<digest>")

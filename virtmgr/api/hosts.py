@@ -51,6 +51,13 @@ class HostParameters(ListParameters):
     drain_incomplete: bool | None = Field(
         None, description="Whether something was left behind by the last drain, which failed."
     )
+    fullness: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Those with a file system of their own that is at least so full, such as 0.85.",
+    )
 
 
 class PoolParameters(ListParameters):

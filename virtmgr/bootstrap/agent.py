@@ -19,6 +19,7 @@ import structlog
 from virtmgr.agent.agent import Agent, Parts
 from virtmgr.agent.control_plane import ControlPlane
 from virtmgr.agent.departing import Departures
+from virtmgr.agent.file_systems import own_file_systems
 from virtmgr.agent.files import StateFiles
 from virtmgr.agent.fingerprint import boot_id, fingerprint, forget_boot
 from virtmgr.agent.guard import Guard
@@ -47,7 +48,7 @@ from virtmgr.bootstrap.live_context import LiveContext
 from virtmgr.config.settings import AgentSettings
 from virtmgr.domain.errors import HostError, VirtmgrError
 from virtmgr.domain.host import DriverFacts, Fingerprint, Tunnel
-from virtmgr.domain.sync import DesiredWorkload
+from virtmgr.domain.sync import DesiredWorkload, ObservedFileSystem
 from virtmgr.domain.workload import Kind, Reason, Usage
 from virtmgr.drivers.libvirt.accelerator import Accelerator, probe_accelerator
 from virtmgr.drivers.network.adapter import LinuxNetwork
@@ -59,6 +60,7 @@ from virtmgr.enrollment import pki
 from virtmgr.ports.certificates import KeyTools
 from virtmgr.ports.clock import SystemClock
 from virtmgr.ports.driver import WorkloadDriver
+from virtmgr.ports.host import HostStorage
 
 _log = structlog.get_logger()
 _TOOLS = cast(KeyTools, pki)
@@ -187,6 +189,7 @@ def run_agent(settings: AgentSettings) -> None:
             trust=partial(take_up_trust, identity, control_plane, served),
             tell=StatusFile(settings.run_directory / "status.json", clock).tell,
             host_usage=partial(_host_usage, settings.data_directory),
+            file_systems=partial(_file_systems, settings.data_directory, host.storage),
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -258,6 +261,17 @@ def _host_usage(data_directory: Path) -> Usage | None:
         return host_usage(data_directory)
     except OSError as error:
         _log.warning("host_usage.failed", error=str(error))
+        return None
+
+
+def _file_systems(
+    data_directory: Path, storage: HostStorage
+) -> tuple[ObservedFileSystem, ...] | None:
+    """How full the host's own are; None where they cannot be looked at."""
+    try:
+        return own_file_systems(data_directory, [pool.path for pool in storage.pools()])
+    except OSError as error:
+        _log.warning("file_systems.failed", error=str(error))
         return None
 
 

@@ -182,6 +182,8 @@ class Host:
     sync_run: str = ""  # of the last sync that was taken in, see ``domain.sync_order``
     sync_run_before: str = ""
     sync_number: int = 0  # in ``sync_run``
+    file_systems: list[dict[str, Any]] | None = None  # ObservedFileSystem as JSON; None: unsaid
+    fullness: float = 0.0  # share in use of the fullest of them
     known_off: str | None = None  # fenced | confirmed
     without_volumes: bool = False
     revision: int = 0

@@ -35,6 +35,9 @@ ACCEPTS = "Virtmgr-Accepts"
 USAGE_HISTORY = "usage-history"
 """In it: ``SyncRequest.usage_history`` is taken."""
 
+FILE_SYSTEMS = "file-systems"
+"""In it: ``SyncRequest.file_systems`` is taken."""
+
 _STATES = frozenset(State)
 
 
@@ -238,6 +241,14 @@ class ObservedPool(Value):
     used: int
 
 
+class ObservedFileSystem(Value):
+    """One of the host's own, which no pool is on."""
+
+    path: str = Field(max_length=4096)
+    capacity: int = Field(gt=0)  # bytes
+    used: int = Field(ge=0)  # bytes
+
+
 class SyncOrder(Message):
     """Where a sync stands among all of its host's: ``run`` names the agent's process, which numbers
     what it sends."""
@@ -263,6 +274,7 @@ class SyncRequest(Message):
     workloads: tuple[ObservedWorkload, ...] = ()
     volumes: tuple[ObservedVolume, ...] = ()
     pools: tuple[ObservedPool, ...] = ()
+    file_systems: tuple[ObservedFileSystem, ...] | None = None  # where taken; None: as said before
     images: tuple[str, ...] | None = None  # ids of all that are at hand; None: as said before
     usage: dict[str, Usage] = Field(default_factory=dict)  # by workload id
     usage_history: tuple[UsageSlice, ...] = ()  # not yet answered; where they are taken

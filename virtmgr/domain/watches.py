@@ -14,7 +14,7 @@ from virtmgr.domain.workload import State
 EXPIRES_SOON: Final = timedelta(days=14)
 """Agents renew their certificates long before; one that is so near its end has a reason."""
 LATELY: Final = timedelta(days=1)
-NEARLY_FULL: Final = 0.85  # of a pool
+NEARLY_FULL: Final = 0.85  # of a pool, and of a host's own file system
 
 
 def watched(now: datetime) -> tuple[Watch, ...]:
@@ -92,6 +92,16 @@ def watched(now: datetime) -> tuple[Watch, ...]:
             one="a pool is nearly full",
             many="{count} pools are nearly full",
             hint="prune images that nothing needs, move workloads away, or add disk",
+        ),
+        Watch(
+            code="file_systems_nearly_full",
+            severity=Severity.WARNING,
+            noun="hosts",
+            filters={"fullness": NEARLY_FULL},
+            one="a file system of a host is nearly full",
+            many="file systems of {count} hosts are nearly full",
+            hint="the host's page says which; logs and packages are the usual reasons; an agent "
+            "that has no room for its own state takes nothing in",
         ),
         Watch(
             code="operations_failed",

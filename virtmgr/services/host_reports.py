@@ -11,7 +11,7 @@ from virtmgr.domain.ids import new_id
 from virtmgr.domain.leases import USUAL
 from virtmgr.domain.machine import MAY_REPLACE, Machine, check_machine, is_news
 from virtmgr.domain.readiness import missing
-from virtmgr.domain.sync import ObservedPool, SyncRequest
+from virtmgr.domain.sync import ObservedFileSystem, ObservedPool, SyncRequest
 from virtmgr.domain.workload import State
 from virtmgr.ports.unit_of_work import Duties, UnitOfWork
 from virtmgr.services import failover_end, overlays
@@ -106,6 +106,14 @@ def _note_fingerprint(host: Host, fingerprint: Fingerprint) -> None:
         host.capacity_disk = fingerprint.disk
     kept = {key: host.facts[key] for key in (MAY_REPLACE,) if key in host.facts}
     host.facts = {**fingerprint.model_dump(mode="json"), **kept}
+
+
+def note_file_systems(host: Host, observed: Iterable[ObservedFileSystem] | None) -> None:
+    """Take in how full the host's own are; None: as before."""
+    if observed is None:
+        return
+    host.file_systems = [one.model_dump() for one in observed]
+    host.fullness = max((one.used / one.capacity for one in observed if one.capacity), default=0.0)
 
 
 def note_pools(

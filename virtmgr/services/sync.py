@@ -27,7 +27,7 @@ from virtmgr.services import authorities, failover_end, host_removal, overlays
 from virtmgr.services.container import Services
 from virtmgr.services.desired import desired_networks, desired_of_host, leftover_volumes
 from virtmgr.services.enrolment import admit
-from virtmgr.services.host_reports import note_host, note_pools
+from virtmgr.services.host_reports import note_file_systems, note_host, note_pools
 from virtmgr.services.usage_history import note_usage_history
 from virtmgr.services.workload_reports import Reports, note_usage, note_volume, note_workload
 
@@ -69,6 +69,7 @@ def sync(
         for volume in request.volumes:
             finished += note_volume(uow, host, volume, moves, now)
         note_pools(uow, host, request.pools, now)
+        note_file_systems(host, request.file_systems)
         note_usage_history(uow, host, request.usage_history, now)
         if request.images is not None:
             uow.hosts.note_images(host.id, request.images)

@@ -311,6 +311,8 @@ hosts = Table(
     Column("sync_run", String(36), nullable=False, server_default=""),
     Column("sync_run_before", String(36), nullable=False, server_default=""),
     Column("sync_number", Count, nullable=False, server_default="0"),
+    Column("file_systems", Document()),
+    Column("fullness", Float, nullable=False, server_default="0"),
     Column("known_off", String(16)),
     Column("without_volumes", Flag, nullable=False, server_default=false()),
     Column("revision", Count, nullable=False),

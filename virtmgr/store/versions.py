@@ -50,6 +50,8 @@ _OBSERVED: dict[type[Any], frozenset[str]] = {
             "sync_run",
             "sync_run_before",
             "sync_number",
+            "file_systems",
+            "fullness",
             "revision",
             "prune_nonce",
         }

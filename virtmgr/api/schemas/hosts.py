@@ -29,6 +29,14 @@ class CapacityView(View):
     disk: int = Field(description="Bytes.")
 
 
+class FileSystemView(View):
+    """A file system of a host that no pool is on."""
+
+    path: str
+    capacity: int = Field(description="Bytes.")
+    used: int = Field(description="Bytes, with what is kept for root.")
+
+
 class HostView(View):
     """An enrolled machine."""
 
@@ -51,6 +59,9 @@ class HostView(View):
     claimed: CapacityView = Field(description="What its workloads claim.")
     free: CapacityView = Field(description="What may still be claimed, overcommit included.")
     facts: dict[str, Any] = Field(description="What the agent found out at its start.")
+    file_systems: list[FileSystemView] | None = Field(
+        description="Its own, which no pool is on; null: its agent has not said."
+    )
     certificate_expires_at: datetime | None
     lease_expires_at: datetime | None
     last_seen_at: datetime | None
@@ -131,6 +142,9 @@ def host_presenter(uow: UnitOfWork, hosts: Sequence[Host] = ()) -> Callable[[Hos
             ),
             free=_free(cluster, host),
             facts={name: host.facts[name] for name in host.facts if name not in _OF_OURS},
+            file_systems=None
+            if host.file_systems is None
+            else [FileSystemView.model_validate(one) for one in host.file_systems],
             certificate_expires_at=host.certificate_expires_at,
             lease_expires_at=host.lease_expires_at,
             last_seen_at=host.last_seen_at,

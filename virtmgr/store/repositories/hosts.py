@@ -91,7 +91,10 @@ class SqlHosts(SqlNamedRepository[Host]):
             "architecture": _hosts.architecture,
             "drain_incomplete": case((_DRAIN_INCOMPLETE, True), else_=False),
         },
-        conditions={"certificate_before": lambda at: _hosts.certificate_expires_at <= at},
+        conditions={
+            "certificate_before": lambda at: _hosts.certificate_expires_at <= at,
+            "fullness": lambda share: share <= _hosts.fullness,
+        },
         sorts={
             "name": _hosts.name,
             "created_at": _hosts.created_at,
