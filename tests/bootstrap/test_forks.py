@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.control_plane import new_control_plane
+from tests.fixtures.processes import processes
 from tests.scaleout.client import wait_until
 from tests.scaleout.plane import Plane
 from virtmgr.bootstrap.supervisor import MODULES, restart_delay
@@ -111,10 +112,9 @@ def test_each_process_has_its_name_and_its_environment_and_is_started_again(tmp_
 def _children(plane: Plane) -> dict[str, int]:
     """Process ids by module; gunicorn puts words about its name."""
     assert plane.process is not None
-    found = {}
-    for pid in (
-        Path(f"/proc/{plane.process.pid}/task/{plane.process.pid}/children").read_text().split()
-    ):
-        title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b"").decode()
-        found |= {module: int(pid) for module in MODULES if module in title}
-    return found
+    return {
+        module: child.pid
+        for module in MODULES
+        for child in processes(module)
+        if child.parent == plane.process.pid
+    }
