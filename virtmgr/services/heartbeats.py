@@ -1,8 +1,9 @@
 """Heartbeats: a host that has nothing to say renews its lease while it waits to be woken.
 
 Most of what a large fleet asks is this. So what comes within a moment is one transaction (group
-commit): whoever comes first gathers the others. A host with highly available workloads keeps its
-short lease by syncs (``services/sync.py``), which are answered at once.
+commit): whoever comes first gathers the others, and whoever comes next the next ones. A host with
+highly available workloads keeps its short lease by syncs (``services/sync.py``), which are answered
+at once.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from typing import Final
 import structlog
 
 from virtmgr.domain.errors import Unavailable
-from virtmgr.domain.leases import USUAL, routine_pause
+from virtmgr.domain.leases import USUAL, gather_seconds, routine_pause
 from virtmgr.ports.unit_of_work import Heartbeat
 from virtmgr.services import enrolment
 from virtmgr.services.container import Services
 
-_GATHER: Final = 0.05  # seconds in which heartbeats are gathered
 _MOST: Final = 500  # in one transaction
 _COUNT: Final = 60.0  # seconds between counts of the fleet
 
@@ -44,8 +44,11 @@ class Beat:
 
 @dataclass
 class _Waiting:
+    """``told``: it is renewed, or it is to gather the others (``leads``)."""
+
     heartbeat: Heartbeat
-    done: Event = field(default_factory=Event)
+    told: Event = field(default_factory=Event)
+    leads: bool = False
     revision: int | None = None
     error: Exception | None = None
 
@@ -58,6 +61,8 @@ class Heartbeats:
         self._lock = Lock()
         self._waiting: list[_Waiting] = []
         self._gathering = False
+        self._gather_seconds = gather_seconds(0, 1.0)
+        self._taken = -_COUNT  # when the last batch was
         self._pause = routine_pause(0)
         self._counted = -_COUNT
 
@@ -69,10 +74,11 @@ class Heartbeats:
         mine = _Waiting(heartbeat)
         with self._lock:
             self._waiting.append(mine)
-            leads, self._gathering = not self._gathering, True
-        if leads:
+            mine.leads, self._gathering = not self._gathering, True
+        if not mine.leads:
+            mine.told.wait()
+        if mine.leads:
             self._gather()
-        mine.done.wait()
         if mine.error is not None:
             raise Unavailable(
                 f"renew the lease of host {heartbeat.host_id}: {mine.error}",
@@ -95,14 +101,31 @@ class Heartbeats:
         return Beat(host.revision, self._pause) if left > USUAL / 2 else None
 
     def _gather(self) -> None:
-        time.sleep(_GATHER)
-        while True:
-            with self._lock:
-                batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-                if not batch:
-                    self._gathering = False
-                    return
-            self._renew(batch)
+        try:
+            time.sleep(self._gather_seconds)
+            more = True
+            while more:
+                with self._lock:
+                    batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+                    more = bool(self._waiting)
+                self._decide_how_long(len(batch))
+                self._renew(batch)
+        finally:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let one of those that have come meanwhile gather them."""
+        with self._lock:
+            following = next((one for one in self._waiting if not one.leads), None)
+            self._gathering = following is not None
+            if following is not None:
+                following.leads = True
+                following.told.set()
+
+    def _decide_how_long(self, came: int) -> None:
+        clock = time.monotonic()
+        self._gather_seconds = gather_seconds(came, clock - self._taken)
+        self._taken = clock
 
     def _renew(self, batch: Sequence[_Waiting]) -> None:
         try:
@@ -116,7 +139,7 @@ class Heartbeats:
                 one.error = error
         finally:
             for one in batch:
-                one.done.set()
+                one.told.set()
 
     def _written(self, batch: Sequence[_Waiting], now: datetime) -> dict[str, int]:
         clock = time.monotonic()

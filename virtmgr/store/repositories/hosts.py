@@ -23,7 +23,6 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.orm import Session
@@ -231,33 +230,17 @@ class SqlHosts(SqlNamedRepository[Host]):
         return Renewal(row.lease_seconds, row.prune_nonce) if renewed else None
 
     def renew_all(self, heartbeats: Sequence[Heartbeat], now: datetime) -> Mapping[str, int]:
-        shown = [(beat.host_id, beat.serial) for beat in heartbeats if is_id(beat.host_id)]
+        shown = [beat for beat in heartbeats if is_id(beat.host_id)]
         if not shown:
             return {}
-        usual = USUAL.total_seconds()
-        # Whoever has locked one of them holds nobody up, and nobody waits for us in a circle.
-        free = (
-            select(_hosts.id)
-            .where(
-                tuple_(_hosts.id, _hosts.certificate_serial).in_(shown),
-                _hosts.state == _hosts.scheduling_state,  # it speaks
-                _hosts.previous_certificate_serial.is_(None),
-                _hosts.lease_seconds == usual,
-            )
-            .order_by(_hosts.id)
-            .with_for_update(key_share=True, skip_locked=True)
-        )
-        statement = (
-            update(tables.hosts)
-            .where(_hosts.id.in_(free))
-            .values(
-                renewals=_hosts.renewals + 1,
-                last_seen_at=now,
-                lease_expires_at=now + USUAL,
-            )
-            .returning(_hosts.id, _hosts.revision)
-        )
-        return {row.id: row.revision for row in self._session.execute(statement)}
+        values = {
+            "ids": [beat.host_id for beat in shown],
+            "shown": [f"{beat.host_id}:{beat.serial}" for beat in shown],
+            "now": now,
+            "until": now + USUAL,
+        }
+        rows = self._session.execute(_beaten(arrays=self._arrays), values)
+        return {row.id: row.revision for row in rows}
 
     def leases(self) -> Sequence[HostLease]:
         rows = select(_hosts.id, _hosts.renewals, _hosts.lease_seconds).where(
@@ -406,6 +389,38 @@ def _renewal(*, shown: bool) -> tuple[Select[Any], ReturningUpdate[Any]]:
         .returning(_hosts.id)
     )
     return granted, renewed
+
+
+@cache
+def _beaten(*, arrays: bool) -> ReturningUpdate[Any]:
+    """What renews the leases of many hosts that speak, each of which has shown its certificate.
+
+    Its parameters are the hosts' ids, and with each its certificate's serial number.
+    """
+    certificate = cast(_hosts.id, String) + ":" + _hosts.certificate_serial
+    # Whoever has locked one of them holds nobody up, and nobody waits for us in a circle.
+    free = (
+        select(_hosts.id)
+        .where(
+            among(_hosts.id, "ids", arrays=arrays),
+            among(certificate, "shown", arrays=arrays),
+            _hosts.state == _hosts.scheduling_state,  # it speaks
+            _hosts.previous_certificate_serial.is_(None),
+            _hosts.lease_seconds == USUAL.total_seconds(),
+        )
+        .order_by(_hosts.id)
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    return (
+        update(tables.hosts)
+        .where(_hosts.id.in_(free))
+        .values(
+            renewals=_hosts.renewals + 1,
+            last_seen_at=bindparam("now"),
+            lease_expires_at=bindparam("until"),
+        )
+        .returning(_hosts.id, _hosts.revision)
+    )
 
 
 @cache
