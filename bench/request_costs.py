@@ -31,12 +31,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sqlalchemy import Engine, event
-
 from bench.fleet_fill import fill
 from bench.fleet_site import AS_IN_PRODUCTION, cpu_of, tree
 from tests.fixtures.control_plane import PREFIX, Server, add_hosts, new_control_plane
 from tests.fixtures.postgresql import running_server
+from tests.fixtures.statements import statements
 from virtmgr.api.agent import PREFIX as AGENTS
 from virtmgr.api.agent import create_agent_app
 from virtmgr.api.app import create_app
@@ -325,25 +324,10 @@ def _counted(costs: Costs, name: str) -> tuple[int, int]:
     for _ in range(_WARM):
         request = costs.next(name)
         seen = cProfile.Profile()
-        with told_statements() as told, seen:
+        with statements() as told, seen:
             request()
         counts.append((len(told), pstats.Stats(seen).total_calls))  # type: ignore[attr-defined]
     return min(counts)
-
-
-@contextmanager
-def told_statements() -> Iterator[list[str]]:
-    """The statements that are sent meanwhile."""
-    told: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
-        told.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield told
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
 
 def _database_cpu(first: int | None) -> float:
@@ -385,7 +369,7 @@ def main() -> None:
         if options.statements:
             costs.next(options.statements)()
             request = costs.next(options.statements)
-            with told_statements() as told:
+            with statements() as told:
                 request()
             print(*told, sep="\n\n")
             return

@@ -6,13 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from tests.api.conftest import StillClock
 from tests.api.contract import Api
 from tests.api.host import PretendHost
 from tests.fixtures.control_plane import add_hosts, add_images
+from tests.fixtures.statements import statements
 from virtmgr.domain.failover import Failover
 from virtmgr.domain.host import Host, HostState, Pool
 from virtmgr.domain.ids import new_id
@@ -215,14 +214,6 @@ def test_the_number_of_statements_does_not_grow(api: Api, services: Services) ->
 
 
 def _statements(api: Api) -> int:
-    counted: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        counted.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
+    with statements() as sent:
         assert api.get("/overview").status == 200
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-    return len(counted)
+    return len(sent)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from tests.api.conftest import open_services
 from tests.console.installation import PASSWORD
 from tests.fixtures.full_inventory import fill
+from tests.fixtures.statements import statements
 from virtmgr.api.app import create_app
 from virtmgr.console.app import create_console
 from virtmgr.console.navigation import PLACES
@@ -78,21 +76,6 @@ def consoles(
     yield made
     for console in made:
         console.close()
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """The SQL that is sent while the block runs."""
-    sent: list[str] = []
-
-    def note(*arguments: Any) -> None:
-        sent.append(arguments[2])
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
 
 def test_the_statements_of_a_page_do_not_grow_with_rows(consoles: list[Console]) -> None:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from virtmgr.domain.ids import new_id
-from virtmgr.domain.network import Address, Network, NetworkType, mac_address
-from virtmgr.domain.workload import Nic
+from virtmgr.domain.network import Network, NetworkType, mac_address
+from virtmgr.ports.unit_of_work import Port
 from virtmgr.services.desired import _nic
 
 NOW = datetime.now(UTC)
@@ -30,20 +30,7 @@ def test_virtmgr_answers_dhcp_and_dns_on_its_own_networks(
         created_at=NOW,
     )
     identity = new_id()
-    nic = Nic(
-        id=identity,
-        workload_id=new_id(),
-        network_id=network.id,
-        index=0,
-        mac=mac_address(identity),
-    )
-    address = Address(
-        id=new_id(),
-        network_id=network.id,
-        address="192.0.2.5",
-        nic_id=identity,
-        created_at=NOW,
-    )
-    desired = _nic(nic, [address], network)
+    nic = Port(identity, 0, network.id, mac_address(identity), ("192.0.2.5",))
+    desired = _nic(nic, network)
     assert (desired.ipv4, desired.gateway4) == ("192.0.2.5/24", "192.0.2.1")
     assert (desired.dhcp, desired.dns) == (dhcp, dns)

@@ -33,7 +33,7 @@ MAX_SYNC = 32 * 1024**2  # bytes
 _CHUNK = 1 << 20
 _SHORT = 1024  # bytes; a sync that only renews a lease is shorter
 SYNCS_AT_ONCE = 8  # so that a fleet that comes back leaves room for people's requests
-SYNC_PATIENCE = 20  # seconds; an agent gives up after 30
+SYNC_PATIENCE = 26  # seconds; an agent gives up after 30, and its turn has to be had by then
 
 _M = TypeVar("_M", bound=Message)
 
@@ -86,8 +86,10 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     @routes.post("/sync")
     def take_sync() -> Response:
         host_id, serial = host_certificate(request.environ)
-        with _turn(turns, request.get_data()):
-            response = sync(services, host_id, _parse(SyncRequest), serial=serial)
+        body = request.get_data()
+        said = _parse(SyncRequest) if len(body) <= _SHORT else None
+        with _turn(turns, body, said):
+            response = sync(services, host_id, said or _parse(SyncRequest), serial=serial)
         return Response(
             response.model_dump_json(exclude_unset=True),
             mimetype="application/json",
@@ -105,12 +107,17 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
     return app
 
 
-def _turn(turns: Turns, body: bytes) -> AbstractContextManager[None]:
-    """A lease is renewed at once: guests may depend on it. All else has its turn, and is read in
-    it: as models, what a thousand hosts say at once takes eight times the memory."""
-    if len(body) <= _SHORT and _parse(SyncRequest).only_renews:
+def _turn(turns: Turns, body: bytes, said: SyncRequest | None) -> AbstractContextManager[None]:
+    """A lease is renewed at once: guests may depend on it. All else has its turn, and what is not
+    short is read in it: as models, what a thousand hosts say at once takes eight times the memory.
+
+    :param said: what was read already.
+    """
+    if said is None:
+        return turns.turn("sync", SYNC_PATIENCE, urgent=_is_brief(body))
+    if said.only_renews:
         return nullcontext()
-    return turns.turn("sync", SYNC_PATIENCE, urgent=_is_brief(body))
+    return turns.turn("sync", SYNC_PATIENCE, urgent=said.brief)
 
 
 def _is_brief(body: bytes) -> bool:

@@ -284,7 +284,7 @@ class SyncRequest(Message):
     @property
     def only_renews(self) -> bool:
         """Whether all that it wants is the lease renewed."""
-        return self == SyncRequest(brief=True, known_revision=self.known_revision)
+        return self.brief and self == SyncRequest(brief=True, known_revision=self.known_revision)
 
     def numbered(self, run: str, number: int) -> SyncRequest:
         """This, with its place in the order: what only renews the lease tells nothing, and needs

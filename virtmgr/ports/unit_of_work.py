@@ -28,7 +28,7 @@ from virtmgr.domain.project import Project, Quota, RoleBinding, Token, User
 from virtmgr.domain.scheduling import Amounts, PlacedWorkload
 from virtmgr.domain.usage_history import TimedPoint, UsageSlice
 from virtmgr.domain.volume import Volume
-from virtmgr.domain.workload import Kind, Nic, Workload, WorkloadStatus
+from virtmgr.domain.workload import Kind, Nic, Usage, Workload
 from virtmgr.domain.workload import Port as PublishedPort
 
 T = TypeVar("T")
@@ -200,8 +200,10 @@ class NetworkMember(NamedTuple):
 
 
 class Port(NamedTuple):
-    """A NIC as it is shown: no entity, for lists have many. ``position`` is its index."""
+    """A NIC as it is shown, and told to hosts: no entity, for there are many at once. ``position``
+    is its index."""
 
+    id: str
     position: int
     network_id: str
     mac: str
@@ -229,12 +231,14 @@ class WorkloadRepository(ProjectRepository[Workload], Protocol):
         """Of the workload's last placement: long, so that workloads are found without it."""
         ...
 
-    def statuses(self, ids: Iterable[str], host_id: str) -> Mapping[str, WorkloadStatus]:
-        """The status of those of these that are the host's, by id; loads no entity."""
+    def usages(self, ids: Iterable[str], host_id: str) -> Mapping[str, Usage | None]:
+        """What those of these that are the host's were last seen to use, by id; None: nothing was
+        seen. Loads no entity."""
         ...
 
-    def note_statuses(self, statuses: Mapping[str, WorkloadStatus]) -> None:
-        """Write the statuses of several, by id, at once. Events are the caller's."""
+    def note_usages(self, usages: Mapping[str, Usage], host_id: str) -> None:
+        """Write what workloads of the host use, by id, at once: nothing else of their status
+        changes. The host is locked, so nobody else changes these."""
         ...
 
     def on_host(self, host_id: str, *, after_revision: int = -1) -> Sequence[Workload]:
@@ -282,6 +286,10 @@ class WorkloadRepository(ProjectRepository[Workload], Protocol):
 
 class VolumeRepository(ProjectRepository[Volume], Protocol):
     def of_workload(self, workload_id: str) -> Sequence[Volume]: ...
+
+    def of_workloads(self, workload_ids: Iterable[str]) -> Mapping[str, Sequence[Volume]]:
+        """The same of many at once, by their ids, in the order of the volumes' ids."""
+        ...
 
     def on_host(self, host_id: str) -> Sequence[Volume]: ...
 
@@ -443,8 +451,8 @@ class HostRepository(NamedRepository[Host], Protocol):
         """Ids of the hosts that have an image at hand."""
         ...
 
-    def note_images(self, host_id: str, image_ids: Iterable[str]) -> None:
-        """These images, and no others, are what the host has at hand."""
+    def note_images(self, host_id: str, image_ids: Iterable[str]) -> bool:
+        """These images, and no others, are what the host has at hand; whether some are new."""
         ...
 
     def unknown_images(self, host_id: str) -> Sequence[str]:
@@ -500,6 +508,11 @@ class RoleBindingRepository(Repository[RoleBinding], Protocol):
 
 class PoolRepository(Repository[Pool], Protocol):
     def of_host(self, host_id: str) -> Sequence[Pool]: ...
+
+    def note(self, pools: Sequence[Pool]) -> None:
+        """Write what hosts say of their pools. One that is known by its host and name stays the
+        one that it is, and gets this path, capacity and use."""
+        ...
 
 
 class OperationRepository(Repository[Operation], Protocol):

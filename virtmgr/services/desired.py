@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Final
 
 from virtmgr.domain.cpu import HOST, resolved
 from virtmgr.domain.host import Cluster, Convergence
-from virtmgr.domain.image import Image
 from virtmgr.domain.live_migration import cpu_models, machine_types
 from virtmgr.domain.machine_type import newest_common
 from virtmgr.domain.migration import AT_TARGET_TOO, Migration, Phase
 from virtmgr.domain.moving import at_its_host, at_target, left_behind
 from virtmgr.domain.network import (
-    Address,
     Network,
     NetworkType,
     bridge_name,
@@ -33,23 +31,28 @@ from virtmgr.domain.sync import (
     NetworkName,
 )
 from virtmgr.domain.volume import Volume
-from virtmgr.domain.workload import HaSpec, Kind, Nic, Workload, WorkloadSpec
-from virtmgr.ports.unit_of_work import NetworkMember, UnitOfWork
+from virtmgr.domain.workload import HaSpec, Kind, Workload, WorkloadSpec
+from virtmgr.ports.unit_of_work import NetworkMember, Port, UnitOfWork
 
 
 def desired_of_host(
-    uow: UnitOfWork, host_id: str, after_revision: int, moves: Sequence[Migration]
+    uow: UnitOfWork,
+    host_id: str,
+    own: Sequence[Workload],
+    after_revision: int,
+    moves: Sequence[Migration],
+    networks: Sequence[Network],
 ) -> list[DesiredWorkload]:
     """What changed after this revision of what the host should have, also of workloads that are
     on their way from it or to it.
 
+    :param own: the host's workloads that changed.
     :param moves: the open migrations from the host or to it.
+    :param networks: of the host, as far as they were read.
     """
     by_workload = {migration.workload_id: migration for migration in moves}
-    own = uow.workloads.on_host(host_id, after_revision=after_revision)
-    found = [
-        _at_its_host(uow, wish, by_workload.get(wish.id)) for wish in desired_workloads(uow, own)
-    ]
+    wishes = desired_workloads(uow, own, networks)
+    found = [_at_its_host(uow, wish, by_workload.get(wish.id)) for wish in wishes]
     left = [one for one in moves if _is_left(one, host_id) and one.revision > after_revision]
     found += [left_behind(wish, by_workload[wish.id]) for wish in _wishes_of(uow, left)]
     coming = [
@@ -60,8 +63,10 @@ def desired_of_host(
 
 
 def _wishes_of(uow: UnitOfWork, moves: Sequence[Migration]) -> list[DesiredWorkload]:
-    rows = [row for one in moves if (row := uow.workloads.get(one.workload_id)) is not None]
-    return desired_workloads(uow, rows)
+    there = uow.workloads.by_ids(one.workload_id for one in moves)
+    return desired_workloads(
+        uow, [there[one.workload_id] for one in moves if one.workload_id in there]
+    )
 
 
 def _at_its_host(
@@ -119,17 +124,24 @@ def _clears_up(migration: Migration) -> str | None:
     return migration.source_host_id if migration.phase is Phase.CLEANING else None
 
 
-def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[DesiredWorkload]:
-    """``workloads`` as their host needs them; a fixed number of queries however many."""
+def desired_workloads(
+    uow: UnitOfWork, workloads: Sequence[Workload], networks: Sequence[Network] = ()
+) -> list[DesiredWorkload]:
+    """``workloads`` as their host needs them; a fixed number of queries however many.
+
+    :param networks: some that they may be on, and were read: they are not read again.
+    """
     if not workloads:  # so it is at most syncs
         return []
     ids = [workload.id for workload in workloads]
-    nics = uow.nics.of_workloads(ids)
-    addresses = uow.addresses.of_nics([nic.id for some in nics.values() for nic in some])
-    networks = uow.networks.by_ids(nic.network_id for some in nics.values() for nic in some)
-    images = uow.images.by_ids(id for each in workloads for id in _image_ids(each))
+    nics = uow.nics.ports(ids)
+    on = {network.id: network for network in networks}
+    on |= uow.networks.by_ids(
+        nic.network_id for some in nics.values() for nic in some if nic.network_id not in on
+    )
+    images = _images(uow, workloads)
     projects = uow.projects.called(each.project_id for each in workloads)
-    volumes = _volumes(uow, workloads)
+    volumes = uow.volumes.of_workloads(each.id for each in workloads if each.spec.volumes)
     hardware_on = cache(partial(_hardware, uow))
     found = []
     for workload in workloads:
@@ -149,12 +161,9 @@ def desired_workloads(uow: UnitOfWork, workloads: Sequence[Workload]) -> list[De
                 deleting=workload.deleting,
                 force_stop=workload.force_stop,
                 restart_nonce=workload.restart_nonce,
-                image=_image(images, workload.image_id),
-                cdrom=_image(images, workload.cdrom_image_id),
-                nics=tuple(
-                    _nic(nic, addresses.get(nic.id, ()), networks.get(nic.network_id))
-                    for nic in nics.get(workload.id, ())
-                ),
+                image=images.get(workload.image_id or ""),
+                cdrom=images.get(workload.cdrom_image_id or ""),
+                nics=tuple(_nic(nic, on.get(nic.network_id)) for nic in nics.get(workload.id, ())),
                 volumes=_mounts(workload, volumes.get(workload.id, ())),
                 clone_of=_clone_source(uow, workload.clone_of),
                 **(hardware or {}),  # not every agent knows these fields
@@ -191,14 +200,17 @@ def _as_known(spec: WorkloadSpec) -> WorkloadSpec:
     return known
 
 
-def desired_networks(uow: UnitOfWork, host_id: str) -> list[DesiredNetwork]:
+def desired_networks(
+    uow: UnitOfWork, host_id: str, networks: Sequence[Network]
+) -> list[DesiredNetwork]:
     """Every network that the host's workloads are on, with the names its DNS answers.
 
     Those of an overlay say where they are, if that is on another host. No other network reaches
     from the host to another one by virtmgr's doing, so of these a host hears of its own only: all
     of a fleet's names would be sent to every host otherwise.
+
+    :param networks: all that the host's workloads are on.
     """
-    networks = uow.networks.of_host(host_id)
     overlays = {each.id for each in networks if each.type is NetworkType.OVERLAY}
     tunnels = uow.hosts.tunnels() if overlays else {}
     names: dict[str, list[NetworkName]] = {network.id: [] for network in networks}
@@ -231,14 +243,6 @@ def device_name(network: Network) -> str:
     return bridge_name(network.id)
 
 
-def _volumes(uow: UnitOfWork, workloads: Iterable[Workload]) -> Mapping[str, Sequence[Volume]]:
-    return {
-        workload.id: uow.volumes.of_workload(workload.id)
-        for workload in workloads
-        if workload.spec.volumes
-    }
-
-
 def _mounts(workload: Workload, volumes: Iterable[Volume]) -> tuple[DesiredVolume, ...]:
     known = {reference: volume for volume in volumes for reference in (volume.id, volume.name)}
     found = []
@@ -263,27 +267,24 @@ def _clone_source(uow: UnitOfWork, workload_id: str | None) -> CloneSource | Non
     return None if source is None else CloneSource(id=source.id, name=source.name)
 
 
-def _image_ids(workload: Workload) -> Iterator[str]:
-    for id in (workload.image_id, workload.cdrom_image_id):
-        if id is not None:
-            yield id
+def _images(uow: UnitOfWork, workloads: Iterable[Workload]) -> Mapping[str, DesiredImage]:
+    """Those that are made of what the workloads start from, by id."""
+    named = {id for each in workloads for id in (each.image_id, each.cdrom_image_id)}
+    return {
+        image.id: DesiredImage(id=image.id, name=image.name, manifest=image.manifest.for_host())
+        for image in uow.images.by_ids(id for id in named if id is not None).values()
+        if image.manifest is not None
+    }
 
 
-def _image(images: Mapping[str, Image], image_id: str | None) -> DesiredImage | None:
-    image = images.get(image_id) if image_id is not None else None
-    if image is None or image.manifest is None:
-        return None
-    return DesiredImage(id=image.id, name=image.name, manifest=image.manifest.for_host())
-
-
-def _nic(nic: Nic, addresses: Iterable[Address], network: Network | None) -> DesiredNic:
-    v4, v6 = _split(address.address for address in addresses)
+def _nic(nic: Port, network: Network | None) -> DesiredNic:
+    v4, v6 = _split(nic.addresses)
     ipv4, ipv6 = (network.ipv4, network.ipv6) if network else (None, None)
     gateways = [gateway(cidr) for cidr in (ipv4, ipv6) if cidr]
     routed = network is not None and is_routed(network.type)
     return DesiredNic(
         id=nic.id,
-        index=nic.index,
+        index=nic.position,
         network_id=nic.network_id,
         mac=nic.mac,
         ipv4=_with_prefix(v4, ipv4),

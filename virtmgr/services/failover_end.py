@@ -27,10 +27,11 @@ def left_behind(uow: UnitOfWork, leftovers: Sequence[Failover]) -> list[DesiredW
 
     Of those that were deleted since, nothing can be said; what a full answer leaves out goes too.
     """
-    rows = [row for one in leftovers if (row := uow.workloads.get(one.workload_id)) is not None]
+    ids = [one.workload_id for one in leftovers]
+    there = uow.workloads.by_ids(ids)
     return [
         wish.model_copy(update={"deleting": True, "nics": ()})
-        for wish in desired_workloads(uow, rows)
+        for wish in desired_workloads(uow, [there[id] for id in ids if id in there])
     ]
 
 

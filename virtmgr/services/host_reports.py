@@ -119,20 +119,16 @@ def note_file_systems(host: Host, observed: Iterable[ObservedFileSystem] | None)
 def note_pools(
     uow: UnitOfWork, host: Host, observed: Iterable[ObservedPool], now: datetime
 ) -> None:
-    known = {pool.name: pool for pool in uow.pools.of_host(host.id)} if observed else {}
-    for pool in observed:
-        present = known.get(pool.name)
-        if present is None:
-            uow.pools.add(
-                Pool(
-                    id=new_id(),
-                    host_id=host.id,
-                    name=pool.name,
-                    path=pool.path,
-                    capacity=pool.capacity,
-                    used=pool.used,
-                    created_at=now,
-                )
-            )
-        else:
-            present.path, present.capacity, present.used = pool.path, pool.capacity, pool.used
+    pools = [
+        Pool(
+            id=new_id(),
+            host_id=host.id,
+            name=pool.name,
+            path=pool.path,
+            capacity=pool.capacity,
+            used=pool.used,
+            created_at=now,
+        )
+        for pool in observed
+    ]
+    uow.pools.note(pools)

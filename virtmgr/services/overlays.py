@@ -53,8 +53,10 @@ def with_usable_tunnel(uow: UnitOfWork, host: Host, fingerprint: Fingerprint) ->
     """The fingerprint without a tunnel that no other host's could reach: one of the other IP
     version. One host that is set up differently must not break networks of all others."""
     address = fingerprint.tunnel.address
+    if not address or address == host.tunnel_address:  # that was looked at before
+        return fingerprint
     others = [other for id, other in uow.hosts.tunnels().items() if id != host.id]
-    if not address or not others or any((":" in other) == (":" in address) for other in others):
+    if not others or any((":" in other) == (":" in address) for other in others):
         return fingerprint
     reason = f"tunnels of other hosts, such as {others[0]}, cannot reach {address}"
     return fingerprint.model_copy(update={"tunnel": Tunnel(reason=reason)})

@@ -22,6 +22,7 @@ from virtmgr.domain.sync import (
 )
 from virtmgr.domain.sync_order import take
 from virtmgr.domain.volume import VolumeState
+from virtmgr.domain.workload import Workload
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import authorities, failover_end, host_removal, overlays
 from virtmgr.services.container import Services
@@ -51,17 +52,18 @@ def sync(
     finished: list[str] = []
     with services.units() as uow:
         host = _admitted(uow, host_id, request, serial)
+        duties = uow.hosts.duties(host.id)  # before anything of the host changes, and is written
         take(host, request.order)
         if host.state is HostState.REMOVING:
             return _clear_up(services, uow, host, request, now)
         tunnel = host.tunnel_address
-        duties = uow.hosts.duties(host.id)
         was_silent = note_host(uow, host, request, duties, now)
         moves = uow.migrations.open_on(host.id) if duties.moves else ()
         by_workload = {one.workload_id: one for one in moves}
         if host.tunnel_address != tunnel:
             overlays.announce(services, uow, [each.id for each in uow.networks.of_host(host.id)])
-        reports = Reports.read(uow, request.workloads)
+        # The host is locked: only its migrations change in this unit which workloads it has.
+        reports = Reports.read(uow, host, request.workloads, all=request.full and not moves)
         for observed in request.workloads:
             move = by_workload.get(observed.id)
             finished += note_workload(services, uow, host, observed, move, reports, now)
@@ -71,8 +73,9 @@ def sync(
         note_pools(uow, host, request.pools, now)
         note_file_systems(host, request.file_systems)
         note_usage_history(uow, host, request.usage_history, now)
-        if request.images is not None:
-            uow.hosts.note_images(host.id, request.images)
+        has_new_images = request.images is not None and uow.hosts.note_images(
+            host.id, request.images
+        )
         if duties.leftovers and request.full:
             failover_end.absent(uow, host, {one.id for one in request.workloads}, now)
         uow.flush()
@@ -81,7 +84,9 @@ def sync(
         if was_silent:  # what was to be removed there may be forgotten here
             request = request.model_copy(update={"full": True})
         leftovers = uow.failovers.left_on(host.id) if duties.leftovers else ()
-        further = _Further(on_their_way, leftovers, duties.volumes, duties.images)
+        images = duties.images or has_new_images
+        own = reports.own_left()
+        further = _Further(on_their_way, leftovers, duties.volumes, images, own)
         response = _answer(uow, host, request, further, now, report_all=report_all)
         trusted = host.trusted_authorities
         uow.commit()
@@ -177,13 +182,15 @@ def _admitted(uow: UnitOfWork, host_id: str, request: SyncRequest, serial: str |
 class _Further:
     """What there is to tell of a host besides what it should run; most have none of it.
 
-    ``volumes``: some are to be removed. ``images``: some at hand are not in the inventory.
+    ``volumes``: some are to be removed. ``images``: some at hand may not be in the inventory.
+    ``own``: all its workloads, where they were read.
     """
 
     moves: Sequence[Migration]
     leftovers: Sequence[Failover]
     volumes: bool
     images: bool
+    own: Sequence[Workload] | None
 
 
 def _answer(
@@ -210,16 +217,21 @@ def _answer(
     full = request.full or request.known_revision > host.revision or bool(leftovers)
     gone = _volumes_to_remove(uow, host) if further.volumes else []
     gone += leftover_volumes(moves, host.id)
+    networks = uow.networks.of_host(host.id)
     wishes: list[DesiredWorkload] = []
     if full or not is_current:  # nothing has a later revision than its host
-        wishes += desired_of_host(uow, host.id, -1 if full else request.known_revision, moves)
+        after = -1 if full else request.known_revision
+        own = further.own if full else None
+        if own is None:
+            own = uow.workloads.on_host(host.id, after_revision=after)
+        wishes += desired_of_host(uow, host.id, own, after, moves, networks)
     wishes += failover_end.left_behind(uow, leftovers)
-    images = uow.hosts.unknown_images(host.id) if further.images or request.images else ()
+    images = uow.hosts.unknown_images(host.id) if further.images else ()
     response = SyncResponse(
         revision=host.revision,
         full=full,
         workloads=tuple(wishes),
-        networks=tuple(desired_networks(uow, host.id)),
+        networks=tuple(desired_networks(uow, host.id, networks)),
         removed_volumes=tuple(gone),
         removed_images=tuple(images),
         prune_nonce=host.prune_nonce,

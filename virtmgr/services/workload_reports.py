@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -37,13 +37,25 @@ class Reports:
 
     workloads: Mapping[str, Workload]
     operations: Mapping[str, Sequence[Operation]]  # open ones
+    own: Sequence[Workload] | None  # all of the host's, by revision; None: they were not read
+    forgotten: set[str] = field(default_factory=set)  # ids of those that are no more
 
     @classmethod
-    def read(cls, uow: UnitOfWork, observed: Sequence[ObservedWorkload]) -> Reports:
+    def read(
+        cls, uow: UnitOfWork, host: Host, observed: Sequence[ObservedWorkload], *, all: bool
+    ) -> Reports:
+        """:param all: all of the host's will be asked for."""
+        own = uow.workloads.on_host(host.id) if all else None
         ids = [one.id for one in observed if is_id(one.id)]
-        if not ids:
-            return cls({}, {})
-        return cls(uow.workloads.by_ids(ids), uow.operations.open_for_all(ids))
+        there = {one.id: one for one in own or ()}
+        there |= uow.workloads.by_ids(id for id in ids if id not in there)
+        return cls(there, uow.operations.open_for_all(ids) if ids else {}, own)
+
+    def own_left(self) -> Sequence[Workload] | None:
+        """All of the host's, after the reports were taken in; None: they were not read."""
+        if self.own is None:
+            return None
+        return [one for one in self.own if one.id not in self.forgotten]
 
 
 def note_workload(
@@ -70,8 +82,9 @@ def note_workload(
     before = workload.status
     if observed.gone:
         return _finish_delete(services, uow, workload, reports, now) if workload.deleting else []
-    workload.status = _kept_usage(before, observed.status)
-    workload.observed_generation = observed.observed_generation
+    status, generation = _kept_usage(before, observed.status), observed.observed_generation
+    if (status, generation) != (before, workload.observed_generation):  # else nothing is written
+        workload.status, workload.observed_generation = status, generation
     if observed.cloned and workload.clone_of is not None:
         workload.clone_of = None
         for volume in uow.volumes.of_workload(workload.id):
@@ -111,13 +124,9 @@ def _note_others(
 
 def note_usage(uow: UnitOfWork, host: Host, usages: Mapping[str, Usage]) -> None:
     """Take in what workloads use, by their ids; two statements for all of them."""
-    before = uow.workloads.statuses(filter(is_id, usages), host.id)
-    uow.workloads.note_statuses(
-        {
-            id: status.model_copy(update={"usage": usages[id].since(status.usage)})
-            for id, status in before.items()
-        }
-    )
+    before = uow.workloads.usages(filter(is_id, usages), host.id)
+    now = {id: usages[id].since(usage) for id, usage in before.items()}
+    uow.workloads.note_usages(now, host.id)
 
 
 def _kept_usage(before: WorkloadStatus, after: WorkloadStatus) -> WorkloadStatus:
@@ -203,6 +212,7 @@ def _finish_delete(
     finished = _advance_operations(uow, workload, reports, now, gone=True)
     add_event(uow, "workload.deleted", workload_target(workload), now=now)
     forget_workload(services, uow, workload)
+    reports.forgotten.add(workload.id)
     return finished
 
 

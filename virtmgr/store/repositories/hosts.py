@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Float,
+    Insert,
     Select,
     String,
     and_,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -287,17 +289,18 @@ class SqlHosts(SqlNamedRepository[Host]):
     def having_image(self, image_id: str) -> frozenset[str]:
         return self._together(_HAVING, image=image_id)
 
-    def note_images(self, host_id: str, image_ids: Iterable[str]) -> None:
-        here = _at_hand.host_id == host_id
-        known = set(self._session.scalars(select(_at_hand.image_id).where(here)))
+    def note_images(self, host_id: str, image_ids: Iterable[str]) -> bool:
+        known = set(self._session.scalars(_images_at(), {"host": host_id}))
         wanted = {image_id for image_id in image_ids if is_id(image_id)}
         if gone := known - wanted:
+            here = _at_hand.host_id == host_id
             self._session.execute(
                 delete(tables.host_images).where(here, _at_hand.image_id.in_(gone))
             )
         if new := wanted - known:
             rows = [{"host_id": host_id, "image_id": image_id} for image_id in sorted(new)]
             self._session.execute(insert(tables.host_images), rows)
+        return bool(new)
 
     def unknown_images(self, host_id: str) -> Sequence[str]:
         known = exists().where(tables.images.c.id == _at_hand.image_id)
@@ -531,6 +534,33 @@ class SqlPools(SqlRepository[Pool]):
 
     def of_host(self, host_id: str) -> Sequence[Pool]:
         return self._asked(_of_host(), host=host_id)
+
+    def note(self, pools: Sequence[Pool]) -> None:
+        if not pools:
+            return
+        self._session.flush()
+        rows = [{column.key: getattr(pool, column.key) for column in _pools} for pool in pools]
+        connection = self._session.connection()
+        statement = _noted_pool(connection.dialect.name)
+        connection.execute(statement, rows if len(rows) > 1 else rows[0])
+
+
+@cache
+def _noted_pool(dialect: str) -> Insert:
+    """What writes a pool, or what is new of one that is there."""
+    make: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    written = make(tables.pools).inline()
+    observed = ("path", "capacity", "used")
+    return written.on_conflict_do_update(  # type: ignore[no-any-return]
+        index_elements=[_pools.host_id, _pools.name],
+        set_={name: written.excluded[name] for name in observed},
+        where=or_(*(_pools[name] != written.excluded[name] for name in observed)),
+    )
+
+
+@cache
+def _images_at() -> Select[Any]:
+    return select(_at_hand.image_id).where(_at_hand.host_id == bindparam("host"))
 
 
 @cache

@@ -230,13 +230,13 @@ class SqlNics(SqlRepository[Nic]):
         found: dict[str, list[Port]] = {workload_id: [] for workload_id in workload_ids}
         self._session.flush()
         rows = self._session.execute(_ports(arrays=self._arrays), {"workloads": list(found)})
-        for workload_id, position, network_id, mac, address in rows:
+        for workload_id, id, position, network_id, mac, address in rows:
             ports = found[workload_id]
             more = () if address is None else (address,)
-            if ports and ports[-1].position == position:
+            if ports and ports[-1].id == id:
                 ports[-1] = ports[-1]._replace(addresses=ports[-1].addresses + more)
             else:
-                ports.append(Port(position, network_id, mac, more))
+                ports.append(Port(id, position, network_id, mac, more))
         return found
 
 
@@ -255,7 +255,12 @@ def _of_workloads(*, arrays: bool) -> Select[Nic]:
 @cache
 def _ports(*, arrays: bool) -> Select[Any]:
     found: Any = select(
-        _nics.workload_id, _nics.position, _nics.network_id, _nics.mac, _addresses.address
+        _nics.workload_id,
+        _nics.id,
+        _nics.position,
+        _nics.network_id,
+        _nics.mac,
+        _addresses.address,
     )
     return (  # type: ignore[no-any-return]
         found.join(tables.addresses, _addresses.nic_id == _nics.id, isouter=True)

@@ -18,29 +18,25 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     type_coerce,
-    update,
 )
 from sqlalchemy import false as none
 
 from virtmgr.domain.ids import is_id
 from virtmgr.domain.overview import WorkloadCount
 from virtmgr.domain.scheduling import Amounts, PlacedWorkload
-from virtmgr.domain.workload import Affinity, Port, Workload, WorkloadStatus
+from virtmgr.domain.workload import Affinity, Port, Usage, Workload
 from virtmgr.store import tables
 from virtmgr.store.listing import Listing, within
 from virtmgr.store.name_order import Named
 from virtmgr.store.repositories.base import SqlProjectRepository, among
-from virtmgr.store.types import Document
+from virtmgr.store.types import Document, Model, json_text
 
 _workloads = tables.workloads.c
 _PORTS: ColumnElement[Any] = literal_column("spec -> 'ports'", Document())
 _PLACED = (_workloads.id, _workloads.project_id, _workloads.host_id, _workloads.labels)
-_NOTE_STATUS = (
-    update(tables.workloads)
-    .where(_workloads.id == bindparam("of"))
-    .values(status=bindparam("new_status"))
-)
+_USAGE: ColumnElement[Any] = literal_column("nullif(status -> 'usage', 'null')", Model(Usage))
 _AFFINITY: ColumnElement[Any] = literal_column("spec -> 'placement' -> 'affinity'", Document())
 
 
@@ -133,23 +129,26 @@ class SqlWorkloads(SqlProjectRepository[Workload]):
     def on_host(self, host_id: str, *, after_revision: int = -1) -> Sequence[Workload]:
         return self._asked(_on_host(), host=host_id, after=after_revision)
 
-    def statuses(self, ids: Iterable[str], host_id: str) -> Mapping[str, WorkloadStatus]:
+    def usages(self, ids: Iterable[str], host_id: str) -> Mapping[str, Usage | None]:
         wanted = list(ids)
         if not wanted:
             return {}
         self._session.flush()
-        statement = _statuses(arrays=self._arrays)
+        statement = _usages(arrays=self._arrays)
         rows = self._session.execute(statement, {"ids": wanted, "host": host_id})
-        return {row.id: row.status for row in rows}
+        return {row[0]: row[1] for row in rows}
 
-    def note_statuses(self, statuses: Mapping[str, WorkloadStatus]) -> None:
-        if not statuses:
+    def note_usages(self, usages: Mapping[str, Usage], host_id: str) -> None:
+        if not usages:
             return
         self._session.flush()
-        rows = [{"of": id, "new_status": status} for id, status in sorted(statuses.items())]
-        self._session.connection().execute(_NOTE_STATUS, rows)
-        for id, status in statuses.items():
-            self._take_over(id, {"status": status})
+        connection = self._session.connection()
+        statement = _NOTE_USAGES[connection.dialect.name]
+        connection.execute(statement, {"usages": json_text(usages), "host": host_id})
+        for loaded in self._session.identity_map.values():
+            if isinstance(loaded, Workload) and loaded.id in usages:
+                status = loaded.status.model_copy(update={"usage": usages[loaded.id]})
+                self._take_over(loaded.id, {"status": status})
 
     def ha_on(self, host_id: str) -> Sequence[Workload]:
         is_ha = _workloads.ha_since.is_not(None)
@@ -223,10 +222,25 @@ def _copies_of() -> Select[Workload]:
 
 
 @cache
-def _statuses(*, arrays: bool) -> Select[Any]:
+def _usages(*, arrays: bool) -> Select[Any]:
     there = _workloads.host_id == bindparam("host")
     wanted = among(_workloads.id, "ids", arrays=arrays)
-    return select(_workloads.id, _workloads.status).where(wanted, there)
+    return select(_workloads.id, _USAGE).where(wanted, there)
+
+
+_NOTE_USAGES = {
+    "postgresql": text(
+        "UPDATE workloads SET status = jsonb_set(status, '{usage}', told.value)"
+        " FROM jsonb_each(CAST(:usages AS jsonb)) AS told"
+        " WHERE workloads.id = CAST(told.key AS uuid) AND host_id = CAST(:host AS uuid)"
+    ),
+    "sqlite": text(
+        "UPDATE workloads SET status = json_set(status, '$.usage', json(told.value))"
+        " FROM json_each(:usages) AS told"
+        " WHERE workloads.id = told.key AND host_id = :host"
+    ),
+}
+"""What a host's workloads use, as one value: by id."""
 
 
 @cache
