@@ -21,7 +21,7 @@ from virtmgr.enrollment import pki
 from virtmgr.services import simulation
 from virtmgr.sim import identities
 from virtmgr.sim.behaviour import Behaviour, machine_id
-from virtmgr.sim.connection import Connection, Where
+from virtmgr.sim.connection import Connections, Where
 from virtmgr.sim.figures import Figures
 from virtmgr.sim.fleet import Course, Fleet
 from virtmgr.sim.host import SimulatedHost
@@ -111,8 +111,8 @@ def _runner(
     pem = fleet.certificate_file(identity)
     context = pki.client_context(fleet.ca_file, pem, pem)
     where = Where(fleet.server, _source(fleet.server, identity.number))
-    connections = (Connection(where, context), Connection(where, context))
-    return Runner(SimulatedHost(identity, behaviour, trusted), *connections, figures)
+    host = SimulatedHost(identity, behaviour, trusted)
+    return Runner(host, Connections(where, context), figures)
 
 
 def _source(server: str, number: int) -> str | None:

@@ -1,4 +1,4 @@
-"""One keep-alive connection of a simulated host: HTTP/1.1 by h11, over TLS of asyncio.
+"""Keep-alive connections of a simulated host: HTTP/1.1 by h11, over TLS of asyncio.
 
 The agent's own client (``agent/control_plane.py``) costs some ten times as much CPU for a request:
 too much for thousands of hosts in one process.
@@ -7,7 +7,9 @@ too much for thousands of hosts in one process.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
+import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ from virtmgr.domain.sync_order import OVERTAKEN
 
 _PIECE = 64 * 1024
 _CONNECT_SECONDS = 15.0
+_IDLE_SECONDS = 5.0  # that one is kept which nothing is asked by
 
 
 @dataclass(frozen=True)
@@ -126,3 +129,41 @@ class Connection:
         self._http = h11.Connection(h11.CLIENT)
         self._streams = streams
         return streams
+
+
+class Connections:
+    """All of a host: what is asked takes an open one that is free, as the agent's client does."""
+
+    def __init__(self, where: Where, context: ssl.SSLContext) -> None:
+        self._where = where
+        self._context = context
+        self._busy: set[Connection] = set()
+        self._free: dict[Connection, float] = {}  # open ones, since when by the monotonic clock
+
+    async def ask(self, method: str, target: str, body: bytes = b"", patience: float = 30) -> bytes:
+        """As ``Connection.ask``."""
+        taken = self._free.popitem()[0] if self._free else Connection(self._where, self._context)
+        self._busy.add(taken)
+        try:
+            return await taken.ask(method, target, body, patience)
+        finally:
+            if taken in self._busy:  # else all were closed meanwhile
+                self._busy.remove(taken)
+                if taken.is_open:
+                    self._free[taken] = time.monotonic()
+
+    def close(self) -> None:
+        """All, without waiting for the other side."""
+        for one in (*self._busy, *self._free):
+            one.close()
+        self._busy.clear()
+        self._free.clear()
+
+    def close_idle(self, clock: float) -> float:
+        """Close those that nothing was asked by for a while; seconds until the next one is due."""
+        for one in [one for one, since in self._free.items() if clock >= since + _IDLE_SECONDS]:
+            del self._free[one]
+            one.close()
+        return min(
+            (since + _IDLE_SECONDS - clock for since in self._free.values()), default=math.inf
+        )

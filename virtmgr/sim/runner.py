@@ -1,4 +1,4 @@
-"""One simulated host at work: its two connections, as an agent has them, and its time."""
+"""One simulated host at work: its connections, and its time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from virtmgr.domain.errors import VirtmgrError
 from virtmgr.domain.sync import SyncResponse
 from virtmgr.domain.sync_order import OVERTAKEN
 from virtmgr.sim.behaviour import now
-from virtmgr.sim.connection import Connection
+from virtmgr.sim.connection import Connections
 from virtmgr.sim.figures import Figures
 from virtmgr.sim.host import SimulatedHost
 
-_IDLE_SECONDS = 5.0  # that a connection for syncs is kept, as the agent's client does
 _LONGEST_LOOK = 1.0  # seconds between looks at the lease, where it matters
 
 
@@ -33,17 +32,14 @@ class Runner:
     """Runs a host until it is cancelled; ``lose``, ``partition``, ``restart`` and ``mend`` happen
     to it meanwhile."""
 
-    def __init__(
-        self, host: SimulatedHost, syncs: Connection, wakes: Connection, figures: Figures
-    ) -> None:
+    def __init__(self, host: SimulatedHost, connections: Connections, figures: Figures) -> None:
         self.host = host
         self.condition = Condition.WELL
         self.synced = False  # since it was last started or mended
-        self._connections = (syncs, wakes)
+        self._connections = connections
         self._figures = figures
         self._news = asyncio.Event()
         self._heard = asyncio.Event()  # the control plane has heard of the agent
-        self._idle_since = 0.0  # the connection for syncs
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -95,8 +91,7 @@ class Runner:
         for task in self._tasks:
             task.cancel()
         self._tasks = []
-        for connection in self._connections:
-            connection.close()
+        self._connections.close()
 
     # -- syncing -----------------------------------------------------------------------------
 
@@ -113,13 +108,12 @@ class Runner:
         clock = time.monotonic()
         sent = self.host.request(now(), clock)
         body = sent.request.model_dump_json(exclude_unset=True).encode()
-        content = await self._connections[0].ask("POST", "/agent/v1/sync", body)
+        content = await self._connections.ask("POST", "/agent/v1/sync", body)
         response = SyncResponse.read(content)
         self.host.answered(sent, response, now(), clock)
         self.synced = True
         self._heard.set()
-        self._idle_since = time.monotonic()
-        self._figures.sync_seconds.append(self._idle_since - clock)
+        self._figures.sync_seconds.append(time.monotonic() - clock)
         self._figures.sent += len(body)
         self._figures.received += len(content)
 
@@ -130,13 +124,11 @@ class Runner:
             clock, moment = time.monotonic(), now()
             host.guests.advance(moment)
             host.watch_lease(moment, clock)
-            idle = self._idle_since + _IDLE_SECONDS - clock
-            if idle <= 0:
-                self._connections[0].close()
+            idle = self._connections.close_idle(clock)
             ends = until if host.is_failing else min(until, host.outbox.due)
             if clock >= ends:
                 return
-            wait = min(ends - clock, idle) if idle > 0 else ends - clock
+            wait = min(ends - clock, idle)
             if host.guests.due is not None:
                 wait = min(wait, max((host.guests.due - moment).total_seconds(), 0.0))
             if host.guests.highly_available:
@@ -162,7 +154,7 @@ class Runner:
             target = f"/agent/v1/wake?revision={revision}&timeout={seconds:.1f}"
             target += "&renew=1" if renewing else ""
             try:
-                content = await self._connections[1].ask("GET", target, patience=seconds + 30)
+                content = await self._connections.ask("GET", target, patience=seconds + 30)
             except VirtmgrError as error:
                 self._figures.errors[f"poll, {_short(error)}"] += 1
                 self.host.polled(None, time.monotonic(), renewing=renewing)
