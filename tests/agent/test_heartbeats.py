@@ -25,11 +25,13 @@ class Stage:
         self.control_plane = Answering()
         self.is_free = threading.Event()
         self.is_free.set()
+        self.measured = 0
         made = parts(directory, lambda: self.control_plane, NoBlobs(), host_usage=self._usage)
         self.guard, self.agent = made.guard, Agent(made)
 
     def _usage(self) -> Usage | None:
         self.is_free.wait()
+        self.measured += 1
         return None
 
     def renews(self) -> bool:
@@ -63,6 +65,23 @@ def test_polls_renew_and_syncs_become_few(stage: Stage) -> None:
     assert stage.renews()
     assert stage.renews()
     assert stage.control_plane.syncs <= before + 1  # one may have been on its way
+
+
+def test_usage_is_measured_however_seldom_it_is_told(stage: Stage) -> None:
+    stage.control_plane.pause = 1000.0
+    eventually(stage.renews)
+    measured, told = stage.measured, stage.control_plane.syncs
+    eventually(lambda: stage.measured > measured + 3)
+    assert stage.control_plane.syncs <= told + 1  # one may have been on its way
+
+
+def test_syncs_without_news_are_sent_between_polls(stage: Stage) -> None:
+    """So they need no connection of their own."""
+    stage.control_plane.pause = 0.15
+    eventually(stage.renews)
+    between = stage.control_plane.between
+    begin = len(between)
+    eventually(lambda: len(between) > begin + 5 and all(between[-5:]))
 
 
 def test_an_agent_whose_loop_is_stuck_keeps_no_lease(stage: Stage) -> None:

@@ -73,6 +73,21 @@ def test_a_lease_is_renewed_thrice_in_its_time_by_polls_and_by_syncs() -> None:
     assert 3 * Pace().routine <= USUAL.total_seconds()
 
 
+@given(pace=_paces(), since=_SECONDS, share=st.floats(*pacing.JITTER))
+def test_a_sync_without_news_is_sent_as_a_poll_ends_before_it_is_sent_beside_one(
+    pace: Pace, since: float, share: float
+) -> None:
+    """A poll that renews the lease lasts no longer than the grace."""
+    _, longest = pacing.poll_seconds(renewing=True)
+    due = pace.is_due_between_polls(since, share)
+    assert not due or pace.is_beating
+    if pace.is_beating:
+        assert longest <= pace.grace
+        assert due is (since >= share * pace.routine)
+    else:
+        assert pace.grace == 0.0
+
+
 @given(pace=_paces(), since=_SECONDS, first=st.booleans(), guarded=st.booleans())
 def test_a_brief_sync_asks_for_nothing_that_matters_now(
     pace: Pace, since: float, first: bool, guarded: bool

@@ -40,6 +40,7 @@ _LOOK_AT_HOST = 30.0  # seconds between looks at what the host is and has
 _HOUSEKEEPING = 60.0  # seconds between looks at the certificate
 _LOOK_AT_IMAGES = 600.0  # seconds between looks for images that may go
 _SYNC_SECONDS = 30.0  # that a sync may take
+_BETWEEN_POLLS = 1.0  # seconds that a poll waits for a sync
 _NEVER = -math.inf  # the monotonic clock may begin at 0 when the machine boots
 
 _log = structlog.get_logger()
@@ -87,8 +88,10 @@ class Agent:
         self._images_said: tuple[str, ...] | None = None  # what the control plane knows of
         self._trusted_said: tuple[str, ...] = ()
         self._recorder = UsageRecorder()
+        self._measured = _NEVER
         self._came_round = time.monotonic()  # when the loop that syncs last did
         self._synced = _NEVER
+        self._answered = threading.Event()  # a sync was
         self._pace = Pace()
 
     def run(self) -> None:
@@ -103,6 +106,8 @@ class Agent:
                 self._look_at_host()
                 if due or self._fingerprint is not None or not self._is_beating():
                     self._sync()
+                if time.monotonic() - self._measured >= pacing.INTERVAL:
+                    self._measure()  # a minute is whole however seldom it is told
                 self._renew_certificate()
                 failures = 0
                 self._parts.tell(None)
@@ -127,6 +132,7 @@ class Agent:
         """Let ``run`` return soon; workloads go on."""
         self._stopping.set()
         self._heard.set()
+        self._answered.set()
         self._parts.outbox.poke()
 
     def _wait_for_news(self) -> bool:
@@ -134,7 +140,7 @@ class Agent:
         share, routine = random.uniform(*pacing.JITTER), self._pace.routine
         most = self._parts.guard.pause(min(routine, _LOOK_AT_HOST))
         news = self._parts.outbox.wait(most * share)
-        return news or time.monotonic() - self._synced >= routine * share
+        return news or time.monotonic() - self._synced >= routine * share + self._pace.grace
 
     def _is_beating(self) -> bool:
         """Whether polls renew the lease, so that syncs need not."""
@@ -169,6 +175,7 @@ class Agent:
         self._full = False
         self._heard.set()
         self._synced = time.monotonic()
+        self._answered.set()
         self._fingerprint = None
         self._note_fault(None)
         self._report_all = response.report_all
@@ -215,8 +222,7 @@ class Agent:
         if not self._pace.tells_usage(time.monotonic() - self._usage_sent):
             return {}
         self._usage_sent = time.monotonic()
-        usage = self._usage()
-        self._recorder.note(Measured(datetime.now(UTC), self._parts.host_usage(), usage))
+        usage = self._measure()
         news: dict[str, object] = {"usage": usage, "pools": self._parts.storage.pools()}
         slices = self._recorder.take()
         if slices and USAGE_HISTORY in self._control_plane.accepts:
@@ -224,6 +230,13 @@ class Agent:
         if FILE_SYSTEMS in self._control_plane.accepts:
             news["file_systems"] = self._parts.file_systems()
         return news
+
+    def _measure(self) -> dict[str, Usage]:
+        """What workloads use, by id; it is noted for the history."""
+        self._measured = time.monotonic()
+        usage = self._usage()
+        self._recorder.note(Measured(datetime.now(UTC), self._parts.host_usage(), usage))
+        return usage
 
     def _usage(self) -> dict[str, Usage]:
         found: dict[str, Usage] = {}
@@ -304,6 +317,8 @@ class Agent:
                 if self._poll():
                     self._parts.outbox.poke()
                     self._await_revision_change()
+                elif self._is_due_between_polls():
+                    self._let_sync()
             except VirtmgrError:
                 self._polled(None)
                 self._stopping.wait(random.uniform(0.5, 2.0))  # the sync loop reports it
@@ -325,6 +340,17 @@ class Agent:
         before, self._pace = self._pace, self._pace.polled(time.monotonic(), pause)
         if self._pace.routine < before.routine:
             self._parts.outbox.poke()
+
+    def _is_due_between_polls(self) -> bool:
+        since = time.monotonic() - self._synced
+        return self._pace.is_due_between_polls(since, random.uniform(*pacing.JITTER))
+
+    def _let_sync(self) -> None:
+        """Let the loop that syncs use the connection of the poll that has ended. A sync that is not
+        answered soon does not keep the next poll, which renews the lease."""
+        self._answered.clear()
+        self._parts.outbox.poke()
+        self._answered.wait(_BETWEEN_POLLS)
 
     def _await_revision_change(self) -> None:
         """Let the sync that was asked for happen before asking again."""

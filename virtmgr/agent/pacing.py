@@ -68,6 +68,20 @@ class Pace:
         """Whether polls renew the lease, so that syncs need not."""
         return self.routine > INTERVAL
 
+    @property
+    def grace(self) -> float:
+        """Seconds by which a sync of which nothing is news may be late, for a poll to end before:
+        then it goes over the poll's connection, and none is made for it."""
+        return INTERVAL if self.is_beating else 0.0
+
+    def is_due_between_polls(self, since: float, share: float) -> bool:
+        """Whether such a sync is to be sent now that a poll has ended.
+
+        :param since: seconds from the last sync.
+        :param share: of ``routine``, which is jittered.
+        """
+        return self.is_beating and since >= share * self.routine
+
     def may_beat(self, clock: float, *, guarded: bool) -> bool:
         """Whether the next poll is to renew the lease. One that something hangs on counts from when
         it was asked for, and a poll is answered late: there it is renewed by syncs."""

@@ -71,6 +71,7 @@ class SimulatedHost:
         self._lease = _Lease()
         self._pace = Pace()
         self._run, self._number = "", 0  # of its agent's process, and of its syncs
+        self._synced_at = -math.inf
 
     def boot(self, now: datetime) -> None:
         """It comes up, for the first time or after its power was gone."""
@@ -139,6 +140,7 @@ class SimulatedHost:
         self._lease = _Lease(response.lease_seconds, clock + response.lease_seconds)
         self._failures = 0
         self._syncs += 1
+        self._synced_at = clock
 
     def failed(self, *, overtaken: bool = False) -> None:
         """There was no answer, or it was refused: what was told is told again.
@@ -157,7 +159,18 @@ class SimulatedHost:
             longest = self._within_lease(pacing.BACK_OFF_MOST)
             dice = self._behaviour.draw("back off", name, self._syncs, self._failures)
             return dice.uniform(*pacing.back_off(self._failures, longest))
-        return self._behaviour.pause(name, self._syncs, self._within_lease(self._pace.routine))
+        pause = self._behaviour.pause(name, self._syncs, self._within_lease(self._pace.routine))
+        return pause + self._pace.grace
+
+    def is_due_between_polls(self, clock: float) -> bool:
+        """Whether a sync is to be sent now that a poll has ended."""
+        share = self._behaviour.pause(self.identity.name, self._syncs, 1.0)
+        return self._pace.is_due_between_polls(clock - self._synced_at, share)
+
+    @property
+    def syncs(self) -> int:
+        """How many were answered."""
+        return self._syncs
 
     @property
     def is_failing(self) -> bool:

@@ -170,6 +170,18 @@ class Runner:
                 self.host.outbox.poke()
                 self._news.set()
                 await self._await_revision_change(revision)
+            elif self.host.is_due_between_polls(time.monotonic()):
+                await self._let_sync()
+
+    async def _let_sync(self) -> None:
+        """As ``agent.agent.Agent`` does."""
+        before = self.host.syncs
+        self.host.outbox.poke()
+        self._news.set()
+        for _ in range(100):
+            if self.host.syncs != before:
+                return
+            await asyncio.sleep(0.01)
 
     async def _await_revision_change(self, before: int) -> None:
         for _ in range(50):
