@@ -252,6 +252,20 @@ def test_agents_need_a_certificate(server: Server) -> None:
     assert b"certificate_required" in answer
 
 
+def test_an_answer_comes_in_one_piece_also_where_it_is_no_more_than_a_head(server: Server) -> None:
+    """A client with manners, for once: head and body are one record of TLS."""
+    with connected(server, server.settings.agent_listen) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /agent/v1/wake HTTP/1.1\r\nHost: x\r\n\r\n")
+            head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 401 ")
+            assert b"certificate_required" in body
+        connection.sendall(b"HEAD /agent/v1/blobs/x HTTP/1.1\r\nHost: x\r\n\r\n")
+        head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 401 ")
+        assert not body
+
+
 def test_the_documented_limits_are_the_real_ones() -> None:
     text = resource_path("docs").joinpath("api.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| ([^|]+) \| `([\d,]+)` \|", text, re.MULTILINE)

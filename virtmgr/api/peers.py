@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from ssl import SSLSocket
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from virtmgr.domain.errors import Unauthenticated
 from virtmgr.ports.certificates import subject_of
+
+_known: WeakKeyDictionary[SSLSocket, tuple[str, str]] = WeakKeyDictionary()
+"""What was read of a connection's certificate: it stays the same while the connection lasts."""
 
 
 def host_certificate(environ: dict[str, Any]) -> tuple[str, str]:
@@ -16,7 +20,15 @@ def host_certificate(environ: dict[str, Any]) -> tuple[str, str]:
     :raises Unauthenticated: there is no certificate, or it names nobody.
     """
     peer = environ.get("gunicorn.socket")
-    certificate = peer.getpeercert() if isinstance(peer, SSLSocket) else None
+    if not isinstance(peer, SSLSocket):
+        return _shown(None)
+    found = _known.get(peer)
+    if found is None:
+        found = _known[peer] = _shown(peer.getpeercert())
+    return found
+
+
+def _shown(certificate: dict[str, Any] | None) -> tuple[str, str]:
     host_id = subject_of(certificate)
     if not certificate or host_id is None:
         raise Unauthenticated(

@@ -79,6 +79,8 @@ class BoundedSocket(ssl.SSLSocket):  # type: ignore[misc]
 
     kept = False
     _counted: str | None = None
+    _awaits_head = False
+    _head = b""
 
     def do_handshake(self) -> None:
         """Greet the client. What fails here is the client's doing and worth one line, no trace."""
@@ -99,7 +101,24 @@ class BoundedSocket(ssl.SSLSocket):  # type: ignore[misc]
         self.close()
         raise gevent.GreenletExit
 
+    def begin_answer(self) -> None:
+        """The next thing that is sent is an answer's head: it waits for what comes after it, so
+        that both are one packet and one piece of work for TLS. gunicorn sends it when it has that.
+        """
+        self._awaits_head = True
+
+    def end_answer(self) -> None:
+        """The answer ends; it may have been no more than a head."""
+        self._awaits_head = False
+        if self._head and self.fileno() >= 0:
+            self.sendall(b"")
+
     def sendall(self, data: Any, flags: int = 0) -> None:
+        if self._awaits_head:
+            self._awaits_head, self._head = False, bytes(data)
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
         try:
             with gevent.Timeout(SEND_SECONDS, TimeoutError):
                 super().sendall(data, flags)
@@ -185,7 +204,11 @@ class BoundedWorker(GeventWorker):  # type: ignore[misc]
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         check_host(req.version, req.headers)
         req.body = BoundedBody(req.body)
-        return super().handle_request(listener_name, req, sock, addr)
+        sock.begin_answer()
+        try:
+            return super().handle_request(listener_name, req, sock, addr)
+        finally:
+            sock.end_answer()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what is no HTTP with a problem; all else is gunicorn's."""
