@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from virtmgr.api import problems
-from virtmgr.api.peers import host_certificate
+from virtmgr.api.peers import has_left, host_certificate
 from virtmgr.api.wakes import Wakes
-from virtmgr.domain.errors import InvalidRequest, NotFound
+from virtmgr.domain.errors import InvalidRequest, NotFound, Unavailable
 from virtmgr.domain.host import Host
 from virtmgr.domain.machine import Machine
 from virtmgr.domain.sync import ACCEPTS, FILE_SYSTEMS, USAGE_HISTORY, SyncRequest
@@ -33,7 +33,7 @@ MAX_SYNC = 32 * 1024**2  # bytes
 _CHUNK = 1 << 20
 _SHORT = 1024  # bytes; a sync that only renews a lease is shorter
 SYNCS_AT_ONCE = 8  # so that a fleet that comes back leaves room for people's requests
-SYNC_PATIENCE = 26  # seconds; an agent gives up after 30, and its turn has to be had by then
+SYNC_PATIENCE = 24  # seconds; an agent gives up after 30, and its turn has to be had by then
 
 _M = TypeVar("_M", bound=Message)
 
@@ -89,6 +89,8 @@ def create_agent_app(services: Services, authority: Authority, wake: HostWake) -
         body = request.get_data()
         said = _parse(SyncRequest) if len(body) <= _SHORT else None
         with _turn(turns, body, said):
+            if has_left(request.environ):  # what it says, it says again
+                raise Unavailable("sync: the agent has given up waiting", code="left")
             response = sync(services, host_id, said or _parse(SyncRequest), serial=serial)
         return Response(
             response.model_dump_json(exclude_unset=True),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from socket import IPPROTO_TCP, TCP_INFO
 from ssl import SSLSocket
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from virtmgr.domain.errors import Unauthenticated
 from virtmgr.ports.certificates import subject_of
+
+_ESTABLISHED: Final = 1  # the first byte of Linux's ``struct tcp_info``, in such a connection
 
 _known: WeakKeyDictionary[SSLSocket, tuple[str, str]] = WeakKeyDictionary()
 """What was read of a connection's certificate: it stays the same while the connection lasts."""
@@ -26,6 +29,21 @@ def host_certificate(environ: dict[str, Any]) -> tuple[str, str]:
     if found is None:
         found = _known[peer] = _shown(peer.getpeercert())
     return found
+
+
+def has_left(environ: dict[str, Any]) -> bool:
+    """Whether who asks has given up: it has ended the connection, of which nobody here has read.
+
+    :param environ: of a WSGI request that gunicorn has taken.
+    """
+    peer = environ.get("gunicorn.socket")
+    if not isinstance(peer, SSLSocket):
+        return False
+    try:
+        state: bytes = peer.getsockopt(IPPROTO_TCP, TCP_INFO, 1)
+    except OSError:
+        return True
+    return state[0] != _ESTABLISHED
 
 
 def _shown(certificate: dict[str, Any] | None) -> tuple[str, str]:

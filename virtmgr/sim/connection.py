@@ -20,7 +20,7 @@ from virtmgr.domain.errors import Forbidden, Unavailable
 from virtmgr.domain.sync_order import OVERTAKEN
 
 _PIECE = 64 * 1024
-_CONNECT_SECONDS = 15.0
+_CONNECT_SECONDS = 15.0  # in which a connection is made
 _IDLE_SECONDS = 5.0  # that one is kept which nothing is asked by
 
 
@@ -56,13 +56,14 @@ class Connection:
     async def ask(self, method: str, target: str, body: bytes = b"", patience: float = 30) -> bytes:
         """Send a request; the answer's body.
 
-        :param patience: seconds without an answer.
+        :param patience: seconds without an answer, once there is a connection.
         :raises Unavailable: the control plane does not answer, or cannot just now.
         :raises Forbidden: it refuses this host.
         """
         try:
+            streams = self._streams or await self._connect()
             async with asyncio.timeout(patience):
-                status, content = await self._exchange(method, target, body)
+                status, content = await self._exchange(*streams, method, target, body)
         except (OSError, TimeoutError, h11.ProtocolError, EOFError) as error:
             self.close()
             raise Unavailable(
@@ -87,8 +88,14 @@ class Connection:
             self._streams[1].transport.abort()
             self._streams = None
 
-    async def _exchange(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
-        reader, writer = self._streams or await self._connect()
+    async def _exchange(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        method: str,
+        target: str,
+        body: bytes,
+    ) -> tuple[int, bytes]:
         http = self._http
         headers = [("Host", self._where.host), ("Content-Length", str(len(body)))]
         if body:
@@ -119,13 +126,13 @@ class Connection:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         where = self._where
-        streams = await asyncio.open_connection(
-            where.host,
-            where.port,
-            ssl=self._context,
-            local_addr=(where.source, 0) if where.source else None,
-            ssl_handshake_timeout=_CONNECT_SECONDS,
-        )
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            streams = await asyncio.open_connection(
+                where.host,
+                where.port,
+                ssl=self._context,
+                local_addr=(where.source, 0) if where.source else None,
+            )
         self._http = h11.Connection(h11.CLIENT)
         self._streams = streams
         return streams
