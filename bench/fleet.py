@@ -151,8 +151,10 @@ def reconnect(found: Site, size: Size, seconds: float) -> Figures:
     many = min(1000, size.hosts)
     before = [one for one in found.reports() if "settled_seconds" in one]
     reports = len(found.reports())
+    began = found.cpu()["web"]
     found.tell_fleet(f"restart {many}")
     took = found.wait_settled(len(before) + 1, patience=300)
+    worked = found.cpu()["web"] - began
     time.sleep(3)
     errors: Counter[str] = Counter()
     for one in found.reports()[reports:]:
@@ -161,6 +163,7 @@ def reconnect(found: Site, size: Size, seconds: float) -> Figures:
         print(f"    {times} times {what}", flush=True)
     return {
         f"{many} hosts reconnect at once, settled after [s]": took,
+        "CPU of web meanwhile, for each of them [ms]": 1000 * worked / many,
         "errors of it": float(errors.total()),
     }
 
