@@ -58,6 +58,7 @@ def sync(
             return _clear_up(services, uow, host, request, now)
         tunnel = host.tunnel_address
         was_silent = note_host(uow, host, request, duties, now)
+        note_file_systems(host, request.file_systems)  # written with what note_host notes
         moves = uow.migrations.open_on(host.id) if duties.moves else ()
         by_workload = {one.workload_id: one for one in moves}
         if host.tunnel_address != tunnel:
@@ -71,7 +72,6 @@ def sync(
         for volume in request.volumes:
             finished += note_volume(uow, host, volume, moves, now)
         note_pools(uow, host, request.pools, now)
-        note_file_systems(host, request.file_systems)
         note_usage_history(uow, host, request.usage_history, now)
         has_new_images = request.images is not None and uow.hosts.note_images(
             host.id, request.images
