@@ -24,7 +24,7 @@ import json, sys, threading
 from virtmgr import bootstrap
 bootstrap._do_without_rich()
 from virtmgr.bootstrap.forks import adopt_gevent, load_common, names_taken
-load_common()
+load_common("postgresql+psycopg:///test")
 import virtmgr.bootstrap.web_worker
 locks = (type(threading.Lock()), type(threading.RLock()))
 threads = len(threading.enumerate())

@@ -33,7 +33,6 @@ COMMON: Final = (
     "virtmgr.bootstrap.control_plane",
     "virtmgr.console.app",
     "virtmgr.services.container",
-    "virtmgr.store.postgresql",
     "virtmgr.store.unit_of_work",
 )
 """Modules that most processes need, but for those that derive classes of what gevent replaces, as
@@ -51,10 +50,12 @@ _M_ARENA_MAX: Final = -8  # mallopt(3)
 _ARENAS: Final = 2
 
 
-def load_common() -> None:
+def load_common(database: str) -> None:
     """Load what the processes share, and let the collector of garbage leave it alone.
 
     Call it before any thread is started, which a fork would lose.
+
+    :param database: its URL.
     """
     # A process's name is written over its first arguments only, not over its variables: that is
     # decided when setproctitle is loaded, which gunicorn does.
@@ -64,6 +65,8 @@ def load_common() -> None:
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
     for module in COMMON:
         import_module(module)
+    if database.startswith("postgresql"):
+        import_module("virtmgr.store.postgresql")
     import_module("sqlalchemy.orm").configure_mappers()
     _taken.extend(_names_taken())
     gc.collect()

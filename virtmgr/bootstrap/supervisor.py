@@ -54,7 +54,7 @@ def supervise(settings: ServerSettings) -> None:
     apart(partial(_prepare, settings))
     for endpoint in (settings.listen, settings.agent_listen, settings.stream_listen):
         check_free(endpoint)
-    load_common()
+    load_common(settings.database)
     signal.pthread_sigmask(signal.SIG_BLOCK, _NEWS)
     kept = [_Kept(module) for module in MODULES]
     news = None
