@@ -91,6 +91,8 @@ def test_each_process_has_its_name_and_its_environment_and_is_started_again(tmp_
         plane.start()
         assert plane.process is not None
         wait_until(lambda: set(_children(plane)) == set(MODULES))
+        own = Path(f"/proc/{plane.process.pid}/cmdline").read_bytes().split(b"\0")
+        assert own[-2:] == [b"serve", b""]
         children = _children(plane)
         run = f"VIRTMGR_RUN_DIRECTORY={server.settings.run_directory}"
         for pid in children.values():
@@ -110,7 +112,7 @@ def test_each_process_has_its_name_and_its_environment_and_is_started_again(tmp_
 
 
 def _children(plane: Plane) -> dict[str, int]:
-    """Process ids by module; gunicorn puts words about its name."""
+    """Process ids by module."""
     assert plane.process is not None
     return {
         module: child.pid

@@ -57,9 +57,8 @@ def load_common(database: str) -> None:
 
     :param database: its URL.
     """
-    # A process's name is written over its first arguments only, not over its variables: that is
-    # decided when setproctitle is loaded, which gunicorn does.
-    os.environ["SPT_NOENV"] = "1"
+    # gunicorn would load it, and loading it writes over this process's arguments: it is for forks.
+    sys.modules["setproctitle"] = None  # type: ignore[assignment]
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads when it loads
     # glibc would keep one heap for each of many threads; the variable is read before a fork only.
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
@@ -67,6 +66,7 @@ def load_common(database: str) -> None:
         import_module(module)
     if database.startswith("postgresql"):
         import_module("virtmgr.store.postgresql")
+    del sys.modules["setproctitle"]
     import_module("sqlalchemy.orm").configure_mappers()
     _taken.extend(_names_taken())
     gc.collect()
@@ -128,8 +128,8 @@ def _run(module: str, settings: ServerSettings, parent: int) -> NoReturn:
         die_with_parent(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _read_nothing()
+        _call_it(module)
         os.environ.update(environment(settings))
-        import_module("setproctitle").setproctitle(module)
         serve: Callable[[ServerSettings], None] = import_module(module).serve
         serve(settings)
     except SystemExit as end:
@@ -138,6 +138,15 @@ def _run(module: str, settings: ServerSettings, parent: int) -> NoReturn:
         traceback.print_exc(file=sys.stderr)
         leave(1)
     leave()
+
+
+def _call_it(module: str) -> None:
+    """Name this process, in place of its parent's command line.
+
+    To be called before variables are changed: setproctitle finds the arguments by them.
+    """
+    os.environ["SPT_NOENV"] = "1"  # the variables are not written over
+    import_module("setproctitle").setproctitle(module)
 
 
 def _read_nothing() -> None:

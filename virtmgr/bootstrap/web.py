@@ -56,7 +56,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
             "limit_request_line": MAX_LINE,
             "limit_request_fields": MAX_FIELDS,
             "limit_request_field_size": MAX_FIELD,
-            "proc_name": "virtmgr.bootstrap.web",
+            "proc_name": "virtmgr-web",
             "worker_tmp_dir": str(self._settings.run_directory),
             "loglevel": "warning",
             "control_socket_disable": True,
