@@ -49,13 +49,9 @@ class Waiting:
     known: dict[str, object]  # of the answer, beforehand
 
     @property
-    def woken(self) -> bool:
-        return self.signal.count > self.seen
-
-    @property
     def content(self) -> bytes:
-        """JSON: what is known, and whether it was woken up to now."""
-        return json.dumps({"wake": self.woken, **self.known}).encode()
+        """The answer, as it is now."""
+        return _content(woken=self.signal.count > self.seen, known=self.known)
 
     def __iter__(self) -> Iterator[bytes]:
         assert self.start_response is not None  # else a server has promised not to wait here
@@ -100,12 +96,16 @@ class Wakes:
         else:
             beat = self._heartbeats.beat(Heartbeat(host_id, serial))
             if beat is None:  # the sync that is due then says why
-                return _respond(b'{"wake": true}', start_response)
+                return _respond(_content(woken=True, known={}), start_response)
             revision = beat.revision
             answer = {"renewed": True, "pause": beat.pause}
         if revision > known:
-            return _respond(json.dumps({"wake": True, **answer}).encode(), start_response)
+            return _respond(_content(woken=True, known=answer), start_response)
         return Waiting(signal, seen, timeout, start_response, answer)
+
+
+def _content(*, woken: bool, known: dict[str, object]) -> bytes:
+    return json.dumps({"wake": woken, **known}).encode()
 
 
 def _respond(content: bytes, start_response: StartResponse) -> tuple[bytes]:

@@ -13,11 +13,11 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module, reload
 from typing import Final, NoReturn
 
-from virtmgr.bootstrap.processes import die_with_parent, environment, leave
+from virtmgr.bootstrap.processes import die_with_parent, environment, leave, run_to_end
 from virtmgr.config.settings import ServerSettings
 
 COMMON: Final = (
@@ -102,8 +102,9 @@ def _names_taken() -> Iterator[Taken]:
         for name, value in vars(import_module(origin)).items()
         if callable(value) and getattr(value, "__module__", None) in _AT_HOME
     }
+    know_gevent = sys.stdlib_module_names | {"gevent"}
     for module, loaded in list(sys.modules.items()):
-        if loaded is None or module.split(".")[0] in sys.stdlib_module_names | {"gevent"}:
+        if loaded is None or module.split(".")[0] in know_gevent:
             continue
         for name, value in vars(loaded).items():
             if id(value) in origins:
@@ -130,14 +131,11 @@ def _run(module: str, settings: ServerSettings, parent: int) -> NoReturn:
         _read_nothing()
         _call_it(module)
         os.environ.update(environment(settings))
-        serve: Callable[[ServerSettings], None] = import_module(module).serve
-        serve(settings)
-    except SystemExit as end:
-        leave(end.code if isinstance(end.code, int) else 1)
-    except BaseException:  # noqa: BLE001  this is where the process ends
+        run_to_end(import_module(module).serve, settings)
+    except Exception:  # noqa: BLE001  this is where the process ends
         traceback.print_exc(file=sys.stderr)
+    finally:
         leave(1)
-    leave()
 
 
 def _call_it(module: str) -> None:

@@ -6,7 +6,6 @@ python -m virtmgr.bootstrap.hub    (``virtmgr serve`` forks its own)
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 
 import uvloop
@@ -16,7 +15,7 @@ from virtmgr.api.hub import Hub
 from virtmgr.bootstrap import local_streams, logs
 from virtmgr.bootstrap.certificate import LOOK, OwnCertificate
 from virtmgr.bootstrap.control_plane import build_services, called
-from virtmgr.bootstrap.processes import allow_many_connections, die_with_parent, leave
+from virtmgr.bootstrap.processes import allow_many_connections, run_alone
 from virtmgr.config.settings import ServerSettings
 
 
@@ -51,13 +50,11 @@ def serve(settings: ServerSettings) -> None:
     allow_many_connections()
     logs.configure("hub")
     uvloop.run(run(settings))
-    leave()
 
 
 def main() -> None:
-    """The same by itself, with settings from the environment."""
-    die_with_parent()
-    serve(ServerSettings.load({}, os.environ))
+    """The same as a program of its own."""
+    run_alone(serve)
 
 
 if __name__ == "__main__":

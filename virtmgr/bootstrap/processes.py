@@ -68,6 +68,21 @@ def leave(code: int = 0) -> NoReturn:
     os._exit(code)
 
 
+def run_to_end(serve: Callable[[ServerSettings], None], settings: ServerSettings) -> NoReturn:
+    """Serve in this process until that ends, and leave with its code."""
+    try:
+        serve(settings)
+    except SystemExit as end:  # how gunicorn ends
+        leave(end.code if isinstance(end.code, int) else 1)
+    leave()
+
+
+def run_alone(serve: Callable[[ServerSettings], None]) -> NoReturn:
+    """Serve as a program of its own, with settings from the environment."""
+    die_with_parent()
+    run_to_end(serve, ServerSettings.load({}, os.environ))
+
+
 def environment(settings: ServerSettings) -> dict[str, str]:
     """The settings as variables: the way to children that no other user can read."""
     places = {

@@ -8,7 +8,6 @@ are about to join; all else of the agents' API insists on one.
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from virtmgr.bootstrap import local_streams, logs, serving
-from virtmgr.bootstrap.processes import allow_many_connections, die_with_parent, leave
+from virtmgr.bootstrap.processes import allow_many_connections, run_alone
 from virtmgr.bootstrap.stream_relay import StreamRelay
 from virtmgr.bootstrap.web_roles import EVERYBODY, Place, Role, role_of
 from virtmgr.config.settings import ServerSettings
@@ -160,16 +159,12 @@ def serve(settings: ServerSettings) -> None:
     allow_many_connections()
     logs.configure("web")
     settings.run_directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-    try:
-        WebServer(settings).run()
-    except SystemExit as end:  # how gunicorn ends
-        leave(end.code if isinstance(end.code, int) else 1)
+    WebServer(settings).run()
 
 
 def main() -> None:
-    """The same by itself, with settings from the environment."""
-    die_with_parent()
-    serve(ServerSettings.load({}, os.environ))
+    """The same as a program of its own."""
+    run_alone(serve)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python -m virtmgr.bootstrap.worker    (``virtmgr serve`` forks its own)
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -20,7 +19,7 @@ from virtmgr.api.dialling import WebSocketDialler
 from virtmgr.bootstrap import logs
 from virtmgr.bootstrap.certificate import OwnCertificate
 from virtmgr.bootstrap.control_plane import build_services, playbooks, server_certificate
-from virtmgr.bootstrap.processes import die_with_parent, leave
+from virtmgr.bootstrap.processes import run_alone
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import VirtmgrError
 from virtmgr.domain.leases import USUAL, LeaseWatch
@@ -107,7 +106,6 @@ def serve(settings: ServerSettings) -> None:
         loop.start()
     for loop in loops:
         loop.join()
-    leave()
 
 
 def _workers(
@@ -178,9 +176,8 @@ def _every(seconds: float, stop: threading.Event, work: Callable[[], object]) ->
 
 
 def main() -> None:
-    """The same by itself, with settings from the environment."""
-    die_with_parent()
-    serve(ServerSettings.load({}, os.environ))
+    """The same as a program of its own."""
+    run_alone(serve)
 
 
 if __name__ == "__main__":
