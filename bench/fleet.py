@@ -126,17 +126,19 @@ def mixed(found: Site, size: Size, seconds: float) -> Figures:
     watcher = _Watcher(found)
     watcher.start()
     load = _Load(found, seconds)
-    before = found.cpu()
+    before, began = found.cpu(), time.monotonic()
     load.run()
     time.sleep(2)
-    after = found.cpu()
+    after, passed = found.cpu(), time.monotonic() - began
     watcher.stop()
+    used = {part: after[part] - before[part] for part in after}
     taken = load.times
     many = sum(map(len, taken.values()))
     return {
-        "CPU of web for each request and its syncs [ms]": 1000
-        * (after["web"] - before["web"])
-        / many,
+        "CPU of web for each request and its syncs [ms]": 1000 * used["web"] / many,
+        "control plane meanwhile [cores]": sum(used[part] for part in _OUR_PARTS) / passed,
+        "PostgreSQL meanwhile [cores]": used["PostgreSQL"] / passed,
+        "simulated fleet meanwhile [cores]": used["simulated fleet"] / passed,
         "create, p50 [ms]": percentile(taken["create"], 0.5),
         "create, p95 [ms]": percentile(taken["create"], 0.95),
         "list meanwhile, p95 [ms]": percentile(taken["list"], 0.95),

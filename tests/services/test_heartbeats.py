@@ -27,7 +27,7 @@ class Database:
         self.go_on = threading.Event()
         self.error: Exception | None = None
         self.clock = SimpleNamespace(now=lambda: _NOW)
-        self.hosts = SimpleNamespace(renew_all=self._renew_all, leases=list)
+        self.hosts = SimpleNamespace(renew_all=self._renew_all, count_synced=lambda: 1)
 
     def units(self) -> Any:
         return nullcontext(self)

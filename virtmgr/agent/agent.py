@@ -90,7 +90,7 @@ class Agent:
         self._recorder = UsageRecorder()
         self._measured = _NEVER
         self._came_round = time.monotonic()  # when the loop that syncs last did
-        self._synced = _NEVER
+        self._synced, self._die = _NEVER, random.random()  # that says how long it is enough
         self._answered = threading.Event()  # a sync was
         self._pace = Pace()
 
@@ -137,10 +137,10 @@ class Agent:
 
     def _wait_for_news(self) -> bool:
         """Wait, at most until it is time for a look at the host; whether to sync in any case."""
-        share, routine = random.uniform(*pacing.JITTER), self._pace.routine
-        most = self._parts.guard.pause(min(routine, _LOOK_AT_HOST))
-        news = self._parts.outbox.wait(most * share)
-        return news or time.monotonic() - self._synced >= routine * share + self._pace.grace
+        most = self._parts.guard.pause(min(self._pace.routine, _LOOK_AT_HOST))
+        news = self._parts.outbox.wait(most * random.uniform(*pacing.JITTER))
+        pause = self._pace.routine * self._pace.share(self._die) + self._pace.grace
+        return news or time.monotonic() - self._synced >= pause
 
     def _is_beating(self) -> bool:
         """Whether polls renew the lease, so that syncs need not."""
@@ -174,7 +174,7 @@ class Agent:
         self._images_said, self._trusted_said = images, trusted
         self._full = False
         self._heard.set()
-        self._synced = time.monotonic()
+        self._synced, self._die = time.monotonic(), random.random()
         self._answered.set()
         self._fingerprint = None
         self._note_fault(None)
@@ -343,7 +343,7 @@ class Agent:
 
     def _is_due_between_polls(self) -> bool:
         since = time.monotonic() - self._synced
-        return self._pace.is_due_between_polls(since, random.uniform(*pacing.JITTER))
+        return self._pace.is_due_between_polls(since, self._pace.share(self._die))
 
     def _let_sync(self) -> None:
         """Let the loop that syncs use the connection of the poll that has ended. A sync that is not

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from virtmgr.domain.leases import ROUTINE_SHARES
 from virtmgr.domain.sync import ObservedWorkload
 
 INTERVAL: Final = 10.0  # between syncs of which nothing is news; a third of the usual lease
@@ -19,6 +20,7 @@ BACK_OFF_MOST: Final = 15.0  # between tries of a sync that fails
 JITTER: Final = (0.8, 1.0)  # shares of a pause: a fleet never syncs at once
 _BACK_OFF_FIRST: Final = 0.5
 _DOUBLINGS: Final = 16  # more change nothing, and after a thousand there is no such float
+_USAGE_SHARE: Final = 0.5  # of a pause: sooner, syncs do not tell again what is used
 _LEASE_PARTS: Final = 3  # syncs in the time of a lease that something hangs on
 
 
@@ -60,7 +62,7 @@ class Pace:
 
     @property
     def routine(self) -> float:
-        """Seconds between syncs of which nothing is news."""
+        """Seconds between syncs of which nothing is news, at most."""
         return max(INTERVAL, self.allowed)
 
     @property
@@ -74,11 +76,24 @@ class Pace:
         then it goes over the poll's connection, and none is made for it."""
         return INTERVAL if self.is_beating else 0.0
 
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Of ``routine``, from the least to the most: after which such a sync is sent."""
+        return ROUTINE_SHARES if self.is_beating else JITTER
+
+    def share(self, die: float) -> float:
+        """The one of a pause.
+
+        :param die: drawn for each pause, evenly from 0 to 1.
+        """
+        least, most = self.shares
+        return least + die * (most - least)
+
     def is_due_between_polls(self, since: float, share: float) -> bool:
         """Whether such a sync is to be sent now that a poll has ended.
 
         :param since: seconds from the last sync.
-        :param share: of ``routine``, which is jittered.
+        :param share: of ``routine``, as drawn.
         """
         return self.is_beating and since >= share * self.routine
 
@@ -103,7 +118,8 @@ class Pace:
 
     def tells_usage(self, since: float) -> bool:
         """Whether usage and pools are told again, so long after they last were."""
-        return since >= self.routine / 2
+        least, _ = self.shares
+        return since >= min(least, _USAGE_SHARE) * self.routine
 
     def is_brief(
         self, news: Sequence[ObservedWorkload], *, first: bool, guarded: bool, since: float

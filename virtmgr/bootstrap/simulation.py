@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,8 @@ from virtmgr.sim.fleet import Course, Fleet
 from virtmgr.sim.host import SimulatedHost
 from virtmgr.sim.identities import SimulatedIdentity
 from virtmgr.sim.runner import Runner
+
+_COLLECT = (50_000, 20, 50)  # when to look for cycles: rarely, hosts leave few
 
 Tell = Callable[[str], None]
 
@@ -84,6 +87,7 @@ def run(
     if server is not None:
         fleet = replace(fleet, server=server)
     allow_many_connections()
+    gc.set_threshold(*_COLLECT)
     main = partial(_run, fleet, count, behaviour, course, tell)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

@@ -6,6 +6,7 @@ clock. So a stepped clock, here or on another control plane, never makes a lease
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -62,17 +63,22 @@ class LeaseWatch:
 
 
 ROUTINE_A_SECOND: Final = 25.0
-"""Syncs of a whole fleet, of which nothing is news, that are to come in a second at most."""
+"""Syncs of a whole fleet, of which nothing is news, that are to come in a second on the mean."""
+
+ROUTINE_SHARES: Final = (0.3, 1.0)
+"""Of the pause between two of them, which is drawn anew for each: hosts that came up at once are
+spread over most of it from the first on, and no wave of them comes again and again."""
 
 _ROUTINE: Final = 10.0  # seconds between two of a host, in a fleet that is not large
 
 
 def routine_pause(hosts: int) -> float:
-    """Seconds between two syncs of a host of which nothing is news: what its workloads use.
+    """Seconds between two syncs of a host of which nothing is news, at most: what its workloads
+    use.
 
     Of a large fleet each host says so less often, so that the work of it has a bound.
     """
-    return max(_ROUTINE, hosts / ROUTINE_A_SECOND)
+    return max(_ROUTINE, hosts / ROUTINE_A_SECOND / statistics.mean(ROUTINE_SHARES))
 
 
 _GATHERED: Final = (0.05, 0.25)  # seconds, in a small fleet and in a large one

@@ -422,6 +422,10 @@ class HostRepository(NamedRepository[Host], Protocol):
         """The leases of all hosts that have synced; no entities."""
         ...
 
+    def count_synced(self) -> int:
+        """How many hosts have ever synced."""
+        ...
+
     def lost(self) -> Sequence[Host]:
         """Those that are silent, by id."""
         ...

@@ -24,7 +24,7 @@ from virtmgr.services import enrolment
 from virtmgr.services.container import Services
 
 _MOST: Final = 500  # in one transaction
-_COUNT: Final = 60.0  # seconds between counts of the fleet
+_COUNT: Final = 10.0  # seconds between counts of the fleet
 
 
 _log = structlog.get_logger()
@@ -147,6 +147,6 @@ class Heartbeats:
             revisions = uow.hosts.renew_all([one.heartbeat for one in batch], now)
             if clock - self._counted >= _COUNT:
                 self._counted = clock
-                self._pause = routine_pause(len(uow.hosts.leases()))
+                self._pause = routine_pause(uow.hosts.count_synced())
             uow.commit()
         return dict(revisions)

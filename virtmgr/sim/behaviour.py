@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from virtmgr import __version__
-from virtmgr.agent.pacing import JITTER
 from virtmgr.domain.host import DriverFacts, Fingerprint, Tunnel
 from virtmgr.domain.plan import Step
 from virtmgr.domain.sync import DesiredWorkload, ObservedPool
@@ -81,9 +80,9 @@ class Behaviour:
             return None
         return self.draw("life", workload_id, attempt).expovariate(self.crashes / 3600)
 
-    def pause(self, host: str, count: int, most: float) -> float:
-        """Seconds between two syncs of a host, which never all come at once."""
-        return most * self.draw("pause", host, count).uniform(*JITTER)
+    def die(self, host: str, count: int) -> float:
+        """From 0 to 1: how soon a host syncs after so many syncs; a fleet never does at once."""
+        return self.draw("pause", host, count).random()
 
     def usage(self, workload: DesiredWorkload, since: datetime, now: datetime) -> Usage:
         """What a guest uses that runs since then: its own level, which sways over minutes."""

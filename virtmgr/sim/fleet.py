@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import signal
@@ -150,6 +151,7 @@ class Fleet:
         seconds = time.monotonic() - begun
         self._tell(f"all hosts that are well have synced, {seconds:.1f} s after")
         self._append({"settled_seconds": round(seconds, 2)})
+        gc.freeze()  # millions of objects that stay: to look for cycles among them takes seconds
 
     def _do(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -74,6 +74,7 @@ class Guests:
         self._boot_id = ""
         self._entries: dict[str, Entry] = {}
         self._jobs: dict[str, _Job] = {}
+        self._highly_available: set[str] = set()
         self._attempts: dict[str, int] = {}
         self._timers: list[tuple[datetime, int, str, str]] = []  # when, order, what, workload
         self._order = count()
@@ -136,7 +137,7 @@ class Guests:
     @property
     def highly_available(self) -> bool:
         """Whether any of them ends with the host's lease."""
-        return any(entry.desired.spec.ha.enabled for entry in self._entries.values())
+        return bool(self._highly_available)
 
     def lease_lost(self, now: datetime) -> None:
         """End what is highly available: it may be started elsewhere from now on."""
@@ -153,6 +154,10 @@ class Guests:
         known = self._entries.get(workload.id)
         if known is not None and known.desired == workload:
             return
+        if workload.spec.ha.enabled:
+            self._highly_available.add(workload.id)
+        else:
+            self._highly_available.discard(workload.id)
         memory = known.memory if known is not None else Memory()
         self._entries[workload.id] = Entry(workload, memory)
         self._look(workload.id, now)
@@ -274,6 +279,7 @@ class Guests:
     def _forget(self, entry: Entry) -> None:
         self._entries.pop(entry.desired.id, None)
         self._attempts.pop(entry.desired.id, None)
+        self._highly_available.discard(entry.desired.id)
         self._outbox.put(gone(entry))
 
     # -- what is told ------------------------------------------------------------------------

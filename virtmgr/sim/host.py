@@ -154,18 +154,16 @@ class SimulatedHost:
 
     def pause(self) -> float:
         """Seconds until the next sync, unless there is news before (``outbox.due``)."""
-        name = self.identity.name
         if self._failures:
             longest = self._within_lease(pacing.BACK_OFF_MOST)
-            dice = self._behaviour.draw("back off", name, self._syncs, self._failures)
+            about = ("back off", self.identity.name, self._syncs, self._failures)
+            dice = self._behaviour.draw(*about)
             return dice.uniform(*pacing.back_off(self._failures, longest))
-        pause = self._behaviour.pause(name, self._syncs, self._within_lease(self._pace.routine))
-        return pause + self._pace.grace
+        return self._within_lease(self._pace.routine) * self._share() + self._pace.grace
 
     def is_due_between_polls(self, clock: float) -> bool:
         """Whether a sync is to be sent now that a poll has ended."""
-        share = self._behaviour.pause(self.identity.name, self._syncs, 1.0)
-        return self._pace.is_due_between_polls(clock - self._synced_at, share)
+        return self._pace.is_due_between_polls(clock - self._synced_at, self._share())
 
     @property
     def syncs(self) -> int:
@@ -197,6 +195,9 @@ class SimulatedHost:
         """End what is highly available once the lease has run out."""
         if clock >= self._lease.ends and self.guests.highly_available:
             self.guests.lease_lost(now)
+
+    def _share(self) -> float:
+        return self._pace.share(self._behaviour.die(self.identity.name, self._syncs))
 
     def _within_lease(self, seconds: float) -> float:
         guarded = self.guests.highly_available

@@ -250,6 +250,10 @@ class SqlHosts(SqlNamedRepository[Host]):
         )
         return [HostLease(*row) for row in self._session.execute(rows)]
 
+    def count_synced(self) -> int:
+        synced = select(func.count()).where(_hosts.last_seen_at.is_not(None))
+        return self._session.scalars(synced).one()
+
     def removing(self) -> Sequence[Host]:
         return self._many(_hosts.state == HostState.REMOVING, order=[_hosts.id])
 
