@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from threading import Condition
+from threading import Condition, Lock
 from typing import Final
 
 _REMEMBERED: Final = 10_000  # things that are done: more than anybody waits for at a time
@@ -20,10 +20,16 @@ class Signal:
     watcher looks into the database.
     """
 
-    def __init__(self, tell: Callable[[], None] = _tell_nobody) -> None:
-        """:param tell: lets other processes know of what this one notifies."""
+    __slots__ = ("_changed", "_closed", "_count", "_lock", "_tell", "_watchers")
+
+    def __init__(self, tell: Callable[[], None] = _tell_nobody, lock: Lock | None = None) -> None:
+        """
+        :param tell: lets other processes know of what this one notifies.
+        :param lock: that many signals may share, if there are thousands; it is held briefly.
+        """
         self._tell = tell
-        self._changed = Condition()
+        self._lock = lock or Lock()
+        self._changed: Condition | None = None  # once somebody waits: it is larger than all else
         self._count = 0
         self._closed = False
         self._watchers: tuple[Callable[[], None], ...] = ()
@@ -45,21 +51,23 @@ class Signal:
 
     def heard(self) -> None:
         """Wake everybody who waits in this process."""
-        with self._changed:
+        with self._lock:
             self._count += 1
-            self._changed.notify_all()
+            self._let_go_on()
         self._tell_watchers()
 
     def close(self) -> None:
         """Let everybody who waits, or will wait, go on at once."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._let_go_on()
         self._tell_watchers()
 
     def wait(self, seen: int, timeout: float) -> bool:
         """Wait until the count is past ``seen``, at most ``timeout`` seconds; whether it is."""
-        with self._changed:
+        with self._lock:
+            if self._changed is None:
+                self._changed = Condition(self._lock)
             self._changed.wait_for(lambda: self._closed or self._count > seen, timeout)
             return self._count > seen
 
@@ -68,7 +76,7 @@ class Signal:
 
         :returns: whether there is such need. Otherwise it is not called.
         """
-        with self._changed:
+        with self._lock:
             if self._closed or self._count > seen:
                 return False
             self._watchers += (told,)
@@ -76,11 +84,16 @@ class Signal:
 
     def unwatch(self, told: Callable[[], None]) -> None:
         """``told`` is not to be called any more."""
-        with self._changed:
+        with self._lock:
             self._watchers = tuple(each for each in self._watchers if each != told)
 
+    def _let_go_on(self) -> None:
+        """Those who wait; the lock is held."""
+        if self._changed is not None:
+            self._changed.notify_all()
+
     def _tell_watchers(self) -> None:
-        with self._changed:
+        with self._lock:
             watchers, self._watchers = self._watchers, ()
         for told in watchers:
             told()

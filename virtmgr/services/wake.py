@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
+from threading import Lock
 
 from virtmgr.services.signal import Signal
 
@@ -11,7 +13,7 @@ class HostWake:
     """One signal per host; the agent's long poll waits on its own."""
 
     def __init__(self) -> None:
-        self._signals: dict[str, Signal] = defaultdict(Signal)
+        self._signals: dict[str, Signal] = defaultdict(partial(Signal, lock=Lock()))
         self._closed = False
 
     def wake(self, host_id: str) -> None:
