@@ -9,7 +9,7 @@ from typing import Any, Final
 import structlog
 from flask import Flask, Request, Response, request
 
-from virtmgr.api import docs, openapi, problems
+from virtmgr.api import docs, problems
 from virtmgr.api.dispatch import dispatch
 from virtmgr.api.read_cache import ReadCache
 from virtmgr.api.routes import ROUTES
@@ -23,16 +23,15 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 def create_app(services: Services) -> Flask:
     """The application that serves every route of ``virtmgr.api.routes``."""
-    app = openapi.make_app(__name__)
+    app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    documenter = openapi.Documenter(ROUTES)
     cache = ReadCache()
     for route in ROUTES:
         route.check()
-        openapi.register(app, route, documenter, _view(services, cache, route))
-    app.own_schemas = documenter.schemas
+        view = _view(services, cache, route)
+        app.add_url_rule(route.rule, route.name, view, methods=[route.method])
     docs.register(app)
     problems.register(app)
     _number_requests(app)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-import flask_openapi_swagger
-from flask import Blueprint, Response, send_from_directory
+from flask import Blueprint, Flask, Response, send_from_directory
 
-from virtmgr.api.openapi import DocumentedApp
+from virtmgr.api.routes import ROUTES
 from virtmgr.api.routing import PREFIX
-
-_ASSETS: Final = Path(flask_openapi_swagger.__file__).parent / "templates" / "swagger"
 
 _PAGE: Final = """<!DOCTYPE html>
 <html lang="en">
@@ -49,25 +46,36 @@ _POLICY: Final = (
 )
 
 
-def register(app: DocumentedApp) -> None:
+def register(app: Flask) -> None:
     """Add ``openapi.json``, the page ``docs`` and what it needs."""
     pages = Blueprint("docs", __name__, url_prefix=PREFIX)
-
-    @cache
-    def document() -> str:
-        return json.dumps(app.api_doc, ensure_ascii=False)
 
     def page() -> Response:
         return Response(_PAGE, mimetype="text/html", headers={"Content-Security-Policy": _POLICY})
 
     pages.add_url_rule(
-        "/openapi.json", "openapi", lambda: Response(document(), mimetype="application/json")
+        "/openapi.json", "openapi", lambda: Response(_document(), mimetype="application/json")
     )
     pages.add_url_rule("/docs", "page", page)
     pages.add_url_rule(
         "/docs/start.js", "start", lambda: Response(_START, mimetype="text/javascript")
     )
     pages.add_url_rule(
-        "/docs/assets/<path:name>", "assets", lambda name: send_from_directory(_ASSETS, name)
+        "/docs/assets/<path:name>", "assets", lambda name: send_from_directory(_assets(), name)
     )
     app.register_blueprint(pages)
+
+
+@cache
+def _document() -> str:
+    from virtmgr.api.openapi import document  # with all that describes routes: few ever ask
+
+    return document(ROUTES)
+
+
+@cache
+def _assets() -> Path:
+    found = find_spec("flask_openapi_swagger")
+    if found is None or found.origin is None:
+        raise RuntimeError("flask_openapi_swagger is not installed, which we depend on")
+    return Path(found.origin).parent / "templates" / "swagger"
