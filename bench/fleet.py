@@ -75,6 +75,14 @@ def memory(found: Site, size: Size, seconds: float) -> Figures:
     return {**ours, "memory of the control plane [MB]": sum(ours.values())}
 
 
+def memory_after(found: Site, size: Size, seconds: float) -> Figures:
+    """The same once all the rest was asked of it: what bursts leave is not given back."""
+    del size, seconds
+    used = found.memory()
+    every = sum(used[part] for part in _OUR_PARTS)
+    return {"memory of the control plane after all of it [MB]": every}
+
+
 def lists(found: Site, size: Size, seconds: float) -> Figures:
     """Pages of 50: sorted by each column that is offered, and filtered; each asked anew after a
     change, so that no answer is kept from before."""
@@ -176,6 +184,7 @@ PARTS: Mapping[str, Callable[[Site, Size, float], Figures]] = {
     "lists": lists,
     "mixed": mixed,
     "reconnect": reconnect,
+    "memory_after": memory_after,
 }
 
 
