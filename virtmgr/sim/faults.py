@@ -45,7 +45,7 @@ class Fault:
     def __str__(self) -> str:
         many = "all" if self.count == ALL else str(self.count)
         how_long = "" if self.lasts is None else f" for {self.lasts:g} s"
-        return f"{self.kind} {many} hosts after {self.at:g} s{how_long}"
+        return f"{self.kind} {many} hosts after {self.at:.1f} s{how_long}"
 
 
 def parse(kind: Kind, text: str) -> Fault:

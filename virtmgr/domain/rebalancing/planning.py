@@ -159,7 +159,11 @@ def _balanced(aim: Aim) -> Reason:
 
 
 def _alone() -> Reason:
-    return Reason(code="too_few_hosts", message="fewer than two hosts of the cluster are ready")
+    return Reason(
+        code="too_few_hosts",
+        message="fewer than two hosts of the cluster are ready and take workloads that move",
+        hint="see 'virtmgr host list' for their states; simulated hosts take none",
+    )
 
 
 def _too_little() -> Reason:
