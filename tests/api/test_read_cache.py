@@ -63,11 +63,11 @@ def test_a_token_that_expires_is_refused_though_nothing_was_committed(
 
 def test_an_answer_is_good_for_its_stamp_and_its_time() -> None:
     cache = ReadCache()
-    cache.keep(("t", "/a"), 1, LATER, answer("x"))
+    cache.keep(("t", "/a"), 1, NOW, LATER, answer("x"))
     assert cache.find(("t", "/a"), 1, NOW) == answer("x")
     assert cache.find(("u", "/a"), 1, NOW) is None
     assert cache.find(("t", "/a"), 1, LATER) is None
-    cache.keep(("t", "/a"), 1, LATER, answer("x"))
+    cache.keep(("t", "/a"), 1, NOW, LATER, answer("x"))
     assert cache.find(("t", "/a"), 2, NOW) is None
     assert cache.find(("t", "/a"), 1, NOW) is None  # what was not good is not kept
 
@@ -76,10 +76,19 @@ def test_what_was_not_asked_for_longest_goes_first(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(read_cache, "_MOST_CHARACTERS", 20)
     monkeypatch.setattr(read_cache, "_LONGEST", 10)
     cache = ReadCache()
-    cache.keep(("t", "/huge"), 1, LATER, answer("x" * 11))
+    cache.keep(("t", "/huge"), 1, NOW, LATER, answer("x" * 11))
     for path in ("/a", "/b"):
-        cache.keep(("t", path), 1, LATER, answer("x" * 10))
+        cache.keep(("t", path), 1, NOW, LATER, answer("x" * 10))
     assert cache.find(("t", "/a"), 1, NOW) is not None
-    cache.keep(("t", "/c"), 1, LATER, answer("x" * 10))
+    cache.keep(("t", "/c"), 1, NOW, LATER, answer("x" * 10))
     found = {path: cache.find(("t", path), 1, NOW) for path in ("/huge", "/a", "/b", "/c")}
     assert [path for path, kept in found.items() if kept is not None] == ["/a", "/c"]
+
+
+def test_what_is_over_is_not_kept_until_it_is_asked_for_again() -> None:
+    cache = ReadCache()
+    for number in range(10):
+        cache.keep(("t", f"/{number}"), number, NOW, LATER, answer("x"))
+    assert len(cache) == 1  # something was committed since the others were made
+    cache.keep(("t", "/later"), 9, LATER, LATER + timedelta(seconds=5), answer("x"))
+    assert len(cache) == 1

@@ -245,7 +245,7 @@ def _read(
         answer: Answer[Any] = route.handler(context, **parsed.arguments)
         body = _render(answer.view, parsed.query, route.view_model)
     given = Remembered(route.status, body, None, answer.version)
-    cache.keep(key, stamp, min(now + LIFETIME, known.good_until), given)
+    cache.keep(key, stamp, now, min(now + LIFETIME, known.good_until), given)
     return given
 
 

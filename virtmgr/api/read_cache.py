@@ -28,9 +28,13 @@ class _Kept:
     until: datetime
     answer: Remembered
 
+    def is_good(self, stamp: Hashable, now: datetime) -> bool:
+        return self.stamp == stamp and self.until > now
+
 
 class ReadCache:
-    """Bounded; the answers that were not asked for longest go first. Thread-safe."""
+    """Bounded; what is over, and the answers that were not asked for longest, go first.
+    Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,13 +47,15 @@ class ReadCache:
             kept = self._kept.get(key)
             if kept is None:
                 return None
-            if kept.stamp != stamp or kept.until <= now:
+            if not kept.is_good(stamp, now):
                 self._drop(key)
                 return None
             self._kept.move_to_end(key)
             return kept.answer
 
-    def keep(self, key: _Key, stamp: Hashable, until: datetime, answer: Remembered) -> None:
+    def keep(
+        self, key: _Key, stamp: Hashable, now: datetime, until: datetime, answer: Remembered
+    ) -> None:
         """Keep an answer that was made from what was committed at ``stamp``, or later."""
         if len(answer.body) > _LONGEST:
             return
@@ -57,8 +63,18 @@ class ReadCache:
             self._drop(key)
             self._kept[key] = _Kept(stamp, until, answer)
             self._characters += len(answer.body)
-            while self._characters > _MOST_CHARACTERS:
+            while not self._fits(stamp, now):
                 self._drop(next(iter(self._kept)))
+
+    def _fits(self, stamp: Hashable, now: datetime) -> bool:
+        """Whether nothing is kept in vain; the oldest tells of the time."""
+        if not self._kept:
+            return True
+        oldest = self._kept[next(iter(self._kept))]
+        return self._characters <= _MOST_CHARACTERS and oldest.is_good(stamp, now)
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def _drop(self, key: _Key) -> None:
         kept = self._kept.pop(key, None)
