@@ -51,6 +51,7 @@ def supervise(settings: ServerSettings) -> None:
     :raises Unavailable: the database is not ready, or an address cannot be listened on.
     """
     logs.configure("serve")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some starters do, no end is told
     apart(partial(_prepare, settings))
     for endpoint in (settings.listen, settings.agent_listen, settings.stream_listen):
         check_free(endpoint)
