@@ -56,12 +56,17 @@ class Size:
     workloads: int
 
 
+def _of_ours(by_part: Mapping[str, float]) -> float:
+    """What all processes of the control plane have of it."""
+    return sum(by_part[part] for part in _OUR_PARTS)
+
+
 def heartbeats(found: Site, size: Size, seconds: float) -> Figures:
     """What it costs that hosts are there: CPU of each process while nothing is asked."""
     del size
     cores = found.cores(seconds)
     return {
-        "control plane, hosts idle [cores]": sum(cores[part] for part in _OUR_PARTS),
+        "control plane, hosts idle [cores]": _of_ours(cores),
         "PostgreSQL, hosts idle [cores]": cores["PostgreSQL"],
         "simulated fleet [cores]": cores["simulated fleet"],
     }
@@ -72,15 +77,13 @@ def memory(found: Site, size: Size, seconds: float) -> Figures:
     del size, seconds
     used = found.memory()
     ours = {f"memory of {part} [MB]": used[part] for part in _OUR_PARTS}
-    return {**ours, "memory of the control plane [MB]": sum(ours.values())}
+    return {**ours, "memory of the control plane [MB]": _of_ours(used)}
 
 
 def memory_after(found: Site, size: Size, seconds: float) -> Figures:
     """The same once all the rest was asked of it: what bursts leave is not given back."""
     del size, seconds
-    used = found.memory()
-    every = sum(used[part] for part in _OUR_PARTS)
-    return {"memory of the control plane after all of it [MB]": every}
+    return {"memory of the control plane after all of it [MB]": _of_ours(found.memory())}
 
 
 def lists(found: Site, size: Size, seconds: float) -> Figures:
@@ -144,7 +147,7 @@ def mixed(found: Site, size: Size, seconds: float) -> Figures:
     many = sum(map(len, taken.values()))
     return {
         "CPU of web for each request and its syncs [ms]": 1000 * used["web"] / many,
-        "control plane meanwhile [cores]": sum(used[part] for part in _OUR_PARTS) / passed,
+        "control plane meanwhile [cores]": _of_ours(used) / passed,
         "PostgreSQL meanwhile [cores]": used["PostgreSQL"] / passed,
         "simulated fleet meanwhile [cores]": used["simulated fleet"] / passed,
         "create, p50 [ms]": percentile(taken["create"], 0.5),

@@ -32,9 +32,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.fleet_site import AS_IN_PRODUCTION
-from bench.request_costs import collect_garbage_as_in_production
 from tests.fixtures.control_plane import add_hosts, add_images
 from tests.fixtures.postgresql import running_server
+from virtmgr.bootstrap.processes import collect_rarely
 from virtmgr.domain.access import Action, Principal
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.project import Role
@@ -153,7 +153,7 @@ def _create(
         overtaken = 0
         once = _once if make else _claim
         once(services, f"{name}-first", batch)
-        collect_garbage_as_in_production()
+        collect_rarely()
         time.sleep(max(0.0, begin - time.time()))
         each = []
         if profile is not None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import gc
 import os
 import pstats
 import signal
@@ -39,6 +38,7 @@ from tests.fixtures.statements import statements
 from virtmgr.api.agent import PREFIX as AGENTS
 from virtmgr.api.agent import create_agent_app
 from virtmgr.api.app import create_app
+from virtmgr.bootstrap.processes import collect_rarely
 from virtmgr.domain.ids import new_id
 from virtmgr.domain.sync import ObservedPool, ObservedWorkload, SyncRequest
 from virtmgr.domain.usage_history import MINUTE, UsagePoint, UsageSlice
@@ -294,15 +294,8 @@ def filled(hosts: int, workloads: int, *, sqlite: bool) -> Iterator[tuple[Costs,
         units = SqlUnitOfWorkFactory(make_engine(server.settings.database))
         stack.callback(units.close)
         costs = Costs(server, Services(units=units, blobs=BlobStore(directory / "images")))
-        collect_garbage_as_in_production()
+        collect_rarely()
         yield costs, database
-
-
-def collect_garbage_as_in_production() -> None:
-    """As the web process does (``virtmgr/bootstrap/serving.py``)."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def measure(costs: Costs, name: str, database: int | None, seconds: float) -> Cost:

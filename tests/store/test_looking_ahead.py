@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -14,7 +14,7 @@ from virtmgr.domain.host import HostState
 from virtmgr.ports.unit_of_work import UnitOfWork
 from virtmgr.services import looking_ahead, placement
 from virtmgr.services.known_hosts import KnownHosts
-from virtmgr.services.looking_ahead import LookingAhead, look
+from virtmgr.services.looking_ahead import look, look_ahead
 from virtmgr.store.unit_of_work import SqlUnitOfWorkFactory
 
 
@@ -99,11 +99,11 @@ def test_it_looks_until_it_is_stopped_whatever_happens(
         with units(read_only=read_only) as uow:
             yield uow
 
-    looking = LookingAhead(failing_once, known)  # type: ignore[arg-type]
-    thread = Thread(target=looking.run)
+    stop = Event()
+    thread = Thread(target=look_ahead, args=(failing_once, known, stop))
     thread.start()
     try:
         eventually(lambda: len(known.seen.fleet) == len(names))
     finally:
-        looking.stop()
+        stop.set()
         thread.join()

@@ -76,17 +76,12 @@ class Pace:
         then it goes over the poll's connection, and none is made for it."""
         return INTERVAL if self.is_beating else 0.0
 
-    @property
-    def shares(self) -> tuple[float, float]:
-        """Of ``routine``, from the least to the most: after which such a sync is sent."""
-        return ROUTINE_SHARES if self.is_beating else JITTER
-
     def share(self, die: float) -> float:
-        """The one of a pause.
+        """Of ``routine``, after which such a sync is sent.
 
         :param die: drawn for each pause, evenly from 0 to 1.
         """
-        least, most = self.shares
+        least, most = ROUTINE_SHARES if self.is_beating else JITTER
         return least + die * (most - least)
 
     def is_due_between_polls(self, since: float, share: float) -> bool:
@@ -118,8 +113,7 @@ class Pace:
 
     def tells_usage(self, since: float) -> bool:
         """Whether usage and pools are told again, so long after they last were."""
-        least, _ = self.shares
-        return since >= min(least, _USAGE_SHARE) * self.routine
+        return since >= min(self.share(0.0), _USAGE_SHARE) * self.routine
 
     def is_brief(
         self, news: Sequence[ObservedWorkload], *, first: bool, guarded: bool, since: float

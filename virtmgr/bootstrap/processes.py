@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -40,6 +41,14 @@ def allow_many_connections() -> None:
     """As many open files as this process may have; the usual 1024 are fewer than its limits."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def collect_rarely() -> None:
+    """Look for cycles of objects rarely, and never among those that there are by now: what a
+    request makes are tens of thousands, and counting references frees them."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def apart(work: Callable[[], None]) -> None:

@@ -8,7 +8,6 @@ has all limits in one table.
 
 from __future__ import annotations
 
-import gc
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -28,6 +27,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from werkzeug.exceptions import BadRequest, RequestTimeout
 
 from virtmgr.api.problems import MEDIA_TYPE, http_problem
+from virtmgr.bootstrap.processes import collect_rarely
 
 CONNECTIONS: Final = 2000  # of the operators' port
 AGENT_CONNECTIONS: Final = 20_000  # of the agents' port: each host keeps one, and has two at times
@@ -194,11 +194,7 @@ class BoundedWorker(GeventWorker):  # type: ignore[misc]
     """A worker whose clients are bounded."""
 
     def init_process(self) -> None:
-        # A list makes some ten thousand objects that reference counts free again: collect cycles
-        # among them rarely, and never among all that was imported.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        collect_rarely()
         super().init_process()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:

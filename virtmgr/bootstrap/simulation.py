@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import ipaddress
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 import uvloop
 
 from virtmgr.bootstrap.control_plane import authority, build_services, called
-from virtmgr.bootstrap.processes import allow_many_connections
+from virtmgr.bootstrap.processes import allow_many_connections, collect_rarely
 from virtmgr.config.settings import ServerSettings
 from virtmgr.domain.errors import Conflict
 from virtmgr.enrollment import pki
@@ -28,8 +27,6 @@ from virtmgr.sim.fleet import Course, Fleet
 from virtmgr.sim.host import SimulatedHost
 from virtmgr.sim.identities import SimulatedIdentity
 from virtmgr.sim.runner import Runner
-
-_COLLECT = (50_000, 20, 50)  # when to look for cycles: rarely, hosts leave few
 
 Tell = Callable[[str], None]
 
@@ -87,7 +84,7 @@ def run(
     if server is not None:
         fleet = replace(fleet, server=server)
     allow_many_connections()
-    gc.set_threshold(*_COLLECT)
+    collect_rarely()
     main = partial(_run, fleet, count, behaviour, course, tell)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

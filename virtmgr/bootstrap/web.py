@@ -11,7 +11,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterable
 from functools import partial
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -114,19 +114,20 @@ class Applications:
         from virtmgr.bootstrap.certificate import OwnCertificate
         from virtmgr.bootstrap.control_plane import authority, build_services
         from virtmgr.console.app import create_console
-        from virtmgr.services.looking_ahead import LookingAhead
+        from virtmgr.services.looking_ahead import look_ahead
         from virtmgr.services.wake import HostWake
 
         self.certificate = OwnCertificate(settings)
         self._wake = HostWake()
         dial = WebSocketDialler(self.certificate.for_agents())
         self._services = build_services(settings, dial, self._wake)
-        self._looking = LookingAhead(self._services.units, self._services.known_hosts)
+        self._ended = Event()
         self._apps: dict[bool, Wsgi] = {}  # by whether they are for agents
         if role.operators:
             api = create_app(self._services)
             self._apps[False] = Operators(api, create_console(api))
-            Thread(target=self._looking.run, name="looking-ahead", daemon=True).start()
+            looking = (self._services.units, self._services.known_hosts, self._ended)
+            Thread(target=look_ahead, args=looking, name="looking-ahead", daemon=True).start()
         if role.agents:
             self._apps[True] = create_agent_app(self._services, authority(settings), self._wake)
         self._agent_port = str(settings.agent_listen.port)
@@ -139,7 +140,7 @@ class Applications:
 
     def close(self) -> None:
         """Long polls, waits for operations and streams of events end."""
-        self._looking.stop()
+        self._ended.set()
         self._wake.close()
         self._services.committed.close()
         self._services.done.close()

@@ -11,25 +11,22 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
-
 from virtmgr.domain.scheduling import HostView
-from virtmgr.ports.unit_of_work import ListQuery, UnitOfWorkFactory
+from virtmgr.ports.unit_of_work import UnitOfWorkFactory
+from virtmgr.services.holding import keep_working
 from virtmgr.services.known_hosts import KnownHosts, brought_up_to_date, changed_ids
-from virtmgr.services.placement import cluster_view, host_view
+from virtmgr.services.placement import cluster_views, host_view
 
 _EVERY: Final = 5.0  # seconds between two looks
 _AT_ONCE: Final = 100  # hosts, between which whoever asks something is served
 _BREATH: Final = 0.01  # seconds
-
-_log = structlog.get_logger()
 
 
 def look(units: UnitOfWorkFactory, known: KnownHosts) -> int:
     """Bring what a process knows of the hosts up to date; how many had changed."""
     with units(read_only=True) as uow:
         marks = uow.hosts.marks()  # first: what changes after it, the versions tell
-        clusters = [cluster_view(one) for one in uow.clusters.list(ListQuery(limit=500)).items]
+        clusters = cluster_views(uow)
     changed = changed_ids(known.seen, marks)
     views: list[HostView] = []
     for start in range(0, len(changed), _AT_ONCE):
@@ -47,22 +44,11 @@ def _read(units: UnitOfWorkFactory, ids: Sequence[str]) -> list[HostView]:
         return [host_view(host) for host in uow.hosts.those(ids)]
 
 
-class LookingAhead:
-    """Looks every few seconds, in whichever thread ``run`` is called, until ``stop``."""
+def look_ahead(units: UnitOfWorkFactory, known: KnownHosts, stop: threading.Event) -> None:
+    """Look every few seconds until ``stop`` is set."""
 
-    def __init__(self, units: UnitOfWorkFactory, known: KnownHosts) -> None:
-        self._units, self._known = units, known
-        self._ended = threading.Event()
+    def once() -> bool:
+        look(units, known)
+        return False  # what has changed meanwhile can wait
 
-    def stop(self) -> None:
-        """Look no more; one look may still be under way."""
-        self._ended.set()
-
-    def run(self) -> None:
-        """Look until ``stop``."""
-        while not self._ended.is_set():
-            try:
-                look(self._units, self._known)
-            except Exception as error:  # noqa: BLE001  tried again; who places reads by itself
-                _log.warning("looking_ahead.failed", error=str(error))
-            self._ended.wait(_EVERY)
+    keep_working(once, stop, _EVERY, name="looking_ahead")

@@ -97,7 +97,7 @@ def fleet(
 
 def _hosts_now(uow: UnitOfWork, known: KnownHosts, *, alone: bool) -> Fleet:
     marks = uow.hosts.marks(locked=alone)  # first: what changes after it, the versions tell
-    clusters = [cluster_view(one) for one in uow.clusters.list(ListQuery(limit=500)).items]
+    clusters = cluster_views(uow)
     before = known.seen
     changed = [host_view(host) for host in uow.hosts.those(changed_ids(before, marks))]
     now = brought_up_to_date(before, clusters, marks, changed)
@@ -248,7 +248,7 @@ def _looked_at_again(
     if uow.workloads.with_affinity({request.project_id for request, _ in decided}):
         raise Overtaken  # somebody may want to be apart from them by now
     hosts = [host_view(host) for host in uow.hosts.those(changed)]
-    there = Fleet(map(cluster_view, uow.clusters.list(ListQuery(limit=500)).items), hosts)
+    there = Fleet(cluster_views(uow), hosts)
     if not still_take(there, [each for each in decided if each[1] in changed]):
         raise Overtaken
     return {host.id: host.version for host in hosts}
@@ -262,6 +262,11 @@ def refusal(request: PlacementRequest, decision: Decision) -> NoPlacement:
         "the explanation says what each host lacks",
         detail=decision.explanation.to_json(),
     )
+
+
+def cluster_views(uow: UnitOfWork) -> list[ClusterView]:
+    """Every cluster as placement looks at it."""
+    return [cluster_view(one) for one in uow.clusters.list(ListQuery(limit=500)).items]
 
 
 def cluster_view(cluster: Cluster) -> ClusterView:

@@ -156,8 +156,7 @@ class SimulatedHost:
         """Seconds until the next sync, unless there is news before (``outbox.due``)."""
         if self._failures:
             longest = self._within_lease(pacing.BACK_OFF_MOST)
-            about = ("back off", self.identity.name, self._syncs, self._failures)
-            dice = self._behaviour.draw(*about)
+            dice = self._behaviour.draw("back off", self.identity.name, self._syncs, self._failures)
             return dice.uniform(*pacing.back_off(self._failures, longest))
         return self._within_lease(self._pace.routine) * self._share() + self._pace.grace
 
